@@ -1,0 +1,113 @@
+"""What every generator is: networks, their averaged copies, optimizers, and four calls."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+
+class GeneratorConfig(BaseModel):
+    """Base of every generator's configuration: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Generator(ABC):
+    """A trainable source of images [N, channels, resolution, resolution] with values in [-1, 1].
+
+    A subclass fills the three dicts below in its constructor; everything that has state stands in one of them, or in
+    `extra_state`. It never asks how it is run: the training loop hands it batches and `seen`, the number of training
+    images so far, and seeds torch's global random state before each step.
+    """
+
+    Config: ClassVar[type[GeneratorConfig]]
+
+    def __init__(self, channels: int, resolution: int, config: GeneratorConfig) -> None:
+        self.channels, self.resolution, self.config = channels, resolution, config
+        self.networks: dict[str, nn.Module] = {}
+        self.ema: dict[str, nn.Module] = {}  # averaged copies, keyed like `networks`; what sampling uses
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+
+    @abstractmethod
+    def train_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
+        """One optimization step on images [B, C, H, W] in [-1, 1]; returns detached scalar losses by name."""
+
+    @abstractmethod
+    def sample(self, seeds: Sequence[int]) -> Tensor:
+        """Images [len(seeds), C, H, W], float32, clamped to [-1, 1]; image i depends on seeds[i] alone."""
+
+    def extra_state(self) -> dict:
+        """Plain values and tensors beyond networks, EMA and optimizers that a bit-exact resume needs."""
+        return {}
+
+    def load_extra_state(self, state: dict) -> None:
+        """Inverse of `extra_state`."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(next(iter(self.networks.values())).parameters()).device
+
+    def to(self, device: torch.device | str) -> "Generator":
+        """Moves all networks, EMA copies and optimizer state; returns self."""
+        for module in (*self.networks.values(), *self.ema.values()):
+            module.to(device)
+        for optimizer in self.optimizers.values():
+            optimizer.load_state_dict(optimizer.state_dict())  # moves its state to its parameters' device
+        return self
+
+    def state_dict(self) -> dict:
+        """Everything that a bit-exact resume needs; tensors and plain values only."""
+        return {
+            "networks": {name: module.state_dict() for name, module in self.networks.items()},
+            "ema": {name: module.state_dict() for name, module in self.ema.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "extra": self.extra_state(),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Inverse of `state_dict`; raises RuntimeError where names or shapes disagree."""
+        for own, loaded in (
+            (self.networks, state["networks"]),
+            (self.ema, state["ema"]),
+            (self.optimizers, state["optimizers"]),
+        ):
+            if own.keys() != loaded.keys():
+                raise RuntimeError(f"state holds {sorted(loaded)}, this model has {sorted(own)}")
+            for name, part in own.items():
+                part.load_state_dict(loaded[name])
+        self.load_extra_state(state["extra"])
+
+    def weights(self) -> dict[str, Tensor]:
+        """What sampling needs and nothing else, for release: the EMA copies' tensors, named '<network>.<tensor>'."""
+        return {
+            f"{name}.{key}": tensor.detach().cpu().contiguous()
+            for name, module in self.ema.items()
+            for key, tensor in module.state_dict().items()
+        }
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Inverse of `weights`; raises RuntimeError where names or shapes disagree."""
+        for name, module in self.ema.items():
+            prefix = f"{name}."
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+
+
+def latents(seeds: Sequence[int], *shape: int) -> Tensor:
+    """Standard normal [len(seeds), *shape] on the CPU; row i is a function of seeds[i] alone."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])
+
+
+@torch.no_grad()
+def update_ema(ema: nn.Module, network: nn.Module, decay: float) -> None:
+    """ema ← decay · ema + (1 − decay) · network for parameters; buffers are copied."""
+    torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - decay)
+    for averaged, buffer in zip(ema.buffers(), network.buffers(), strict=True):
+        averaged.copy_(buffer)
+
+
+def half_life_decay(batch: int, half_life_images: float) -> float:
+    """Per-step EMA decay with which a weight's share halves every `half_life_images` training images."""
+    return 0.5 ** (batch / max(half_life_images, 1e-8))

@@ -1,0 +1,96 @@
+"""What every segmenter is: one network, its optimizer, and three calls; and the input normalization of all."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+class SegmenterConfig(BaseModel):
+    """Base of every segmenter's configuration: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    images: int = Field(20_000, ge=1, description="length of the learning-rate schedule [images seen]")
+
+
+class Segmenter(ABC):
+    """A trainable map from normalized images [B, channels, H, W] to logits [B, classes, H, W].
+
+    A subclass fills `networks` (its network under the name "segmenter") and `optimizers` in its constructor. The
+    training loop hands it batches and `seen`, the number of training images so far, and seeds torch's global random
+    state before each step.
+    """
+
+    Config: ClassVar[type[SegmenterConfig]]
+
+    def __init__(self, channels: int, classes: int, resolution: int, config: SegmenterConfig) -> None:
+        self.channels, self.classes, self.resolution, self.config = channels, classes, resolution, config
+        self.networks: dict[str, nn.Module] = {}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+
+    @abstractmethod
+    def train_step(self, images: Tensor, labels: Tensor, seen: int) -> dict[str, Tensor]:
+        """One step on images [B, channels, H, W] (see `normalize`) and labels [B, H, W] int64; detached losses."""
+
+    @abstractmethod
+    def predict(self, images: Tensor) -> Tensor:
+        """Logits [B, classes, H, W], float32, of images [B, channels, H, W] (see `normalize`), without gradients."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.networks["segmenter"].parameters()).device
+
+    def to(self, device: torch.device | str) -> "Segmenter":
+        """Moves network and optimizer state; returns self."""
+        for module in self.networks.values():
+            module.to(device)
+        for optimizer in self.optimizers.values():
+            optimizer.load_state_dict(optimizer.state_dict())  # moves its state to its parameters' device
+        return self
+
+    def state_dict(self) -> dict:
+        """Everything that a bit-exact resume needs; tensors and plain values only."""
+        return {
+            "networks": {name: module.state_dict() for name, module in self.networks.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Inverse of `state_dict`; raises RuntimeError where names or shapes disagree."""
+        for own, loaded in ((self.networks, state["networks"]), (self.optimizers, state["optimizers"])):
+            if own.keys() != loaded.keys():
+                raise RuntimeError(f"state holds {sorted(loaded)}, this model has {sorted(own)}")
+            for name, part in own.items():
+                part.load_state_dict(loaded[name])
+
+    def weights(self) -> dict[str, Tensor]:
+        """What prediction needs, for release: tensors named 'segmenter.<tensor>'."""
+        return {
+            f"segmenter.{key}": tensor.detach().cpu().contiguous()
+            for key, tensor in self.networks["segmenter"].state_dict().items()
+        }
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Inverse of `weights`; raises RuntimeError where names or shapes disagree."""
+        self.networks["segmenter"].load_state_dict({k.removeprefix("segmenter."): v for k, v in weights.items()})
+
+
+BRAIN_THRESHOLD = 10  # of 255: generators leave a faint background (PROTOCOL, section 4)
+
+
+def normalize(images: Tensor) -> Tensor:
+    """Z-scores each slice and channel over the slice's foreground, where any modality exceeds 10 of 255; zero outside.
+
+    images [B, 4, H, W] uint8 or float in 0..255 → float32 [B, 4, H, W]. A channel that is constant over the
+    foreground becomes zero; a slice without foreground becomes all zero.
+    """
+    images = images.float()
+    mask = (images > BRAIN_THRESHOLD).any(1, keepdim=True)
+    count = mask.sum((2, 3), keepdim=True).clamp(min=1)
+    mean = (images * mask).sum((2, 3), keepdim=True) / count
+    centred = (images - mean) * mask
+    std = (centred.square().sum((2, 3), keepdim=True) / count).sqrt()
+    return centred / std.clamp(min=1e-3)
