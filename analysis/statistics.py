@@ -1,0 +1,342 @@
+"""From the long score table to ratios, tests and ranks (PROTOCOL, section 3). Everything here is about Dice.
+
+Let D[s, k] be an arm's Dice for segmenter seed s and subject k. Its reference is the real-only arm of the same cohort,
+segmenter and augmentation. An arm that cannot be analysed keeps its row, without numbers and with its `reason`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations, product
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+MARGINS = (0.80, 0.90, 0.95)
+ALPHA = 0.05
+MIN_SUBJECTS = 6  # fewer paired subjects: "n too small", never a p-value
+SETTING = ["cohort", "segmenter", "augmentation"]  # what an arm shares with its reference
+ARM = ["cohort", "generator", "arm", "segmenter", "augmentation"]
+RANKED_REGIONS = ("NCR", "ED", "ET", "WT", "TC")
+
+
+def ratios(scores: pd.DataFrame, replicates: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """Dice of every arm relative to its real-only reference, with a crossed-bootstrap interval.
+
+    scores: the long table (cohort, generator, arm, segmenter, augmentation, seed, subject, region, metric, value).
+    Returns one row per arm and region: the arm's five columns, region, dice and dice_real (means over seeds and
+    subjects), ratio = dice / dice_real, low and high (95 % percentile interval), lower_bound (the 5 % quantile),
+    passes_0.80, passes_0.90, passes_0.95 (non-inferiority: lower_bound above the margin; missing where undecided),
+    seeds, seeds_real, subjects, reason ("" or why numbers are missing).
+
+    A replicate draws subjects, the arm's seeds and the reference's seeds, each with replacement and independently; the
+    same subjects serve arm and reference. All arms with equally many seeds and subjects meet the same draws, so a row
+    does not depend on which other arms are in the table. Raises ValueError where the table is not as described.
+    """
+    rows = []
+    for pair in _pairs(scores):
+        row = pair.facts()
+        if not row["reason"]:
+            row |= _ratio(pair.arm.dice, pair.real.dice, replicates, seed)
+        rows.append(row)
+    passes = [f"passes_{margin:.2f}" for margin in MARGINS]
+    columns = [*ARM, "region", "dice", "dice_real", "ratio", "low", "high", "lower_bound", *passes]
+    table = pd.DataFrame(rows, columns=[*columns, "seeds", "seeds_real", "subjects", "reason"])
+    return table.astype(dict.fromkeys(columns[6:12], "float64") | dict.fromkeys(passes, "boolean"))
+
+
+def paired_tests(scores: pd.DataFrame) -> pd.DataFrame:
+    """Difference of every arm from its real-only reference, paired over subjects, seeds averaged first.
+
+    Returns one row per arm and region: the arm's five columns, region, shift (Hodges–Lehmann: median of the Walsh
+    averages of the differences arm − real), rank_biserial (matched pairs, −1..1, positive where the arm is better),
+    p (Wilcoxon signed-rank, Pratt's zeros), p_holm (Holm over the `family` arms of the same cohort, segmenter and
+    region: one column of a table), family, subjects, reason ("n too small" below 6 paired subjects).
+
+    The test compares these trainings over patients; what another segmenter seed would give, only the interval of
+    `ratios` carries. Raises ValueError where the table is not as described.
+    """
+    rows = []
+    for pair in _pairs(scores):
+        row = pair.facts()
+        if not row["reason"]:
+            row |= _paired_test(pair.arm.dice.mean(0) - pair.real.dice.mean(0))
+        rows.append(row)
+    numbers = ["shift", "rank_biserial", "p", "p_holm"]
+    table = pd.DataFrame(rows, columns=[*ARM, "region", *numbers, "family", "subjects", "reason"])
+    table = table.astype(dict.fromkeys(numbers, "float64"))
+    return _holm(table, ["cohort", "segmenter", "region"])
+
+
+def ranks(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean rank of every generator over subjects and regions NCR, ED, ET, WT, TC; 1 is the best, ties share a rank.
+
+    Generators compete within one cohort, segmenter, augmentation and arm, with Dice averaged over seeds. Returns the
+    arm's five columns, mean_rank, generators, subjects, reason. Raises ValueError where the table is not as described.
+    """
+    rows = []
+    for group in _rank_groups(scores):
+        for index, generator in enumerate(group.generators):
+            mean_rank = np.nan if group.ranks is None else group.ranks[index].mean()
+            facts = {"generator": generator, "mean_rank": mean_rank, "generators": len(group.generators)}
+            rows.append(group.setting | facts | {"subjects": group.subjects, "reason": group.reason})
+    return pd.DataFrame(rows, columns=[*ARM, "mean_rank", "generators", "subjects", "reason"])
+
+
+def rank_tests(scores: pd.DataFrame, permutations: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """Permutation test over subjects for every pair of ranked generators.
+
+    Under the null a subject's two generators are exchangeable: swapping them flips the sign of the subject's difference
+    of mean ranks. All 2^n flips are enumerated where there are no more than `permutations`, else `permutations` of them
+    are drawn and the observed one is counted in. Returns cohort, segmenter, augmentation, arm, generator, other,
+    difference (of mean ranks, negative where `generator` is better), p (two-sided), p_holm (over the group's pairs),
+    family, subjects, reason. Raises ValueError where the table is not as described.
+    """
+    rows = []
+    for group in _rank_groups(scores):
+        for a, b in combinations(range(len(group.generators)), 2):
+            row = group.setting | {"generator": group.generators[a], "other": group.generators[b]}
+            row |= {"subjects": group.subjects, "reason": group.reason}
+            if group.ranks is not None:
+                difference = group.ranks[a].mean(0) - group.ranks[b].mean(0)  # one number per subject
+                row["difference"] = difference.mean()
+                if group.subjects < MIN_SUBJECTS:
+                    row["reason"] = "n too small"
+                else:
+                    row["p"] = _sign_flip_p(difference, permutations, seed)
+            rows.append(row)
+    columns = [*SETTING, "arm", "generator", "other", "difference", "p", "p_holm", "family", "subjects", "reason"]
+    table = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(["difference", "p", "p_holm"], "float64"))
+    return _holm(table, [*SETTING, "arm"])
+
+
+# --- the long table as matrices -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """Dice [seeds, subjects] of one arm and region, complete where `reason` is empty."""
+
+    dice: np.ndarray
+    subjects: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """An arm and its reference in one region; `real` is None where there is no reference."""
+
+    key: dict[str, str]
+    region: str
+    arm: _Matrix
+    real: _Matrix | None
+
+    def facts(self) -> dict:
+        seeds_real = 0 if self.real is None else len(self.real.dice)
+        counts = {"seeds": len(self.arm.dice), "seeds_real": seeds_real, "subjects": len(self.arm.subjects)}
+        return self.key | {"region": self.region} | counts | {"reason": self._reason()}
+
+    def _reason(self) -> str:
+        if self.arm.reason:
+            return self.arm.reason
+        if self.real is None:
+            return "no real-only arm with this cohort, segmenter and augmentation"
+        if self.real.reason:
+            return f"real-only reference: {self.real.reason}"
+        arm, real = set(self.arm.subjects), set(self.real.subjects)
+        if arm != real:
+            example = sorted(arm ^ real)[0]
+            return (
+                f"scored on other subjects than its reference: {len(arm - real)} only here, "
+                f"{len(real - arm)} only there, for example {example}"
+            )
+        return ""
+
+
+def _matrices(scores: pd.DataFrame) -> dict[tuple, dict[str, _Matrix]]:
+    """{arm's key: {region: matrix}} of the table's Dice rows, subjects and seeds sorted."""
+    columns = [*ARM, "seed", "subject", "region", "metric", "value"]
+    absent = [column for column in columns if column not in scores.columns]
+    if absent:
+        raise ValueError(f"the score table lacks the columns {absent}; it has {list(scores.columns)}")
+    dice = scores.loc[scores["metric"] == "dice", columns]
+    for column in columns:
+        if dice[column].isna().any():
+            raise ValueError(f"the score table has {int(dice[column].isna().sum())} empty cells in column {column!r}")
+    cell = [*ARM, "region", "seed", "subject"]
+    twice = dice.duplicated(cell)
+    if twice.any():
+        raise ValueError(f"the score table has a cell more than once: {dice.loc[twice, cell].iloc[0].to_dict()}")
+
+    table_regions = sorted(dice["region"].unique())
+    matrices: dict[tuple, dict[str, _Matrix]] = {}
+    for key, arm in dice.groupby(ARM, sort=True):
+        # An arm must have every (seed, subject) that it has anywhere, in each region that the table knows.
+        seeds, subjects = np.unique(arm["seed"]), np.unique(arm["subject"].astype(str))
+        matrices[key] = {region: _matrix(arm[arm["region"] == region], seeds, subjects) for region in table_regions}
+    return matrices
+
+
+def _matrix(part: pd.DataFrame, seeds: np.ndarray, subjects: np.ndarray) -> _Matrix:
+    dice = np.full((len(seeds), len(subjects)), np.nan)
+    rows, columns = np.searchsorted(seeds, part["seed"]), np.searchsorted(subjects, part["subject"].astype(str))
+    dice[rows, columns] = part["value"]
+    holes = np.argwhere(np.isnan(dice))
+    reason = ""
+    if len(holes):
+        s, k = holes[0]
+        reason = (
+            f"{len(holes)} of {dice.size} seed × subject cells are missing, "
+            f"for example seed {seeds[s]}, subject {subjects[k]}"
+        )
+    return _Matrix(dice, tuple(subjects), reason)
+
+
+def _pairs(scores: pd.DataFrame) -> Iterator[_Pair]:
+    matrices = _matrices(scores)
+    for key, regions in matrices.items():
+        key = dict(zip(ARM, key, strict=True))
+        if key["arm"] == "real":
+            continue
+        real = matrices.get(tuple((key | {"generator": "none", "arm": "real"})[column] for column in ARM), {})
+        for region, matrix in regions.items():
+            yield _Pair(key, region, matrix, real.get(region))
+
+
+def _holm(table: pd.DataFrame, family: list[str]) -> pd.DataFrame:
+    """Fills p_holm and family from p, over the rows of each family that have a p-value."""
+    table["family"] = table.groupby(family)["p"].transform("count").astype(int)
+    for _, p in table["p"].dropna().groupby([table[column] for column in family]):
+        table.loc[p.index, "p_holm"] = multipletests(p, method="holm")[1]
+    return table
+
+
+# --- the ratio ------------------------------------------------------------------------------------------------------
+
+
+def _ratio(arm: np.ndarray, real: np.ndarray, replicates: int, seed: int) -> dict:
+    """Ratio of the means of Dice matrices [seeds, subjects], with its crossed-bootstrap interval."""
+    row = {"dice": arm.mean(), "dice_real": real.mean()}
+    if row["dice_real"] == 0:
+        return row | {"reason": "the reference's Dice is 0: no ratio"}
+    row["ratio"] = row["dice"] / row["dice_real"]
+    if real.shape[1] < 2:
+        return row | {"reason": "one subject: no interval"}
+    numerator, denominator = _bootstrap_means(arm, real, replicates, seed)
+    zero = int((denominator == 0).sum())
+    if zero:
+        return row | {"reason": f"the reference's Dice is 0 in {zero} of {replicates} replicates: no interval"}
+    low, lower_bound, high = np.quantile(numerator / denominator, [0.025, ALPHA, 0.975])
+    passes = {f"passes_{margin:.2f}": bool(lower_bound > margin) for margin in MARGINS}
+    return row | {"low": low, "high": high, "lower_bound": lower_bound} | passes
+
+
+def _bootstrap_means(arm: np.ndarray, real: np.ndarray, replicates: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means [replicates] of arm and real [seeds, subjects] under crossed resampling of seeds and subjects.
+
+    A draw with replacement is its vector of counts c (sum n), so a replicate's mean is uᵀ D c / (S K).
+    """
+    subjects = _counts(arm.shape[1], replicates, seed, 0)
+    seeds_arm = _counts(arm.shape[0], replicates, seed, 1)
+    seeds_real = _counts(real.shape[0], replicates, seed, 2)
+    means = [
+        np.einsum("bk,bk->b", seeds @ dice, subjects) / dice.size
+        for seeds, dice in ((seeds_arm, arm), (seeds_real, real))
+    ]
+    return means[0], means[1]
+
+
+@lru_cache(maxsize=16)
+def _counts(n: int, replicates: int, seed: int, stream: int) -> np.ndarray:
+    """How often each of n units is drawn in n draws with replacement: [replicates, n], rows sum to n."""
+    return np.random.default_rng([seed, stream]).multinomial(n, np.full(n, 1 / n), size=replicates).astype(np.float64)
+
+
+# --- paired difference ----------------------------------------------------------------------------------------------
+
+
+def _paired_test(difference: np.ndarray) -> dict:
+    """Wilcoxon–Pratt, Hodges–Lehmann shift and rank-biserial correlation of paired differences [subjects]."""
+    difference = difference.round(9)  # equal up to rounding of the means is equal
+    row = {"shift": hodges_lehmann(difference), "rank_biserial": rank_biserial(difference)}
+    if len(difference) < MIN_SUBJECTS:
+        return row | {"reason": "n too small"}
+    if not difference.any():
+        return row | {"p": 1.0}  # scipy has no statistic when nothing differs
+    return row | {"p": stats.wilcoxon(difference, zero_method="pratt").pvalue}
+
+
+def hodges_lehmann(difference: np.ndarray) -> float:
+    """Median of the Walsh averages (d_i + d_j) / 2, i ≤ j (Hodges & Lehmann 1963)."""
+    i, j = np.triu_indices(len(difference))
+    return float(np.median((difference[i] + difference[j]) / 2))
+
+
+def rank_biserial(difference: np.ndarray) -> float:
+    """(W+ − W−) / (n (n + 1) / 2) with Pratt's ranks of |d|: zeros take ranks, for neither side (Kerby 2014)."""
+    rank = stats.rankdata(np.abs(difference))
+    return float((rank * np.sign(difference)).sum() / rank.sum())
+
+
+# --- ranks ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _RankGroup:
+    """Generators that compete: same cohort, segmenter, augmentation and arm. ranks [generators, regions, subjects]."""
+
+    setting: dict[str, str]
+    generators: list[str]
+    ranks: np.ndarray | None
+    subjects: int
+    reason: str
+
+
+def _rank_groups(scores: pd.DataFrame) -> Iterator[_RankGroup]:
+    groups: dict[tuple, dict[str, dict[str, _Matrix]]] = {}
+    for key, regions in _matrices(scores).items():
+        key = dict(zip(ARM, key, strict=True))
+        if key["arm"] != "real":
+            setting = tuple(key[column] for column in [*SETTING, "arm"])
+            groups.setdefault(setting, {})[key["generator"]] = regions
+    for setting, generators in groups.items():
+        reason = _why_unranked(generators)
+        subjects = len(next(iter(next(iter(generators.values())).values())).subjects)
+        rank = None
+        if not reason:
+            dice = [[regions[region].dice.mean(0) for region in RANKED_REGIONS] for regions in generators.values()]
+            rank = stats.rankdata(-np.round(dice, 9), axis=0)
+        key = dict(zip([*SETTING, "arm"], setting, strict=True))
+        yield _RankGroup(key, list(generators), rank, subjects, reason)
+
+
+def _why_unranked(generators: dict[str, dict[str, _Matrix]]) -> str:
+    if len(generators) < 2:
+        return "one generator: nothing to rank"
+    subjects = None
+    for (generator, regions), region in product(generators.items(), RANKED_REGIONS):
+        if region not in regions:
+            return f"the table has no scores for {region}"
+        if regions[region].reason:
+            return f"{generator}, {region}: {regions[region].reason}"
+        subjects = subjects or regions[region].subjects
+        if regions[region].subjects != subjects:
+            return f"{generator} was scored on other subjects than {next(iter(generators))}"
+    return ""
+
+
+def _sign_flip_p(difference: np.ndarray, permutations: int, seed: int) -> float:
+    """Two-sided p of the mean of paired differences [subjects] under random sign flips."""
+    n = len(difference)
+    observed = abs(difference.sum()) - 1e-9  # sums that differ by rounding are ties
+    if 2**n <= permutations:
+        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        return float(np.mean(np.abs(signs @ difference) >= observed))
+    return float((1 + np.sum(np.abs(_signs(n, permutations, seed) @ difference) >= observed)) / (1 + permutations))
+
+
+@lru_cache(maxsize=4)
+def _signs(n: int, permutations: int, seed: int) -> np.ndarray:
+    return np.random.default_rng([seed, 3]).choice([-1.0, 1.0], size=(permutations, n))

@@ -1,0 +1,123 @@
+"""How fast the study's full table is analysed, and whether its intervals and tests keep their promises.
+
+python tests/bench/bench_statistics.py speed
+python tests/bench/bench_statistics.py calibration [trials]
+"""
+
+import sys
+import time
+from itertools import product
+from multiprocessing import Pool
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis import statistics
+
+REGIONS = ("NCR", "ED", "ET", "WT", "TC", "mean")
+GENERATORS = ("progressive_gan", "stylegan1", "stylegan2", "stylegan3", "diffusion")
+DESIGNS = (
+    (56, 10),
+    (56, 5),
+    (56, 3),
+    (56, 1),
+    (20, 10),
+    (20, 5),
+    (20, 3),
+    (10, 10),
+    (10, 3),
+    (6, 10),
+)  # subjects, seeds
+# Standard deviations of Dice like those of the study: seeds' own level, patient × arm, patient × seed.
+SEED_SD, ARM_SD, NOISE_SD = 0.0075, 0.05, 0.03
+
+
+def full_table(subjects: int = 56, seeds: int = 10) -> pd.DataFrame:
+    """2 cohorts × 2 segmenters × (5 generators × 2 arms + real) × 2 augmentations × seeds × subjects × 6 regions."""
+    rng = np.random.default_rng(0)
+    arms = [("none", "real"), *product(GENERATORS, ("synthetic", "both"))]
+    cells = pd.DataFrame(
+        [
+            (cohort, generator, arm, segmenter, augmentation, seed, f"subject{subject:03d}", region)
+            for cohort, (generator, arm), segmenter, augmentation, seed, subject, region in product(
+                ("brats2020", "brats2021"),
+                arms,
+                ("unet", "swin"),
+                ("on", "off"),
+                range(seeds),
+                range(subjects),
+                REGIONS,
+            )
+        ],
+        columns=["cohort", "generator", "arm", "segmenter", "augmentation", "seed", "subject", "region"],
+    )
+    return cells.assign(metric="dice", value=rng.beta(5, 2, len(cells)))
+
+
+def speed() -> None:
+    scores = full_table()
+    print(f"{len(scores):,} Dice rows")
+    total = 0.0
+    for function in (statistics.ratios, statistics.paired_tests, statistics.ranks, statistics.rank_tests):
+        start = time.perf_counter()
+        rows = len(function(scores))
+        seconds = time.perf_counter() - start
+        total += seconds
+        print(f"{function.__name__:14s} {rows:5d} rows {seconds:6.2f} s")
+    print(f"{'full table':14s} {total:17.2f} s")
+
+
+def matrix(rng: np.random.Generator, patients: np.ndarray, ratio: float, seeds: int, seed_sd: float) -> np.ndarray:
+    """Dice [seeds, subjects] whose expectation over everything is ratio · E[patient], exactly: nothing is clipped."""
+    n = len(patients)
+    own = rng.normal(0, ARM_SD, n)
+    level = rng.normal(0, seed_sd, (seeds, 1))
+    return ratio * patients + own + level + rng.normal(0, NOISE_SD, (seeds, n))
+
+
+def trial(arguments: tuple[int, int, int]) -> list[float]:
+    """One simulated study: did the interval cover, and which tests of a true null came out significant."""
+    index, n, seeds = arguments
+    rng = np.random.default_rng([index, n, seeds])
+    patients = rng.beta(3.2, 1.2, n)  # mean 0.73, skewed to low Dice like patients with small tumours
+    margin = statistics.MARGINS[1]
+    arm, real = (matrix(rng, patients, ratio, seeds, SEED_SD) for ratio in (margin, 1.0))
+    row = statistics._ratio(arm, real, 2_000, index)
+
+    def wilcoxon(seed_sd: float) -> float:
+        difference = np.subtract(*(matrix(rng, patients, 1.0, seeds, seed_sd).mean(0) for _ in range(2)))
+        return statistics._paired_test(difference)["p"] < statistics.ALPHA
+
+    def ranks(seed_sd: float) -> float:
+        dice = [[matrix(rng, patients, 1.0, seeds, seed_sd).mean(0) for _ in range(3)] for _ in range(5)]
+        rank = stats.rankdata(-np.round(dice, 9), axis=0)
+        return statistics._sign_flip_p(rank[0].mean(0) - rank[1].mean(0), 2_000, index) < statistics.ALPHA
+
+    return [
+        row["low"] <= margin <= row["high"],
+        row["lower_bound"] > margin,
+        wilcoxon(0.0),
+        wilcoxon(SEED_SD),
+        ranks(0.0),
+        ranks(SEED_SD),
+    ]
+
+
+def calibration(trials: int) -> None:
+    names = ["interval 95 %", "non-inferiority", "Wilcoxon", "… new seeds", "ranks", "… new seeds"]
+    print(f"{trials} trials; standard error {100 * np.sqrt(0.05 * 0.95 / trials):.2f} points")
+    print("| subjects | seeds | " + " | ".join(names) + " |\n|" + " --- |" * (len(names) + 2))
+    with Pool() as pool:
+        for n, seeds in DESIGNS:
+            rates = np.mean(pool.map(trial, [(i, n, seeds) for i in range(trials)], chunksize=50), axis=0)
+            print(f"| {n} | {seeds} | " + " | ".join(f"{100 * rate:.1f} %" for rate in rates) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["speed"]:
+        speed()
+    elif sys.argv[1:2] == ["calibration"]:
+        calibration(int(sys.argv[2]) if len(sys.argv) > 2 else 4_000)
+    else:
+        sys.exit(__doc__)
