@@ -1,0 +1,207 @@
+"""Denoising diffusion on MONAI's U-Net and noise schedules.
+
+Notation of every formula: ᾱ_t is the signal's share of the variance after step t, α_t = √ᾱ_t, σ_t = √(1 − ᾱ_t), and
+x_t = α_t x_0 + σ_t ε. Papers: DDPM (2006.11239), DDIM (2010.02502), improved DDPM (2102.09672), v-prediction
+(progressive distillation, 2202.00512), the schedule's shift (simple diffusion, 2301.11093), DPM-Solver++ (2211.01095).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import torch
+from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet, DiffusionUNetResnetBlock
+from monai.networks.schedulers.ddpm import DDPMScheduler
+from monai.networks.schedulers.scheduler import NoiseSchedules
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from generators.base import Generator, GeneratorConfig, half_life_decay, update_ema
+
+Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
+
+
+class DiffusionConfig(GeneratorConfig):
+    """A modern default (v-prediction, shifted cosine schedule, second-order solver).
+
+    The study's set-up: widths [64, 64, 128, 128, 256, 256], residual_blocks 3, schedule linear, steps 4000,
+    prediction epsilon, learning_rate 1e-4, dropout 0, sampler ddpm with sampling_steps 4000.
+    """
+
+    widths: tuple[Width, ...] = Field(
+        (32, 64, 96, 128), min_length=1, max_length=7, description="width of each level, finest first [channels]"
+    )
+    residual_blocks: int = Field(1, ge=1, le=8, description="residual blocks a level [blocks]")
+    attention: int = Field(16, ge=0, le=256, description="self-attention at levels of this size and below [px]")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout inside residual blocks [probability]")
+    mirror: bool = Field(False, description="mirror training images left–right at random [true or false]")
+
+    schedule: Literal["cosine", "linear"] = Field("cosine", description="noise schedule [name]")
+    steps: int = Field(1000, ge=2, le=10_000, description="length of the forward process [steps]")
+    prediction: Literal["v", "epsilon"] = Field("v", description="what the network predicts [name]")
+
+    learning_rate: float = Field(5e-4, gt=0, le=1, description="Adam's step size after warm-up [1]")
+    warm_up: int = Field(1000, ge=0, description="linear warm-up of the learning rate [images seen]")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient [1]")
+    ema_half_life: float = Field(10_000, gt=0, description="half-life of the averaged weights [images]")
+    ema_ramp: float = Field(0.05, gt=0, le=1, description="half-life as a share of the images seen, at most [1]")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="arithmetic inside the network [name]")
+
+    sampler: Literal["dpm", "ddim", "ddpm"] = Field(
+        "dpm", description="DPM-Solver++(2M), DDIM or ancestral DDPM [name]"
+    )
+    sampling_steps: int = Field(25, ge=1, le=10_000, description="network evaluations a sample [evaluations]")
+
+    @model_validator(mode="after")
+    def _sampling_fits(self) -> "DiffusionConfig":
+        if self.sampling_steps > self.steps:
+            raise ValueError(
+                f"sampling_steps is {self.sampling_steps}, more than the {self.steps} steps of the process"
+            )
+        return self
+
+
+@NoiseSchedules.add_def("shifted_cosine", "Cosine schedule shifted by resolution, simple diffusion (2301.11093)")
+def _shifted_cosine(num_train_timesteps: int, resolution: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(β, 1 − β, ᾱ); the cosine schedule's log SNR within ±15, then moved by 2 log(64 / resolution): more noise on
+    larger images, whose pixels are redundant."""
+    first, last = math.atan(math.exp(-7.5)), math.atan(math.exp(7.5))
+    angle = torch.linspace(first, last, num_train_timesteps + 1, dtype=torch.float64)[1:]
+    log_snr = -2 * angle.tan().log() + 2 * math.log(64 / resolution)
+    alphas_cumprod = log_snr.sigmoid()
+    alphas = alphas_cumprod / torch.cat([torch.ones(1, dtype=torch.float64), alphas_cumprod[:-1]])
+    return (1 - alphas).float(), alphas.float(), alphas_cumprod.float()
+
+
+def _forward_process(config: DiffusionConfig, resolution: int) -> DDPMScheduler:
+    """MONAI's scheduler, used for its schedules and its forward process only.
+
+    Its `step` draws one noise for the whole batch, and MONAI's DDIM steps by steps // sampling_steps while its
+    time steps are spaced by (steps − 1) / (sampling_steps − 1): the sampler below does neither.
+    """
+    if config.schedule == "cosine":
+        return DDPMScheduler(config.steps, schedule="shifted_cosine", resolution=resolution)
+    scale = 1000 / config.steps  # DDPM's β are for 1,000 steps; improved DDPM keeps the total noise at any number
+    return DDPMScheduler(
+        config.steps, schedule="linear_beta", beta_start=scale * 1e-4, beta_end=min(scale * 0.02, 0.999)
+    )
+
+
+def _denoiser(channels: int, resolution: int, config: DiffusionConfig) -> DiffusionModelUNet:
+    """MONAI's U-Net, with ADM's dropout before the second convolution of each residual block (2105.05233)."""
+    network = DiffusionModelUNet(
+        spatial_dims=2,
+        in_channels=channels,
+        out_channels=channels,
+        channels=config.widths,
+        num_res_blocks=config.residual_blocks,
+        attention_levels=[resolution >> level <= config.attention for level in range(len(config.widths))],
+        norm_num_groups=math.gcd(32, *config.widths),
+        num_head_channels=[math.gcd(32, width) for width in config.widths],
+        use_flash_attention=True,
+    )
+    for block in network.modules():
+        if isinstance(block, DiffusionUNetResnetBlock):
+            block.conv2 = nn.Sequential(nn.Dropout(config.dropout), block.conv2)
+    return network
+
+
+class Diffusion(Generator):
+    """A diffusion model over whole images [B, channels, resolution, resolution] in [-1, 1].
+
+    Raises ValueError unless the resolution is a power of two in 16…256 that the levels can halve.
+    """
+
+    Config = DiffusionConfig
+
+    def __init__(self, channels: int, resolution: int, config: DiffusionConfig) -> None:
+        super().__init__(channels, resolution, config)
+        if resolution not in (16, 32, 64, 128, 256):
+            raise ValueError(f"resolution is {resolution} px; the diffusion model takes 16, 32, 64, 128 or 256")
+        if resolution >> (len(config.widths) - 1) < 2:
+            raise ValueError(f"{len(config.widths)} levels halve {resolution} px below 2 px; give fewer `widths`")
+        denoiser = _denoiser(channels, resolution, config)
+        self.networks["denoiser"] = denoiser
+        self.ema["denoiser"] = deepcopy(denoiser).eval().requires_grad_(False)
+        self.optimizers["denoiser"] = torch.optim.Adam(denoiser.parameters(), lr=config.learning_rate, fused=True)
+        self.process = _forward_process(config, resolution)
+
+    def train_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
+        """One step of the simple loss ‖target − prediction‖² (DDPM eq. 14), mean over batch, channels and pixels."""
+        config, denoiser, optimizer = self.config, self.networks["denoiser"], self.optimizers["denoiser"]
+        batch, device = len(images), images.device
+        if config.mirror:
+            images = torch.where(torch.rand(batch, 1, 1, 1, device=device) < 0.5, images.flip(3), images)
+        time = torch.randint(config.steps, (batch,), device=device)
+        noise = torch.randn(images.shape, device=device)
+        target = noise if config.prediction == "epsilon" else self.process.get_velocity(images, noise, time)
+
+        denoiser.train()
+        loss = (self._predict(denoiser, self.process.add_noise(images, noise, time), time) - target).square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        gradient = nn.utils.clip_grad_norm_(denoiser.parameters(), config.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * min(1.0, (seen + batch) / max(config.warm_up, 1))
+        optimizer.step()
+
+        half_life = min(config.ema_half_life, config.ema_ramp * seen)
+        update_ema(self.ema["denoiser"], denoiser, half_life_decay(batch, half_life))
+        return {"loss": loss.detach(), "gradient_norm": gradient.detach()}
+
+    @torch.no_grad()
+    def sample(self, seeds: Sequence[int]) -> Tensor:
+        """Images [len(seeds), C, H, W], float32 in [-1, 1], by `sampling_steps` evaluations of the averaged network."""
+        config, device = self.config, self.device
+        # √ᾱ and √(1 − ᾱ) after each time step, then of the image itself, so that index -1 stands for t = -1
+        signal_variance = torch.cat([self.process.alphas_cumprod.double().cpu(), torch.ones(1, dtype=torch.float64)])
+        alpha, sigma = signal_variance.sqrt().tolist(), (1 - signal_variance).sqrt().tolist()
+        times = torch.linspace(config.steps - 1, -1, config.sampling_steps + 1).round().int().tolist()
+
+        noises = _noises(seeds, (self.channels, self.resolution, self.resolution), device)
+        x = next(noises)
+        last_step = None  # (half-log-SNR interval, x_0) of the step before, for the second-order solver
+        for t, s in pairwise(times):  # from time t to the earlier s
+            output = self._predict(self.ema["denoiser"], x, torch.full((len(x),), t, device=device))
+            clean = alpha[t] * x - sigma[t] * output if config.prediction == "v" else (x - sigma[t] * output) / alpha[t]
+            clean = clean.clamp(-1, 1)
+            if s == -1:
+                x = clean
+            elif config.sampler == "dpm":
+                x, last_step = _dpm_step(x, clean, (alpha[t], sigma[t]), (alpha[s], sigma[s]), last_step)
+            else:
+                # DDIM eqs. 12 and 16: η = 0 is deterministic, η = 1 is DDPM's ancestral step with its smaller variance
+                fresh = (
+                    sigma[s] / sigma[t] * math.sqrt(1 - (alpha[t] / alpha[s]) ** 2) if config.sampler == "ddpm" else 0
+                )
+                noise = (x - alpha[t] * clean) / sigma[t]
+                x = alpha[s] * clean + math.sqrt(sigma[s] ** 2 - fresh**2) * noise
+                if fresh:
+                    x = x + fresh * next(noises)
+        return x
+
+    def _predict(self, denoiser: nn.Module, x: Tensor, time: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            return denoiser(x, time).float()
+
+
+def _noises(seeds: Sequence[int], shape: tuple[int, ...], device: torch.device) -> Iterator[Tensor]:
+    """Endless standard normal [len(seeds), *shape]; row i of every draw comes from a stream of seeds[i] alone."""
+    streams = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+    while True:
+        yield torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(device)
+
+
+def _dpm_step(
+    x: Tensor, clean: Tensor, now: tuple[float, float], then: tuple[float, float], last: tuple[float, Tensor] | None
+) -> tuple[Tensor, tuple[float, Tensor]]:
+    """A step of DPM-Solver++(2M) (2211.01095, alg. 2) from (α, σ) `now` to `then`; first order without `last`."""
+    (alpha_now, sigma_now), (alpha_then, sigma_then) = now, then
+    interval = math.log(alpha_then / sigma_then) - math.log(alpha_now / sigma_now)
+    direction = clean
+    if last is not None:
+        last_interval, last_clean = last
+        direction = clean + (clean - last_clean) * interval / (2 * last_interval)
+    return sigma_then / sigma_now * x - alpha_then * math.expm1(-interval) * direction, (interval, clean)
