@@ -1,0 +1,67 @@
+"""The residual discriminator of StyleGAN2 (1912.04958), which StyleGAN3 keeps unchanged."""
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from generators.layers import Conv2d, Linear, leaky_relu
+from generators.resample import downsample
+
+BLUR = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+
+
+def minibatch_std(x: Tensor, group: int = 4) -> Tensor:
+    """Appends one channel: the features' standard deviation over groups of samples, averaged over features and pixels.
+
+    x [B, C, H, W] → [B, C + 1, H, W] (1710.10196, Section 3). Batches that `group` does not divide form smaller groups.
+    """
+    B, C, H, W = x.shape
+    group = math.gcd(B, group)
+    std = x.reshape(group, B // group, C, H, W).var(0, correction=0).add(1e-8).sqrt().mean((1, 2, 3))
+    return torch.cat([x, std.repeat(group)[:, None, None, None].expand(B, 1, H, W)], 1)
+
+
+class ResidualBlock(nn.Module):
+    """[B, I, H, W] → [B, O, H/2, W/2] (1912.04958, Figure 7c); the blur before each decimation is [1, 3, 3, 1]."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = Conv2d(inputs, inputs, 3, pad=1)
+        self.conv2 = Conv2d(inputs, outputs, 3, stride=2)
+        self.skip = Conv2d(inputs, outputs, 1, bias=False)
+        self.register_buffer("blur", BLUR, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = self.skip(downsample(x, self.blur, 2, pad=1))
+        x = leaky_relu(self.conv1(x))
+        x = leaky_relu(self.conv2(downsample(x, self.blur, 1, pad=2)))
+        return (x + skip) / math.sqrt(2)  # Section 4.1: the sum of two has twice the variance
+
+
+class Discriminator(nn.Module):
+    """Images [B, channels, resolution, resolution] → realness logits [B], float32.
+
+    `channel_base` / r feature maps at resolution r, at most `channel_max`. `dtype` is the precision of all blocks but
+    the last, which sees 4 × 4 pixels.
+    """
+
+    def __init__(
+        self, channels: int, resolution: int, channel_base: int, channel_max: int, dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__()
+        resolutions = [2**i for i in range(int(math.log2(resolution)), 1, -1)]
+        widths = [min(channel_base // r, channel_max) for r in resolutions]
+        self.dtype = dtype
+        self.from_image = Conv2d(channels, widths[0], 1)
+        self.blocks = nn.Sequential(*(ResidualBlock(i, o) for i, o in itertools.pairwise(widths)))
+        self.conv = Conv2d(widths[-1] + 1, widths[-1], 3, pad=1)
+        self.hidden = Linear(widths[-1] * 4 * 4, widths[-1])
+        self.logit = Linear(widths[-1], 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.to(self.dtype, memory_format=torch.channels_last)
+        x = self.blocks(leaky_relu(self.from_image(x))).float()
+        x = leaky_relu(self.conv(minibatch_std(x)))
+        return self.logit(leaky_relu(self.hidden(x.flatten(1)))).squeeze(1)

@@ -1,0 +1,93 @@
+"""Layers that the StyleGAN family shares: equalized learning rate, modulated convolution, mapping network."""
+
+import itertools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAK = 0.2  # negative slope of leaky ReLU throughout the family
+LEAKY_GAIN = math.sqrt(2)  # restores the second moment that leaky ReLU takes away (1502.01852, eq. 14)
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    """Leaky ReLU that keeps unit variance."""
+    return F.leaky_relu(x, LEAK) * LEAKY_GAIN
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """x [B, C, ...] divided by the root mean square over its channels (1710.10196, Section 4.2)."""
+    return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+
+
+class Linear(nn.Module):
+    """[..., inputs] → [..., outputs] with equalized learning rate: stored weights have unit variance and are scaled by
+    He's constant at run time, so that Adam moves all layers at one speed (1710.10196, Section 4.1)."""
+
+    def __init__(self, inputs: int, outputs: int, bias: float = 0.0, learning_rate_scale: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / learning_rate_scale)
+        self.bias = nn.Parameter(torch.full((outputs,), bias / learning_rate_scale))
+        self.weight_gain = learning_rate_scale / math.sqrt(inputs)
+        self.bias_gain = learning_rate_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+
+
+class Conv2d(nn.Module):
+    """Convolution with equalized learning rate; computes in the precision of its input."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, pad: int = 0, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
+        self.gain = 1 / math.sqrt(inputs * kernel**2)
+        self.stride, self.pad = stride, pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.conv2d(x, (self.weight * self.gain).to(x.dtype), bias, self.stride, self.pad)
+
+
+def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, demodulate: bool, scale: Tensor | float = 1.0) -> Tensor:
+    """Convolution of each x[b] with weight · style[b], every output map brought to unit expected variance if asked.
+
+    x [B, I, H, W], weight [O, I, k, k] (k odd, zero-padded to keep H × W), style [B, I]. `scale` multiplies the input
+    and is no part of the demodulation. 1912.04958, eqs. 1 and 3; the style scales the input and the demodulation
+    s² · Σ w² scales the output of one ordinary convolution, which is the same thing and several times as fast as one
+    weight per sample.
+    """
+    x = x * (style * scale).to(x.dtype)[:, :, None, None]
+    x = F.conv2d(x, weight.to(x.dtype), padding=weight.shape[2] // 2)
+    if demodulate:
+        x = x * demodulation(weight, style).to(x.dtype)[:, :, None, None]
+    return x
+
+
+def demodulation(weight: Tensor, style: Tensor) -> Tensor:
+    """1 / ‖weight · style‖ per sample and output map [B, O] (1912.04958, eq. 3)."""
+    return (style.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt()
+
+
+class Mapping(nn.Module):
+    """Mapping network z [B, z_dim] → w [B, w_dim], and the running mean of w for truncation (1812.04948, Section 2)."""
+
+    def __init__(self, z_dim: int, w_dim: int, layers: int, learning_rate_scale: float = 0.01) -> None:
+        super().__init__()
+        widths = [z_dim] + [w_dim] * layers
+        self.layers = nn.ModuleList(
+            Linear(i, o, learning_rate_scale=learning_rate_scale) for i, o in itertools.pairwise(widths)
+        )
+        self.register_buffer("mean", torch.zeros(w_dim))
+
+    def forward(self, z: Tensor, truncation: float = 1.0) -> Tensor:
+        w = pixel_norm(z)
+        for layer in self.layers:
+            w = leaky_relu(layer(w))
+        if self.training:
+            self.mean.lerp_(w.detach().mean(0), 1 - 0.998)
+        return self.mean.lerp(w, truncation)
