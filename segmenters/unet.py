@@ -1,0 +1,133 @@
+"""The study's U-Net: MONAI's DynUNet with nnU-Net's training recipe (Isensee et al. 2021, 1809.10486)."""
+
+from typing import Annotated, Literal
+
+import torch
+from monai.losses.dice import DiceCELoss
+from monai.networks.blocks.dynunet_block import UnetBasicBlock
+from monai.networks.blocks.upsample import UpSample
+from monai.networks.nets.dynunet import DynUNet
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segmenters.base import Segmenter, SegmenterConfig
+
+Width = Annotated[int, Field(ge=4, le=4096)]
+
+
+class UNetConfig(SegmenterConfig):
+    """A small network for minutes on a CPU. The study's: widths [64, 128, 256, 512, 1024, 2048], images 3.2e7."""
+
+    widths: tuple[Width, ...] = Field(
+        (16, 32, 64, 128), min_length=3, max_length=8, description="width of each level, finest first [channels]"
+    )
+    learning_rate: float = Field(1e-2, gt=0, le=1, description="SGD's step size at the start [1]")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="arithmetic inside the network [name]")
+
+
+class StudyUNet(DynUNet):
+    """DynUNet built as the study built it: with convolution biases, bilinear upsampling, and heads without bias.
+
+    In training mode the output is a list of logits from full resolution down to the level above the bottleneck
+    (deep supervision), each at its own resolution; in evaluation mode it is the first of them, [B, classes, H, W].
+    """
+
+    def __init__(self, channels: int, classes: int, widths: tuple[int, ...]) -> None:
+        levels = len(widths)
+        super().__init__(
+            spatial_dims=2,
+            in_channels=channels,
+            out_channels=classes,
+            filters=widths,
+            kernel_size=[3] * levels,
+            strides=[1] + [2] * (levels - 1),
+            upsample_kernel_size=[2] * (levels - 1),
+            norm_name=("INSTANCE", {"affine": True}),
+            act_name=("leakyrelu", {"inplace": True, "negative_slope": 0.01}),
+            deep_supervision=True,
+            deep_supr_num=levels - 2,
+        )
+        for block in self.modules():
+            if isinstance(block, UnetBasicBlock):
+                for convolution in (block.conv1.conv, block.conv2.conv):
+                    convolution.bias = nn.Parameter(torch.zeros(convolution.out_channels))
+        # DynUNet registers every block a second time in this tree, which its own forward walks; safetensors refuses
+        # tensors under two names.
+        del self.skip_layers
+
+    def get_upsamples(self) -> nn.ModuleList:
+        blocks = super().get_upsamples()
+        for block, deep, shallow in zip(blocks, self.filters[:0:-1], self.filters[-2::-1], strict=True):
+            # 1×1 convolution, then interpolation: the same map as in the other order, at a quarter of the cost
+            block.transp_conv = UpSample(2, deep, shallow, mode="nontrainable", align_corners=False)
+        return blocks
+
+    def get_output_block(self, idx: int) -> nn.Conv2d:
+        return nn.Conv2d(self.filters[idx], self.out_channels, kernel_size=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        skips = [self.input_block(x)]
+        for block in self.downsamples:
+            skips.append(block(skips[-1]))
+        features = [self.bottleneck(skips[-1])]
+        for block, skip in zip(self.upsamples, reversed(skips), strict=True):
+            features.append(block(features[-1], skip))
+        logits = self.output_block(features[-1])
+        if not self.training:
+            return logits
+        return [logits, *(h(f) for h, f in zip(self.deep_supervision_heads, features[-2:0:-1], strict=True))]
+
+
+class UNet(Segmenter):
+    """U-Net with deep supervision, soft Dice over the batch + cross-entropy, SGD and polynomial decay.
+
+    Raises ValueError for a resolution that the levels cannot halve down to at least 2 px.
+    """
+
+    Config = UNetConfig
+
+    def __init__(self, channels: int, classes: int, resolution: int, config: UNetConfig) -> None:
+        super().__init__(channels, classes, resolution, config)
+        stride = 2 ** (len(config.widths) - 1)
+        if resolution % stride or resolution < 2 * stride:
+            raise ValueError(
+                f"resolution is {resolution} px; a U-Net of {len(config.widths)} levels needs a multiple of {stride}, "
+                f"at least {2 * stride}: pad the images, or give fewer `widths`"
+            )
+        network = StudyUNet(channels, classes, config.widths)
+        self.networks["segmenter"] = network
+        self.optimizers["segmenter"] = torch.optim.SGD(
+            network.parameters(), lr=config.learning_rate, momentum=0.99, nesterov=True, weight_decay=3e-5, fused=True
+        )
+        # as in nnU-Net, Dice leaves the background out: it is always easy, and no score counts it
+        self.loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+
+    def train_step(self, images: Tensor, labels: Tensor, seen: int) -> dict[str, Tensor]:
+        network, optimizer = self.networks["segmenter"], self.optimizers["segmenter"]
+        network.train()
+        loss = self._deep_loss(self._forward(images), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        gradient = nn.utils.clip_grad_norm_(network.parameters(), 12)
+        for group in optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * max(0.0, 1 - seen / self.config.images) ** 0.9
+        optimizer.step()
+        return {"loss": loss.detach(), "gradient_norm": gradient.detach()}
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        self.networks["segmenter"].eval()
+        return self._forward(images)[0]
+
+    def _forward(self, images: Tensor) -> list[Tensor]:
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            output = self.networks["segmenter"](images)
+        return [logits.float() for logits in output] if self.networks["segmenter"].training else [output.float()]
+
+    def _deep_loss(self, outputs: list[Tensor], labels: Tensor) -> Tensor:
+        """Weighted mean over the heads with weights 1, 1/2, 1/4, …; coarse heads see the labels at their resolution."""
+        labels = labels[:, None].float()
+        weights = [2.0**-level for level in range(len(outputs))]
+        losses = [self.loss(o, F.interpolate(labels, o.shape[2:], mode="nearest-exact")) for o in outputs]
+        return sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)
