@@ -1,0 +1,343 @@
+"""The most similar training slice of every slice: an exhaustive search, then exact re-scoring of the k best.
+
+Definitions (PROTOCOL, section 4). A slice's brain mask is where any modality exceeds 10 of 255; everything outside is
+set to zero. The *correlation* of two slices is Pearson's over the pixels of all modalities inside the union of their
+masks, the larger of as is and mirrored left–right. Their *similarity* is the largest of the correlation, the same
+correlation after a shift of up to ±8 px, and SSIM over the union at the shift and orientation that correlate best.
+
+A slice lies on an infinite black canvas, so a shift loses nothing and zero padding changes no number. A slice without
+brain has similarity 0 to everything, another empty slice included: black pixels identify nobody. A slice that is
+constant over the union has correlation 0 (Pearson's is undefined there); SSIM still finds its copy.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from monai.metrics.regression import compute_ssim_and_cs
+from scipy.fft import next_fast_len
+from torch import Tensor
+from tqdm import tqdm
+
+BRAIN_THRESHOLD = 10  # of 255: generators leave a faint background
+CANDIDATES = 10  # training slices re-scored per query
+MAX_SHIFT = 8  # px, and never more than a quarter of the slice
+SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # Wang et al. 2004, with their K1 = 0.01, K2 = 0.03 and L = 255
+
+
+def nearest(
+    queries: np.ndarray,
+    references: np.ndarray,
+    *,
+    query_groups: np.ndarray | None = None,
+    reference_groups: np.ndarray | None = None,
+    k: int = CANDIDATES,
+    device: str | torch.device = "cpu",
+    memory_gib: float = 2.0,
+    name: str = "nearest slices",
+) -> pd.DataFrame:
+    """The most similar reference of every query.
+
+    Parameters
+    ----------
+    queries, references : uint8 [M, C, H, W] and [N, C, H, W], memory maps welcome; W even.
+    query_groups, reference_groups : where both are given, a pair of the same group is never compared.
+    k : how many of the best correlated references are re-scored.
+    memory_gib : bound on the working memory, beyond the arrays passed in [GiB].
+    name : what the progress bar says.
+
+    Returns
+    -------
+    One row per query: `similarity` and the reference `row` that has it; `kind` of the match ("pearson",
+    "mirrored", "shifted" or "ssim"), its `shift_y`, `shift_x` (query content lies that many pixels further down and
+    right than the reference's) and whether it is `mirrored`; and `correlation`, the best without shift and SSIM, which
+    may belong to another reference. Ties go to the lowest row.
+
+    Raises ValueError for arrays of another kind, for a query without any reference to compare with, and for a memory
+    bound that not even one slice fits into.
+    """
+    for what, images in (("queries", queries), ("references", references)):
+        if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
+            raise ValueError(f"{what} must be uint8 [N, C, H, W] with N ≥ 1, not {images.dtype} {list(images.shape)}")
+    if queries.shape[1:] != references.shape[1:] or queries.shape[-1] % 2:
+        raise ValueError(
+            "queries and references must agree in channels and size, and be of even width; "
+            f"they are {list(queries.shape[1:])} and {list(references.shape[1:])}"
+        )
+    plan = Plan.of(queries.shape[1:], memory_gib, k)
+    groups = None if query_groups is None or reference_groups is None else _codes(query_groups, reference_groups)
+    device = torch.device(device)
+
+    tables = []
+    with tqdm(total=len(queries), desc=name, unit="slice", disable=None) as progress:
+        for start in range(0, len(queries), plan.queries):
+            chunk = queries[start : start + plan.queries]
+            own = None if groups is None else (groups[0][start : start + plan.queries], groups[1])
+            candidates = _search(chunk, references, own, k, plan.references, device)
+            for part in range(0, len(chunk), plan.rescored):
+                rows = candidates[part : part + plan.rescored]
+                tables.append(_rescore(chunk[part : part + plan.rescored], references, rows, device))
+                progress.update(len(rows))
+    return pd.concat(tables, ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many slices are worked on at once, so that memory stays inside a bound; no result depends on it."""
+
+    queries: int  # of one search
+    references: int  # read at once during a search
+    rescored: int  # queries re-scored at once, each with its k candidates
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], memory_gib: float, k: int = CANDIDATES) -> "Plan":
+        """For slices of `shape` [C, H, W]. Raises ValueError where not even one fits."""
+        channels, height, width = shape
+        budget = memory_gib * 2**30
+        folded = 4 * (channels + 1) * height * width  # a slice and its mask in float32
+        # Half of the budget holds queries and their scores (8 float32 numbers a pair), a quarter the references; the
+        # last quarter is left to temporaries of preparing a slice, less than three times its folded size.
+        references = min(int(budget / 4 / (4 * folded)), 1024)
+        queries = int(budget / 2 / (folded + 32 * max(references, 1)))
+        # Per pair: double-complex spectra of C images and a mask with as much again for their products; 14 float32
+        # maps of C channels for SSIM.
+        canvas = (height + 4 * MAX_SHIFT) * (width + 4 * MAX_SHIFT)
+        pair = canvas * (2 * 8 * (channels + 1) + 4 * 14 * channels)
+        rescored = int(budget / (pair * (k + 2)))
+        if min(references, queries, rescored) < 1:
+            least = max(16 * folded, 2 * folded + 64, pair * (k + 2)) / 2**30
+            raise ValueError(
+                f"memory_gib={memory_gib:g} is too little for slices of {height}×{width}; {least:.3f} is the least"
+            )
+        return cls(min(queries, 8192), references, rescored)
+
+
+def _codes(*groups: np.ndarray) -> list[np.ndarray]:
+    """The same integer for the same group, across several lists of groups."""
+    codes = np.unique(np.concatenate([np.asarray(g).astype(str) for g in groups]), return_inverse=True)[1]
+    return np.split(codes, np.cumsum([len(g) for g in groups])[:-1])
+
+
+def masked(images: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Slices uint8 [N, C, H, W] → float32 with zeros outside the brain, and the brain mask, bool [N, H, W]."""
+    pixels = torch.from_numpy(np.array(images)).to(device)
+    mask = (pixels > BRAIN_THRESHOLD).any(1)
+    return pixels * mask[:, None].float(), mask
+
+
+# ---- exhaustive search ---------------------------------------------------------------------------------------------
+#
+# With values zero outside the own mask, sums over the union U of two masks are sums over everything, and only the
+# union's size belongs to the pair. With n = C·|U| = C·(|A| + |B| − |A∩B|), S = Σx, Q = Σx²,
+#
+#     r = (Σab − S_a S_b / n) / sqrt((Q_a − S_a² / n) (Q_b − S_b² / n)),
+#
+# so a chunk of pairs needs one matrix product of images (Σab) and one of masks (|A∩B|). Mirroring comes for free: with
+# x' the mirrored slice, fold every slice at its midline into sums s = x + x' and differences d = x − x' over the left
+# half. Then Σab = (Σ s_a s_b + Σ d_a d_b) / 2 and Σa'b = (Σ s_a s_b − Σ d_a d_b) / 2: both orientations for the
+# arithmetic of one. (s and d are integers below 512, exact in TF32 too: a caller who allows that loses nothing.)
+
+
+@dataclass(frozen=True)
+class _Folded:
+    """A chunk of slices, folded at the midline: [n, 2, ·] holds sums, then differences, of images and of masks."""
+
+    image: Tensor
+    mask: Tensor
+    sum: Tensor
+    square: Tensor
+    area: Tensor
+
+    @classmethod
+    def of(cls, images: np.ndarray, device: torch.device) -> "_Folded":
+        n, channels, height, width = images.shape
+        image = torch.empty(n, 2, channels * height * width // 2, device=device)
+        mask = torch.empty(n, 2, height * width // 2, device=device)
+        sums, squares, areas = (torch.empty(n, dtype=torch.float64, device=device) for _ in range(3))
+        step = max(1, 2**20 // (channels * height * width))  # pieces that stay in the processor's cache
+        for start in range(0, n, step):
+            piece = slice(start, start + step)
+            x, m = masked(images[piece], device)
+            sums[piece], squares[piece] = (
+                x.sum((1, 2, 3), dtype=torch.float64),
+                x.square().sum((1, 2, 3), dtype=torch.float64),
+            )
+            areas[piece] = m.sum((1, 2))
+            for half, values in ((image, x), (mask, m.float())):
+                left, right = values[..., : width // 2], values[..., width // 2 :].flip(-1)
+                half[piece, 0] = (left + right).flatten(1)
+                half[piece, 1] = (left - right).flatten(1)
+        return cls(image, mask, sums, squares, areas)
+
+
+def _products(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Inner products of folded slices as is and with one of them mirrored, each [n_a, n_b]."""
+    sums, differences = a[:, 0] @ b[:, 0].T, a[:, 1] @ b[:, 1].T
+    return (sums + differences).mul_(0.5), sums.sub_(differences).mul_(0.5)
+
+
+def _correlations(a: _Folded, b: _Folded, channels: int) -> Tensor:
+    """Correlations [n_a, n_b], float32, the larger of both orientations."""
+    best = None
+    for dot, overlap in zip(_products(a.image, b.image), _products(a.mask, b.mask), strict=True):
+        n = overlap.neg_().add_(a.area[:, None]).add_(b.area).mul_(channels).clamp_(min=1)
+        spread = _spread(a.square[:, None], a.sum[:, None], n) * _spread(b.square, b.sum, n)
+        r = dot.sub_((a.sum[:, None].float() / n).mul_(b.sum.float())).div_(spread.clamp_(min=1e-30).sqrt_())
+        r = r.mul_(spread > 1e-20)
+        best = r if best is None else torch.maximum(best, r)
+    return best
+
+
+def _spread(square: Tensor, total: Tensor, n: Tensor) -> Tensor:
+    """Q − S²/n in float32; exactly zero where rounding could have made it: a constant slice."""
+    square, total = square.float(), total.float()
+    spread = square - (total / n).mul_(total)
+    return spread.mul_(spread > 1e-5 * square)
+
+
+def _search(
+    queries: np.ndarray,
+    references: np.ndarray,
+    groups: tuple[np.ndarray, np.ndarray] | None,
+    k: int,
+    chunk: int,
+    device: torch.device,
+) -> np.ndarray:
+    """Rows of the k best correlated references of every query, int64 [M, ≤ k], ascending; −1 where there are fewer."""
+    folded = _Folded.of(queries, device)
+    best = torch.empty(len(queries), 0, device=device)
+    rows = torch.empty(len(queries), 0, dtype=torch.int64, device=device)
+    for start in range(0, len(references), chunk):
+        scores = _correlations(folded, _Folded.of(references[start : start + chunk], device), references.shape[1])
+        if groups is not None:
+            same = groups[0][:, None] == groups[1][None, start : start + chunk]
+            scores.masked_fill_(torch.from_numpy(same).to(device), -torch.inf)
+        values, here = scores.topk(min(k, scores.shape[1]))
+        best, order = torch.cat([best, values], 1).topk(min(k, best.shape[1] + values.shape[1]))
+        rows = torch.cat([rows, here + start], 1).gather(1, order)
+    rows[best == -torch.inf] = -1
+    if (rows < 0).all(1).any():
+        raise ValueError("a slice has no slice of another group to be compared with: at least two groups are needed")
+    return rows.sort(1).values.cpu().numpy()
+
+
+# ---- exact re-scoring of the k best --------------------------------------------------------------------------------
+
+
+def _rescore(queries: np.ndarray, references: np.ndarray, rows: np.ndarray, device: torch.device) -> pd.DataFrame:
+    """The best of the candidates `rows` [M, k] of every query, as `nearest` returns it."""
+    M, k = rows.shape
+    shift = min(MAX_SHIFT, queries.shape[2] // 4, queries.shape[3] // 4)
+    a, a_mask = masked(queries, device)
+    b, b_mask = masked(references[np.maximum(rows, 0).ravel()], device)
+
+    r = _shifted_correlations(a, a_mask, b, b_mask, shift).cpu().numpy()  # [M, k, 2, 2·shift + 1, 2·shift + 1]
+    r[rows < 0] = -np.inf
+    unshifted = r[..., shift, shift]  # [M, k, 2]
+    correlated = r.max((2, 3, 4))
+    # Where it is reached; of several places (a slice without contrast), the one with the shortest shift.
+    orientation, shift_y, shift_x = np.indices(r.shape[2:]).reshape(3, -1) - [[0], [shift], [shift]]
+    order = np.argsort(shift_y**2 + shift_x**2, kind="stable")
+    aligned = order[r.reshape(M * k, -1)[:, order].argmax(1)]
+    orientation, shift_y, shift_x = orientation[aligned], shift_y[aligned], shift_x[aligned]
+
+    structural = _ssim(a, a_mask, b, b_mask, orientation, shift_y, shift_x, shift).cpu().numpy().reshape(M, k)
+    structural[rows < 0] = -np.inf
+
+    query, winner = np.arange(M), np.maximum(correlated, structural).argmax(1)
+    pair = query * k + winner
+    by_ssim = structural[query, winner] > correlated[query, winner]
+    mirrored = orientation[pair] == 1
+    shifted = (shift_y[pair] != 0) | (shift_x[pair] != 0)
+    return pd.DataFrame(
+        {
+            "similarity": np.maximum(correlated, structural)[query, winner],
+            "row": rows[query, winner],
+            "kind": np.select([by_ssim, shifted, mirrored], ["ssim", "shifted", "mirrored"], "pearson"),
+            "shift_y": shift_y[pair],
+            "shift_x": shift_x[pair],
+            "mirrored": mirrored,
+            "correlation": unshifted.max((1, 2)),
+        }
+    )
+
+
+def _shifted_correlations(a: Tensor, a_mask: Tensor, b: Tensor, b_mask: Tensor, shift: int) -> Tensor:
+    """Correlations, float64 [M, k, 2, 2·shift + 1, 2·shift + 1]: orientation, then shift down, then right.
+
+    a [M, C, H, W], b [M·k, C, H, W] and their masks. Σ_p b(p) a(p + s) is a cross-correlation, here by the Fourier
+    transform. Of 8-bit images it is an integer, and double precision errs by far less than one half, so rounding makes
+    it exact; so does everything under the fraction stroke while C·H·W ≤ 4·256².
+    """
+    M, channels = a.shape[:2]
+    canvas = [next_fast_len(size + shift, real=True) for size in a.shape[2:]]  # room for the shift: nothing wraps round
+    lags = torch.arange(-shift, shift + 1, device=a.device)
+
+    def spectra(images: Tensor, mask: Tensor) -> Tensor:
+        return torch.fft.rfft2(torch.cat([images, mask[:, None].float()], 1).double(), s=canvas)
+
+    reference = spectra(b, b_mask).conj().unflatten(0, (M, -1))
+    cross = []
+    for images, mask in ((a, a_mask), (a.flip(-1), a_mask.flip(-1))):
+        product = spectra(images, mask)[:, None] * reference  # [M, k, C + 1, ·, ·]
+        product = torch.stack([product[:, :, :channels].sum(2), product[:, :, channels]], 2)
+        product = torch.fft.irfft2(product, s=canvas)[..., lags[:, None] % canvas[0], lags % canvas[1]]
+        cross.append(product.round())
+    dot, overlap = torch.stack(cross, 2).unbind(3)  # each [M, k, 2, lags, lags]
+
+    def moments(images: Tensor, mask: Tensor) -> list[Tensor]:
+        images = images.double()
+        sums = images.sum((1, 2, 3)), images.square().sum((1, 2, 3)), mask.sum((1, 2)).double()
+        return [value.reshape(M, -1, 1, 1, 1) for value in sums]
+
+    (sum_a, square_a, area_a), (sum_b, square_b, area_b) = moments(a, a_mask), moments(b, b_mask)
+    n = channels * (area_a + area_b - overlap)
+    spread = (n * square_a - sum_a**2) * (n * square_b - sum_b**2)
+    return torch.where(spread > 0, (n * dot - sum_a * sum_b) / spread.clamp(min=1).sqrt(), 0.0).clamp(max=1)
+
+
+def _ssim(
+    a: Tensor,
+    a_mask: Tensor,
+    b: Tensor,
+    b_mask: Tensor,
+    orientation: np.ndarray,
+    shift_y: np.ndarray,
+    shift_x: np.ndarray,
+    shift: int,
+) -> Tensor:
+    """SSIM of every pair at its own orientation and shift, float64 [M·k]: MONAI's map, averaged over the union of both
+    masks and all modalities (over the black background it would be 1 for any two slices)."""
+    pairs, device = len(b), b.device
+    margin = shift + SSIM_WINDOW // 2  # black canvas for the shift and for MONAI's window, which stays inside the image
+
+    def padded(images: Tensor) -> Tensor:
+        return F.pad(images, [margin] * 4)
+
+    query = torch.arange(pairs, device=device) // (pairs // len(a))
+    flipped = torch.from_numpy(orientation).to(device) == 1
+    a = torch.cat([a, a_mask[:, None].float()], 1)[query]
+    a = padded(torch.where(flipped[:, None, None, None], a.flip(-1), a))
+    b = padded(torch.cat([b, b_mask[:, None].float()], 1))
+    # the reference follows the query: b(p − s) lies over a(p)
+    y = (torch.arange(b.shape[2], device=device) - torch.from_numpy(shift_y).to(device)[:, None]) % b.shape[2]
+    x = (torch.arange(b.shape[3], device=device) - torch.from_numpy(shift_x).to(device)[:, None]) % b.shape[3]
+    pair, channel = torch.arange(pairs, device=device), torch.arange(b.shape[1], device=device)
+    b = b[pair[:, None, None, None], channel[:, None, None], y[:, None, :, None], x[:, None, None, :]]
+
+    union = torch.maximum(a[:, -1:], b[:, -1:])
+    ssim, _ = compute_ssim_and_cs(
+        a[:, :-1],
+        b[:, :-1],
+        spatial_dims=2,
+        kernel_size=(SSIM_WINDOW, SSIM_WINDOW),
+        kernel_sigma=(SSIM_SIGMA, SSIM_SIGMA),
+        data_range=255.0,
+    )
+    edge = SSIM_WINDOW // 2
+    union = union[..., edge:-edge, edge:-edge]
+    total = (ssim * union).sum((1, 2, 3), dtype=torch.float64)
+    empty = (a[:, -1].sum((1, 2)) == 0) | (b[:, -1].sum((1, 2)) == 0)
+    return torch.where(empty, 0.0, total / (ssim.shape[1] * union.sum((1, 2, 3))).clamp(min=1)).clamp(max=1)
