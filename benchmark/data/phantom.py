@@ -40,7 +40,7 @@ LARGEST, SMALLEST = (240, 240, 155), (16, 16, 8)
 SIGNAL = {
     "t1": (0.30, 0.74, 1.00, 0.45, 0.74, 0.72, 0.58),
     "t1ce": (0.32, 0.76, 1.00, 0.48, 0.76, 1.45, 0.60),
-    "t2": (1.25, 0.66, 0.48, 1.12, 0.98, 0.84, 1.12),
+    "t2": (1.30, 0.66, 0.48, 1.15, 0.94, 0.80, 1.12),
     "flair": (0.22, 0.74, 0.64, 0.66, 1.16, 0.98, 1.02),
 }
 
@@ -62,10 +62,10 @@ class Atlas(NamedTuple):
 def _atlas(voxel: tuple[float, float, float]) -> Atlas:
     from nilearn import datasets  # seconds to import: only by those who simulate
 
-    images = {
-        name: getattr(datasets, f"load_mni152_{name}")(resolution=1)
-        for name in ("template", "gm_template", "wm_template", "brain_mask")
-    }
+    names = ("template", "gm_template", "wm_template", "brain_mask")
+    # Cut to the brain: x from -76 to 76, y from -110 to 78, z from -72 to 86 mm.
+    box = np.s_[22:175, 24:213, 0:159]
+    images = {name: getattr(datasets, f"load_mni152_{name}")(resolution=1).slicer[box] for name in names}
     affine = images["template"].affine
     t1, gm, wm, mask = (np.asarray(image.dataobj, np.float32) for image in images.values())
 
@@ -79,14 +79,15 @@ def _atlas(voxel: tuple[float, float, float]) -> Atlas:
     tissue = np.stack([ndimage.gaussian_filter(part, blur) for part in (csf, gm, wm, detail)])
 
     half = mask[::2, ::2, ::2]
-    depth = 2 * (ndimage.distance_transform_edt(half) - ndimage.distance_transform_edt(1 - half)).astype(np.float32)
+    signed = ndimage.distance_transform_edt(half) - ndimage.distance_transform_edt(1 - half)
+    depth = ndimage.gaussian_filter(2 * signed.astype(np.float32), 0.8)  # its steps would show as a jagged outline
 
-    # 4 mm maps with a node on the midline: x = -96, …, 0, …, 96 mm.
+    # 4 mm maps with a node on the midline: x = -76, …, 0, …, 76 mm.
     smooth = {
-        name: ndimage.gaussian_filter(part, 1.2)[2::4, 2::4, ::4]
+        name: ndimage.gaussian_filter(part, 1.2)[::4, ::4, ::4]
         for name, part in (("csf", csf), ("wm", wm), ("mask", mask))
     }
-    coarse_affine = affine @ np.array([[4, 0, 0, 2], [0, 4, 0, 2], [0, 0, 4, 0], [0, 0, 0, 1.0]])
+    coarse_affine = affine @ np.diag([4.0, 4, 4, 1])
     inside = smooth["mask"] > 0.5
     xyz = np.moveaxis(np.indices(inside.shape), 0, -1) @ coarse_affine[:3, :3].T + coarse_affine[:3, 3]
     coarse_depth = 4 * ndimage.distance_transform_edt(inside)
@@ -95,10 +96,10 @@ def _atlas(voxel: tuple[float, float, float]) -> Atlas:
     pull = np.stack(np.gradient(ndimage.gaussian_filter(ventricles, 1.5))).astype(np.float32)
     pull /= np.linalg.norm(pull, axis=0).max()
 
-    # Fast in white matter, 4 times slower in grey (diffusivities 16 : 1), a wall in CSF and in the falx, that is in
+    # Fast in white matter, 5 times slower in grey (diffusivities 25 : 1), a wall in CSF and in the falx, that is in
     # the midline plane wherever it is not corpus callosum.
     white, fluid = smooth["wm"], smooth["csf"]
-    slowness = 1 + 3 * (1 - white) + 16 * np.clip(2 * fluid - 0.3, 0, 1)
+    slowness = 1 + 4 * (1 - white) + 16 * np.clip(2 * fluid - 0.3, 0, 1)
     x, y, z = np.moveaxis(xyz, -1, 0)
     falx = (np.abs(x) < 2) & ~((white > 0.6) & (z > -4))
     slowness = np.where(inside, np.where(falx, 30, slowness), np.inf).astype(np.float32)
@@ -133,9 +134,11 @@ def _spline_basis(length: float, voxels: int, spacing: float) -> np.ndarray:
     return BSpline.design_matrix(centres, np.arange(-3.0, splines + 1), 3).toarray().astype(np.float32)
 
 
-def _field(rng: np.random.Generator, grid: tuple[int, int, int], spacing: float) -> np.ndarray:
+def _field(
+    rng: np.random.Generator, grid: tuple[int, int, int], spacing: float, extent: np.ndarray = FIELD_OF_VIEW
+) -> np.ndarray:
     """A smooth random field, mean 0 and variance about 1, with B-spline control points every `spacing` mm."""
-    bases = [_spline_basis(length, voxels, spacing) for length, voxels in zip(FIELD_OF_VIEW, grid, strict=True)]
+    bases = [_spline_basis(length, voxels, spacing) for length, voxels in zip(extent, grid, strict=True)]
     field = rng.standard_normal([basis.shape[1] for basis in bases], dtype=np.float32)
     for axis, basis in enumerate(bases):
         field = np.moveaxis(np.tensordot(basis, field, (1, axis)), 0, axis)
@@ -150,8 +153,8 @@ class Anatomy(NamedTuple):
 
 def _anatomy(rng: np.random.Generator, grid: tuple[int, int, int], atlas: Atlas) -> Anatomy:
     """Pose, size and shape: where each voxel of the subject lies in the template."""
-    # MNI152 is larger than most brains: about 0.92 of its length in each direction.
-    scale = 1 / (0.92 * np.exp(rng.normal(0, 0.03) + rng.normal(0, 0.02, 3)))
+    # MNI152 is larger than most brains: about 0.91 of its length in each direction.
+    scale = 1 / (0.91 * np.exp(rng.normal(0, 0.025) + rng.normal(0, 0.02, 3)))
     matrix = Rotation.from_euler("xyz", rng.normal(0, (4, 2.5, 2.5)), degrees=True).as_matrix() * scale
     offset = np.array([0, -17, 5]) + rng.normal(0, (1.5, 2.5, 2.5))
     # Axes run to the left, to the back and up; MNI coordinates to the right, to the front and up.
@@ -220,7 +223,7 @@ def _tumour(rng: np.random.Generator, grid: tuple[int, int, int], atlas: Atlas, 
 
     # About 7 % of BraTS subjects have no enhancement; a few have no necrosis.
     kind = rng.choice(["usual", "no enhancement", "no necrosis"], p=[0.84, 0.09, 0.07])
-    whole_volume = 1000 * np.clip(rng.lognormal(np.log(80), 0.55), 20, 180)  # mm³
+    whole_volume = 1000 * (20 + 160 * rng.beta(1.6, 2.7))  # mm³
     core_share = {"usual": rng.uniform(0.22, 0.50), "no enhancement": rng.uniform(0.3, 0.6),
                   "no necrosis": rng.uniform(0.08, 0.2)}[kind]  # fmt: skip
     core_volume = core_share * whole_volume
@@ -247,11 +250,12 @@ def _tumour(rng: np.random.Generator, grid: tuple[int, int, int], atlas: Atlas, 
     lobes = 0.20 * radius * field(max(radius, 10)) + 0.08 * radius * field(max(radius / 2.5, 5))
     core = -(distance + lobes + 8 * csf)
     # Necrosis: deep in the core, off centre, so that the rim is thin here, missing there.
-    necrosis = core + 0.22 * radius * field(max(radius * 0.9, 10)) + 0.08 * radius * field(6)
+    necrosis = core + 0.16 * radius * field(max(radius * 0.9, 10)) + 0.08 * radius * field(6)
     # Oedema: where the front arrives first; its fingers follow the white matter of the gyri.
-    fog = np.exp(0.35 * ndimage.zoom(rng.standard_normal((8, 8, 8)), np.array(atlas.slowness.shape) / 8, order=3))
+    nodes = atlas.slowness.shape
+    fog = np.exp(0.5 * _field(rng, nodes, 14, 4.0 * np.array(nodes)))
     time = _arrival(centre, 0.7 * radius, atlas.slowness * fog, atlas.coarse_index)
-    whole = -(_sample(time, atlas.coarse_index, healthy) + 5 * gm + 1.0 * field(7))
+    whole = -(_sample(time, atlas.coarse_index, healthy) + 8 * gm + 1.0 * field(7))
     whole[csf > 0.5] -= 100
 
     # The annotator sees the edges a little differently from where they are.
@@ -295,13 +299,13 @@ def _scan(
 
     # Two smooth fields vanish together along curves: vessels, where they run in sulci or at the surface.
     sheath = np.clip(2 * csf + np.clip(1 - anatomy.depth / 6, 0, 1), 0, 1)
-    vessels = np.exp(-(np.square(field(14)) + np.square(field(14))) / 0.03) * sheath
+    vessels = np.exp(-(np.square(field(14)) + np.square(field(14))) / 0.06) * sheath
     # Small bright spots on T2 and FLAIR about the ventricles, as in most patients of that age.
     pull = np.linalg.norm([_sample(part, atlas.coarse_index, tumour.healthy) for part in atlas.ventricle_pull], axis=0)
     spots = rng.uniform(0, 0.6) * np.clip(1.6 * pull - 0.5, 0, 1) * np.clip(0.6 + 0.5 * field(8), 0, 1) * wm
 
     texture = 0.018 * field(5) + 0.015 * field(10)
-    tumour_texture = 0.07 * field(6) + 0.05 * field(12)
+    tumour_texture = 0.08 * field(5) + 0.06 * field(12)
     scans = {}
     for modality in MODALITIES:
         signal = np.array(SIGNAL[modality]) * np.exp(rng.normal(0, (0.06, 0.03, 0.03, 0.09, 0.05, 0.08, 0.06)))
@@ -318,7 +322,7 @@ def _scan(
         middle = dead if tumour.enhancing else solid_tumour
         image += ((rim + (middle - rim) * necrosis) * (1 + tumour_texture) - image) * core
         image *= np.exp(0.10 * field(90))  # receive coil
-        noise = rng.uniform(0.012, 0.028) * rng.standard_normal((2, image.size), dtype=np.float32)
+        noise = rng.uniform(0.012, 0.028) / np.sqrt(voxel) * rng.standard_normal((2, image.size), dtype=np.float32)
         image = np.hypot(image + noise[0], noise[1])  # Rician: the magnitude of a complex signal
         scan = np.zeros(grid, np.int16)
         scan[anatomy.brain] = np.clip(np.rint(image * np.exp(rng.normal(np.log(450), 0.5))), 1, 32767)
