@@ -21,6 +21,27 @@ SETTING = ["cohort", "segmenter", "augmentation"]  # what an arm shares with its
 ARM = ["cohort", "generator", "arm", "segmenter", "augmentation"]
 RANKED_REGIONS = ("NCR", "ED", "ET", "WT", "TC")
 
+# Measured by tests/bench/bench_statistics.py: per cent of simulated studies in which the 95 % interval held the truth,
+# and in which each test was significant at 0.05 though its null was true ("new seeds": of other trainings, too).
+CALIBRATION = pd.DataFrame(
+    [
+        (56, 10, 93.8, 5.1, 4.8, 5.9, 4.9, 6.3),
+        (56, 5, 94.4, 5.6, 4.5, 6.9, 5.0, 6.0),
+        (56, 3, 94.2, 5.9, 4.8, 9.3, 4.9, 7.4),
+        (56, 1, 83.0, 12.4, 4.3, 14.5, 4.8, 13.8),
+        (20, 10, 94.2, 6.2, 5.2, 4.3, 4.5, 4.5),
+        (20, 5, 93.8, 5.1, 4.8, 6.2, 5.1, 4.5),
+        (20, 3, 94.0, 5.6, 5.2, 5.4, 4.2, 5.1),
+        (10, 10, 91.4, 6.0, 5.2, 4.8, 3.8, 4.2),
+        (10, 3, 93.7, 5.8, 5.0, 5.3, 4.5, 4.7),
+        (6, 10, 88.8, 9.2, 2.4, 3.2, 1.7, 1.5),
+    ],
+    columns=[
+        *("subjects", "seeds", "coverage", "non_inferiority"),
+        *("wilcoxon", "wilcoxon_new_seeds", "ranks", "ranks_new_seeds"),
+    ],
+)
+
 
 def ratios(scores: pd.DataFrame, replicates: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """Dice of every arm relative to its real-only reference, with a crossed-bootstrap interval.
@@ -112,12 +133,48 @@ def rank_tests(scores: pd.DataFrame, permutations: int = 10_000, seed: int = 0) 
     return _holm(table, [*SETTING, "arm"])
 
 
+def caveats(ratios: pd.DataFrame) -> list[str]:
+    """What a reader must know about intervals and tests at this number of seeds and subjects; [] in a safe regime.
+
+    ratios: the table of `ratios`.
+    """
+    measured = ratios[ratios["reason"] == ""]
+    if measured.empty:
+        return []
+    seeds, subjects = int(measured[["seeds", "seeds_real"]].min().min()), int(measured["subjects"].min())
+    texts = []
+    if seeds < 5:
+        texts.append(
+            f"{_few(seeds, 'segmenter seed')}: intervals are too narrow, and a difference may come from the seeds. "
+            f"{_calibrated(56, 1 if seeds == 1 else 3)}"
+        )
+    if subjects < 20:
+        texts.append(
+            f"{_few(subjects, 'test subject')}: intervals are too narrow and tests see large differences only. "
+            f"{_calibrated(6 if subjects < 10 else 10, 10)}"
+        )
+    return texts
+
+
+def _few(count: int, noun: str) -> str:
+    return f"Only {count} {noun}{'s' * (count != 1)}"
+
+
+def _calibrated(subjects: int, seeds: int) -> str:
+    row = CALIBRATION.loc[(CALIBRATION["subjects"] == subjects) & (CALIBRATION["seeds"] == seeds)].iloc[0]
+    return (
+        f"In simulations with {subjects} subjects × {seeds} seed{'s' * (seeds != 1)}, 95 % intervals held the truth in "
+        f"{row['coverage']:.1f} % of cases, and an arm exactly at a margin passed it in {row['non_inferiority']:.1f} % "
+        "instead of 5 %."
+    )
+
+
 # --- the long table as matrices -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Matrix:
-    """Dice [seeds, subjects] of one arm and region, complete where `reason` is empty."""
+class DiceMatrix:
+    """Dice [seeds, subjects] of one arm and region; `reason` says which cells are missing (NaN), "" when none is."""
 
     dice: np.ndarray
     subjects: tuple[str, ...]
@@ -130,8 +187,8 @@ class _Pair:
 
     key: dict[str, str]
     region: str
-    arm: _Matrix
-    real: _Matrix | None
+    arm: DiceMatrix
+    real: DiceMatrix | None
 
     def facts(self) -> dict:
         seeds_real = 0 if self.real is None else len(self.real.dice)
@@ -155,8 +212,11 @@ class _Pair:
         return ""
 
 
-def _matrices(scores: pd.DataFrame) -> dict[tuple, dict[str, _Matrix]]:
-    """{arm's key: {region: matrix}} of the table's Dice rows, subjects and seeds sorted."""
+def dice_matrices(scores: pd.DataFrame) -> dict[tuple, dict[str, DiceMatrix]]:
+    """{arm's key, in the order of ARM: {region: matrix}} of the long table's Dice rows, seeds and subjects sorted.
+
+    Raises ValueError where a column is absent, a value is empty or a cell stands in the table twice.
+    """
     columns = [*ARM, "seed", "subject", "region", "metric", "value"]
     absent = [column for column in columns if column not in scores.columns]
     if absent:
@@ -171,7 +231,7 @@ def _matrices(scores: pd.DataFrame) -> dict[tuple, dict[str, _Matrix]]:
         raise ValueError(f"the score table has a cell more than once: {dice.loc[twice, cell].iloc[0].to_dict()}")
 
     table_regions = sorted(dice["region"].unique())
-    matrices: dict[tuple, dict[str, _Matrix]] = {}
+    matrices: dict[tuple, dict[str, DiceMatrix]] = {}
     for key, arm in dice.groupby(ARM, sort=True):
         # An arm must have every (seed, subject) that it has anywhere, in each region that the table knows.
         seeds, subjects = np.unique(arm["seed"]), np.unique(arm["subject"].astype(str))
@@ -179,7 +239,7 @@ def _matrices(scores: pd.DataFrame) -> dict[tuple, dict[str, _Matrix]]:
     return matrices
 
 
-def _matrix(part: pd.DataFrame, seeds: np.ndarray, subjects: np.ndarray) -> _Matrix:
+def _matrix(part: pd.DataFrame, seeds: np.ndarray, subjects: np.ndarray) -> DiceMatrix:
     dice = np.full((len(seeds), len(subjects)), np.nan)
     rows, columns = np.searchsorted(seeds, part["seed"]), np.searchsorted(subjects, part["subject"].astype(str))
     dice[rows, columns] = part["value"]
@@ -191,11 +251,11 @@ def _matrix(part: pd.DataFrame, seeds: np.ndarray, subjects: np.ndarray) -> _Mat
             f"{len(holes)} of {dice.size} seed × subject cells are missing, "
             f"for example seed {seeds[s]}, subject {subjects[k]}"
         )
-    return _Matrix(dice, tuple(subjects), reason)
+    return DiceMatrix(dice, tuple(subjects), reason)
 
 
 def _pairs(scores: pd.DataFrame) -> Iterator[_Pair]:
-    matrices = _matrices(scores)
+    matrices = dice_matrices(scores)
     for key, regions in matrices.items():
         key = dict(zip(ARM, key, strict=True))
         if key["arm"] == "real":
@@ -295,8 +355,8 @@ class _RankGroup:
 
 
 def _rank_groups(scores: pd.DataFrame) -> Iterator[_RankGroup]:
-    groups: dict[tuple, dict[str, dict[str, _Matrix]]] = {}
-    for key, regions in _matrices(scores).items():
+    groups: dict[tuple, dict[str, dict[str, DiceMatrix]]] = {}
+    for key, regions in dice_matrices(scores).items():
         key = dict(zip(ARM, key, strict=True))
         if key["arm"] != "real":
             setting = tuple(key[column] for column in [*SETTING, "arm"])
@@ -312,7 +372,7 @@ def _rank_groups(scores: pd.DataFrame) -> Iterator[_RankGroup]:
         yield _RankGroup(key, list(generators), rank, subjects, reason)
 
 
-def _why_unranked(generators: dict[str, dict[str, _Matrix]]) -> str:
+def _why_unranked(generators: dict[str, dict[str, DiceMatrix]]) -> str:
     if len(generators) < 2:
         return "one generator: nothing to rank"
     subjects = None

@@ -1,0 +1,280 @@
+"""Figures of a report. Every function returns a matplotlib Figure, draws on nothing global and touches no files."""
+
+from collections.abc import Callable
+from functools import wraps
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from scipy import ndimage
+
+from analysis.statistics import MARGINS, dice_matrices
+from analysis.tables import label
+
+MODALITIES = ("T1", "T1ce", "T2", "FLAIR")
+# Okabe & Ito's colours, distinguishable with every common colour vision, in print and on grey.
+BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#6B7280"
+CLASS_COLOURS = {"NCR": "#D55E00", "ED": "#56B4E9", "ET": "#F0E442"}
+ARM_STYLES = {"synthetic": ("synthetic only", ORANGE, "o"), "both": ("real + synthetic", BLUE, "s")}
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.axisbelow": True,
+    "grid.color": "#E5E7EB",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 100,
+}
+WIDTH = 4.8  # inches: 9 pt text stays readable on a phone
+
+
+def styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draws under STYLE and leaves matplotlib's settings as they were."""
+
+    @wraps(function)
+    def draw(*args, **kwargs) -> Figure:
+        with matplotlib.rc_context(STYLE):
+            return function(*args, **kwargs)
+
+    return draw
+
+
+@styled
+def sample_sheet(
+    synthetic: tuple[np.ndarray, np.ndarray], real: tuple[np.ndarray, np.ndarray], name: str, rows: int = 4
+) -> Figure:
+    """Real slices above, synthetic slices below: four modalities, and the annotation over FLAIR.
+
+    synthetic, real: (images uint8 [K, 4, H, W] in the order T1, T1ce, T2, FLAIR, labels uint8 [K, H, W] with classes
+    0..3); the first `rows` of each are shown. Raises ValueError where shapes differ from that.
+    """
+    for source, (images, labels) in (("synthetic", synthetic), ("real", real)):
+        if images.ndim != 4 or images.shape[1] != 4 or labels.shape != (len(images), *images.shape[2:]):
+            raise ValueError(
+                f"{source}: images must be [K, 4, H, W] and labels [K, H, W], got {images.shape} and {labels.shape}"
+            )
+    blocks = [("real", real), (label(name), synthetic)]
+    shown = [min(rows, len(images)) for _, (images, _) in blocks]
+    figure = Figure(figsize=(WIDTH, 0.5 + WIDTH / 5 * sum(shown) + 0.4))
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+    axes = figure.subplots(sum(shown), 5, squeeze=False)
+    row = 0
+    for (source, (images, labels)), count in zip(blocks, shown, strict=True):
+        for index in range(count):
+            for column in range(4):
+                axes[row, column].imshow(images[index, column], cmap="gray", vmin=0, vmax=255)
+            axes[row, 4].imshow(overlay(images[index, 3], labels[index]))
+            if index == 0:
+                axes[row, 0].set_ylabel(f"{source} ({count} of {len(images)})", loc="top")
+            row += 1
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for axis, title in zip(axes[0], (*MODALITIES, "FLAIR + annotation"), strict=True):
+        axis.set_title(title, loc="center", fontweight="normal", fontsize=8)
+    handles = [Patch(color=colour, label=text) for text, colour in CLASS_COLOURS.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, opacity: float = 0.55) -> np.ndarray:
+    """RGB float [H, W, 3] of a grey uint8 image [H, W] with classes 1..3 of labels [H, W] laid over it in colour."""
+    grey = np.repeat(image[..., None] / 255, 3, axis=2)
+    colours = ListedColormap(["black", *CLASS_COLOURS.values()])(labels)[..., :3]
+    return np.where(labels[..., None] > 0, (1 - opacity) * grey + opacity * colours, grey)
+
+
+@styled
+def dice_per_subject(scores: pd.DataFrame, cohort: str, segmenter: str) -> Figure:
+    """Each test subject's mean Dice after real-only training against that after an arm's training, seeds averaged.
+
+    One panel per generator and augmentation; points above the diagonal gained. scores: the long table. Arms whose
+    subjects differ from their reference's, or with missing cells, are left to the tables, which say why; the panel
+    says "incomplete". Raises ValueError where nothing of this cohort and segmenter is there.
+    """
+    primary = scores[(scores["cohort"] == cohort) & (scores["segmenter"] == segmenter) & (scores["region"] == "mean")]
+    matrices = {key: regions["mean"] for key, regions in dice_matrices(primary).items()}
+    panels = sorted({(generator, augmentation) for _, generator, arm, _, augmentation in matrices if arm != "real"})
+    if not panels:
+        raise ValueError(f"no arm with a generator for cohort {cohort!r} and segmenter {segmenter!r}")
+    columns = min(2, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(WIDTH if columns == 2 else 3.6, 2.9 * lines + 0.4))
+    grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+    shown: dict[str, tuple] = {}
+    for axis, (generator, augmentation) in zip(grid.flat, panels, strict=False):
+        real = matrices.get((cohort, "none", "real", segmenter, augmentation))
+        arms = sorted(key[2] for key in matrices if key[1] == generator and key[4] == augmentation)
+        count = 0
+        for arm in arms:
+            matrix = matrices[(cohort, generator, arm, segmenter, augmentation)]
+            if real is None or real.reason or matrix.reason or real.subjects != matrix.subjects:
+                axis.text(0.97, 0.03, f"{arm}: incomplete", transform=axis.transAxes, ha="right", color=GREY)
+                continue
+            text, colour, marker = ARM_STYLES.get(arm, (arm, GREEN, "^"))
+            x, y = real.dice.mean(0), matrix.dice.mean(0)
+            shown[arm] = axis.scatter(x, y, s=18, c=colour, marker=marker, alpha=0.75, linewidths=0, label=text)
+            count = len(matrix.subjects)
+        axis.axline((0, 0), (1, 1), color=GREY, linewidth=0.8, linestyle="--")
+        axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        axis.set_title(f"{label(generator)}, augmentation {augmentation}\nn = {count} subjects")
+        axis.grid(True)
+    for axis in list(grid.flat)[len(panels) :]:
+        axis.remove()
+    figure.supxlabel("mean Dice of a subject, real-only training", fontsize=9)
+    figure.supylabel("mean Dice, training with synthetic images", fontsize=9)
+    if shown:
+        figure.legend(handles=list(shown.values()), loc="outside upper center", ncols=len(shown))
+    return figure
+
+
+@styled
+def forest_plot(ratios: pd.DataFrame, cohort: str, segmenter: str) -> Figure:
+    """Ratio of the mean Dice to real-only training with 95 % interval, one line per arm, against the margins.
+
+    ratios: the table of `analysis.statistics.ratios`. An arm without a number keeps its line and says so. Raises
+    ValueError where nothing of this cohort and segmenter is there.
+    """
+    rows = ratios[
+        (ratios["cohort"] == cohort) & (ratios["segmenter"] == segmenter) & (ratios["region"] == "mean")
+    ].sort_values(["arm", "augmentation", "generator"], ascending=[False, True, True])
+    if rows.empty:
+        raise ValueError(f"no ratios for cohort {cohort!r} and segmenter {segmenter!r}")
+    figure = Figure(figsize=(WIDTH, 1.3 + 0.42 * len(rows)))
+    axis = figure.subplots()
+    names, handles = [], {}
+    for y, (_, row) in enumerate(rows.iterrows()):
+        text, colour, marker = ARM_STYLES.get(row["arm"], (row["arm"], GREEN, "^"))
+        names.append(f"{label(row['generator'])}\n{text}, aug. {row['augmentation']}")
+        if np.isnan(row["ratio"]):
+            axis.text(1.0, y, "missing: see table ", va="center", ha="right", color=GREY, fontsize=8)
+            continue
+        if not np.isnan(row["low"]):
+            axis.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2, solid_capstyle="round")
+            axis.plot([row["lower_bound"]] * 2, [y - 0.16, y + 0.16], color=colour, linewidth=1.5)
+        axis.plot(row["ratio"], y, marker=marker, color=colour, markersize=6.5, markeredgecolor="white")
+        handles[text] = Line2D([], [], color=colour, marker=marker, linewidth=2, label=text)
+    for margin in MARGINS:
+        axis.axvline(margin, color=GREY, linewidth=0.8, linestyle=":")
+        axis.text(
+            margin,
+            1.005,
+            f"{margin:.2f}",
+            transform=axis.get_xaxis_transform(),
+            ha="center",
+            va="bottom",
+            fontsize=7.5,
+            color=GREY,
+        )
+    axis.axvline(1, color="black", linewidth=0.8)
+    axis.text(1, 1.005, "real", transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize=7.5)
+    known = rows[["low", "high", "ratio"]].to_numpy(dtype=float)
+    low, high = (np.nanmin(known), np.nanmax(known)) if np.isfinite(known).any() else (0.75, 1.0)
+    axis.set(
+        yticks=range(len(rows)),
+        yticklabels=names,
+        ylim=(len(rows) - 0.5, -0.5),
+        xlim=(min(low, 0.78) - 0.02, max(high, 1.0) + 0.03),
+        xlabel="mean Dice relative to real-only training (ratio)\nbar: 95 % interval, tick: lower 5 % bound\n"
+        f"n = {_span(rows['subjects'])} subjects × {_span(rows['seeds'])} seeds",
+    )
+    axis.tick_params(axis="y", length=0)
+    axis.grid(True, axis="x")
+    if len(handles) > 1:
+        figure.legend(handles=list(handles.values()), loc="outside upper right", ncols=len(handles))
+    return figure
+
+
+@styled
+def similarity_histogram(synthetic: np.ndarray, null: np.ndarray, tau95: float, tau99: float, name: str) -> Figure:
+    """Nearest-training-slice similarity of synthetic slices [n] beside that of held-out real slices [m] (the null).
+
+    tau95, tau99: the null's 95th and 99th percentile. Raises ValueError where an array is empty or not finite.
+    """
+    for what, values in (("synthetic", synthetic), ("null", null)):
+        if values.size == 0 or not np.isfinite(values).all():
+            raise ValueError(f"{name}: the {what} similarities must be finite and at least one, got {values.size}")
+    figure = Figure(figsize=(WIDTH, 3.0))
+    axis = figure.subplots()
+    bins = np.linspace(min(synthetic.min(), null.min(), tau95), max(synthetic.max(), null.max(), tau99), 41)
+    for values, text, colour in (
+        (null, f"held-out real slices, the null (n = {null.size:,})", GREY),
+        (synthetic, f"synthetic slices (n = {synthetic.size:,})", ORANGE),
+    ):
+        seaborn.histplot(
+            x=values, bins=bins, stat="probability", element="step", alpha=0.35, color=colour, label=text, ax=axis
+        )
+    for tau, text, style, height in ((tau95, "τ95", "--", 0.98), (tau99, "τ99", ":", 0.90)):
+        axis.axvline(tau, color="black", linewidth=1, linestyle=style)
+        axis.text(tau, height, f" {text} = {tau:.3f}", transform=axis.get_xaxis_transform(), va="top", fontsize=8)
+    axis.set(xlabel="highest correlation with any training slice (Pearson, inside the brain)", ylabel="share of slices")
+    axis.set_title(label(name))
+    axis.margins(x=0.12)
+    axis.grid(True, axis="y")
+    figure.legend(loc="outside lower center", ncols=1)
+    return figure
+
+
+@styled
+def closest_pairs(
+    pairs: np.ndarray, similarity: np.ndarray, shift: np.ndarray, mirrored: np.ndarray, name: str
+) -> Figure:
+    """The synthetic slices closest to a training slice, that slice, and their signed difference once aligned.
+
+    pairs: uint8 [K, 2, 4, H, W], synthetic and training slice as they are stored, modalities T1, T1ce, T2, FLAIR, each
+    slice shown as a 2 × 2 mosaic. A pair is shown as it was compared: the synthetic slice mirrored left–right where
+    mirrored [K], the training slice moved by shift [K, 2] (down, right, in pixels). similarity [K]. Raises ValueError
+    where the shapes differ from that.
+    """
+    k = len(pairs)
+    lengths = (len(similarity), np.shape(shift), len(mirrored))
+    if pairs.ndim != 5 or pairs.shape[1:3] != (2, 4) or not k or lengths != (k, (k, 2), k):
+        raise ValueError(
+            f"{name}: pairs must be [K, 2, 4, H, W] with K similarities, shifts (K, 2) and mirrored flags, "
+            f"got {pairs.shape}, {lengths}"
+        )
+    figure = Figure(figsize=(WIDTH, 0.9 + k * (WIDTH / 3 + 0.15)))
+    axes = figure.subplots(k, 3, squeeze=False)
+    for row, (synthetic, training), close, (down, right), flip in zip(
+        axes, pairs.astype(np.int16), similarity, shift, mirrored, strict=True
+    ):
+        if flip:
+            synthetic = synthetic[..., ::-1]
+        training = ndimage.shift(training, (0, down, right), order=0)
+        row[0].imshow(_mosaic(synthetic), cmap="gray", vmin=0, vmax=255)
+        row[1].imshow(_mosaic(training), cmap="gray", vmin=0, vmax=255)
+        difference = row[2].imshow(_mosaic(synthetic - training), cmap="RdBu_r", vmin=-128, vmax=128)
+        how = ["mirrored"] * bool(flip) + [f"shifted by {down:+d}, {right:+d} px"] * bool(down or right)
+        row[0].set_title(", ".join([f"similarity {close:.3f}", *how]), fontsize=8, fontweight="normal")
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for axis, text in zip(axes[-1], ("synthetic", "closest training slice", "synthetic − training"), strict=True):
+        axis.set_xlabel(text, fontsize=8)
+    bar = figure.colorbar(difference, ax=axes, location="bottom", shrink=0.6, aspect=40, pad=0.02)
+    bar.set_label("difference [8-bit intensity]; mosaic: T1, T1ce / T2, FLAIR", fontsize=8)
+    figure.suptitle(f"{label(name)}: the {k} closest pairs", fontsize=9, fontweight="bold", x=0.01, ha="left")
+    return figure
+
+
+def _mosaic(slices: np.ndarray) -> np.ndarray:
+    """[4, H, W] as one image [2H, 2W]."""
+    return np.block([[slices[0], slices[1]], [slices[2], slices[3]]])
+
+
+def _span(counts: pd.Series) -> str:
+    return str(counts.min()) if counts.min() == counts.max() else f"{counts.min()}–{counts.max()}"

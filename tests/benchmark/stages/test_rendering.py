@@ -1,0 +1,282 @@
+import re
+from html.parser import HTMLParser
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import statistics
+from benchmark.stages.rendering import CohortFacts, ReportInputs, build_report, duration
+
+CLASSES, REGIONS = ("NCR", "ED", "ET"), ("NCR", "ED", "ET", "WT", "TC", "mean")
+HOSTILE = "<script>alert('x')</script> & \"Müller\"_50%/../\\x"
+
+
+def long_table(
+    generators: dict[str, float],
+    subjects: int = 12,
+    seeds: int = 3,
+    segmenters: tuple[str, ...] = ("unet",),
+    cohort: str = "phantom",
+) -> pd.DataFrame:
+    """A plausible long table: patients differ, seeds differ, every generator keeps its own share of Dice."""
+    rng = np.random.default_rng(7)
+    patient = rng.beta(5, 1.6, (subjects, 3))
+    arms = [("none", "real", 1.0)]
+    arms += [
+        (name, arm, kept if arm == "synthetic" else 1.01)
+        for name, kept in generators.items()
+        for arm in ("synthetic", "both")
+    ]
+    rows = []
+    for (generator, arm, kept), segmenter, augmentation, seed in product(arms, segmenters, ("on", "off"), range(seeds)):
+        level = kept * (1.0 if augmentation == "on" else 0.97) + rng.normal(0, 0.008)
+        dice = np.clip(level * patient + rng.normal(0, 0.04, patient.shape), 0, 1)
+        for subject in range(subjects):
+            values = dict(zip(CLASSES, dice[subject], strict=True))
+            values |= {"WT": dice[subject].max(), "TC": dice[subject, [0, 2]].mean(), "mean": dice[subject].mean()}
+            for region, value in values.items():
+                case = "mean" if region == "mean" else "one empty" if value == 0 else "present"
+                cell = (cohort, generator, arm, segmenter, augmentation, seed, f"case_{subject:03d}", region, "dice")
+                rows.append((*cell, value, case))
+    columns = ["cohort", "generator", "arm", "segmenter", "augmentation", "seed", "subject", "region", "metric"]
+    return pd.DataFrame(rows, columns=[*columns, "value", "case"])
+
+
+def audit(rng: np.random.Generator, share: float) -> tuple[dict, dict[str, np.ndarray]]:
+    """A plausible audit.json and its arrays."""
+    null, synthetic = rng.normal(0.72, 0.05, 300), rng.normal(0.70, 0.06, 800)
+    synthetic[: int(share * 800)] = rng.normal(0.93, 0.02, int(share * 800))
+    tau95, tau99 = np.quantile(null, [0.95, 0.99])
+    shares = {"tau95": float((synthetic > tau95).mean()), "tau99": float((synthetic > tau99).mean())}
+    kinds = ("exact", "mirrored", "shifted", "blurred", "noise", "gamma")
+    found = {"found": {"tau95": 1.0, "tau99": 0.98}, "nearest_is_original": 1.0}
+    summary = {
+        "n_synthetic": 800,
+        "n_train": 1200,
+        "n_train_subjects": 40,
+        "n_null": 300,
+        "n_null_subjects": 12,
+        "tau95": float(tau95),
+        "tau99": float(tau99),
+        "memorized_share": shares,
+        "memorized_interval": {name: [0.8 * value, 1.0] for name, value in shares.items()},
+        "p_value": {"tau95": 0.03, "tau99": 0.0004},
+        "leaked_patients": {"count": round(40 * share), "share": share, "count_by_chance": 5.2},
+        "counts_above": {"0.90": 40, "0.95": 8, "0.99": 0},
+        "c_t": -0.4,
+        "authenticity": 0.81,
+        "controls": dict.fromkeys(kinds, found) | {"held_out": {"tau95": 0.052, "tau99": 0.011}},
+        "warnings": ["the thresholds rest on 12 held-out subjects"],
+    }
+    arrays = {
+        "synthetic": synthetic,
+        "null": null,
+        "pairs": phantom_slices(rng, 6)[0].reshape(3, 2, 4, 32, 32),
+        "pair_similarity": np.array([0.97, 0.96, 0.94]),
+        "pair_shift": np.array([[0, 0], [2, -1], [0, 0]]),
+        "pair_mirrored": np.array([False, False, True]),
+    }
+    return summary, arrays
+
+
+def phantom_slices(rng: np.random.Generator, count: int, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """Ellipses with a lesion inside: images uint8 [count, 4, size, size] and labels uint8 [count, size, size]."""
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    images, labels = np.zeros((count, 4, size, size)), np.zeros((count, size, size), np.uint8)
+    for index in range(count):
+        brain = (x / rng.uniform(0.6, 0.75)) ** 2 + (y / rng.uniform(0.75, 0.9)) ** 2 < 1
+        cx, cy = rng.uniform(-0.3, 0.3, 2)
+        radius = np.hypot(x - cx, y - cy) / rng.uniform(0.25, 0.35)
+        labels[index] = np.select([radius < 0.35, radius < 0.6, radius < 1], [1, 3, 2], 0) * brain
+        for channel, lesion in enumerate(((0, -30, -20, -10), (0, -50, -10, 110), (0, 60, 90, 40), (0, 20, 110, 60))):
+            tissue = 100 + 25 * np.sin(5 * x + channel) + np.take(lesion, labels[index])
+            images[index, channel] = np.clip(brain * (tissue + rng.normal(0, 8, x.shape)), 0, 255)
+    return images.astype(np.uint8), labels
+
+
+def report_inputs(generators: dict[str, float], share: float = 0.1, size: int = 32, **changes) -> ReportInputs:
+    rng = np.random.default_rng(1)
+    scores = changes.pop("scores", None)
+    scores = long_table(generators) if scores is None else scores
+    audits = {name: audit(rng, share) for name in generators}
+    costs = [
+        (stage, name, 0, images, seconds, images / seconds, "cpu, 2 threads")
+        for name in generators
+        for stage, images, seconds in (("train_generator", 20_000, 410.0), ("sample", 800, 31.0))
+    ]
+    facts = {
+        "title": "Phantom cohort, demo",
+        "cohort": CohortFacts(
+            "phantom",
+            True,
+            {"train": 40, "validation": 8, "test": 12},
+            {"train": 1200, "validation": 230, "test": 355},
+            1,
+            size,
+        ),
+        "scores": scores,
+        "ratios": statistics.ratios(scores, replicates=500),
+        "tests": statistics.paired_tests(scores),
+        "ranks": statistics.ranks(scores),
+        "rank_tests": statistics.rank_tests(scores, permutations=500),
+        "audits": {name: summary for name, (summary, _) in audits.items()},
+        "nearest": {name: arrays for name, (_, arrays) in audits.items()},
+        "sample_images": {name: phantom_slices(rng, 6, size) for name in ("real", *generators)},
+        "costs": pd.DataFrame(
+            costs, columns=["stage", "model", "seed", "images", "seconds", "images_per_second", "device"]
+        ),
+        "missing": pd.DataFrame(columns=["cell", "reason"]),
+        "versions": {"monai": "1.6.1", "torch": "2.13.0"},
+        "hardware": {"cpu": "2 cores", "memory": "8 GiB"},
+        "budgets": {"generator images": 20_000, "segmenter images": 8_000},
+        "commit": "0123abc",
+        "demo_notice": "budgets of minutes prove the thread from NIfTI to report, not the methods.",
+    }
+    return ReportInputs(**facts | changes)
+
+
+class Page(HTMLParser):
+    """What a browser would fetch, which elements there are, and the text a reader sees."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags, self.fetched, self.links, self.text = [], [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.tags.append(tag)
+        self.fetched += [attributes["src"]] if "src" in attributes else []
+        self.fetched += [attributes["href"]] if tag == "link" else []
+        self.links += [attributes["href"]] if tag == "a" else []
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1] != "style":
+            self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    written = build_report(out, report_inputs({"stylegan3": 0.85, "diffusion": 0.92}))
+    return out, written, Page((out / "index.html").read_text(encoding="utf-8"))
+
+
+def test_the_page_fetches_nothing_and_runs_nothing(report):
+    out, _, page = report
+    assert all(source.startswith("data:image/") for source in page.fetched)
+    assert "script" not in page.tags
+    assert "http" not in re.sub(r'<meta http-equiv[^>]*>|data:[^"]*', "", (out / "index.html").read_text())
+
+
+def test_links_lead_to_files_or_sections_that_exist(report):
+    out, written, page = report
+    html = (out / "index.html").read_text()
+    for link in page.links:
+        assert f'id="{link[1:]}"' in html if link.startswith("#") else (out / link).is_file()
+    for path in (*written["tables"], *written["figures"], written["index"]):
+        assert (out / path).stat().st_size > 0
+    names = {path.rsplit(".", 1)[0] for path in written["tables"]} - {"tables/scores"}
+    assert {f"{name}.{suffix}" for name in names for suffix in ("md", "tex", "csv")} < set(written["tables"])
+
+
+def test_the_reader_is_told_what_this_is_and_what_it_is_not(report):
+    _, _, page = report
+    assert "Passing this audit is not proof of anonymity." in page.words
+    assert page.words.count("Simulated phantom cohort:") == 1
+    assert "Demonstration: budgets of minutes prove the thread" in page.words
+    assert "Only 3 segmenter seeds: intervals are too narrow" in page.words
+    assert "Only 12 test subjects" in page.words
+    assert "12 subjects × 3 seeds" in page.words
+    assert "n = 800 synthetic, 300 held-out slices" in page.words
+    assert "commit 0123abc" in page.words
+
+
+def test_the_verdict_stands_before_tables_and_figures(report):
+    _, _, page = report
+    order = [page.words.index(text) for text in ("Patients at risk", "Dice on real test subjects", "Definitions")]
+    assert order == sorted(order)
+
+
+def test_the_card_prints_the_ratio_of_the_means(tmp_path):
+    inputs = report_inputs({"diffusion": 0.9})
+    dice = inputs.scores.query("region == 'mean' and augmentation == 'on'").groupby("arm")["value"].mean()
+    build_report(tmp_path, inputs)
+    words = Page((tmp_path / "index.html").read_text()).words
+    found = re.search(r"synthetic only, U-Net, augmentation on (\d\.\d\d)", words)
+    assert float(found[1]) == pytest.approx(dice["synthetic"] / dice["real"], abs=0.005)
+
+
+def test_a_patient_cohort_is_not_called_simulated(tmp_path):
+    cohort = CohortFacts("clinic", False, {"test": 12}, {"test": 300}, 0, 64)
+    build_report(tmp_path, report_inputs({"diffusion": 0.9}, cohort=cohort, demo_notice=None))
+    html = (tmp_path / "index.html").read_text()
+    assert "imulated phantom" not in html
+    assert "Demonstration" not in html
+
+
+def test_names_from_files_are_escaped_everywhere(tmp_path):
+    scores = long_table({HOSTILE: 0.9}, subjects=8, cohort=HOSTILE).assign(
+        subject=lambda table: HOSTILE + table["subject"]
+    )
+    scores = scores.drop(scores.index[(scores["arm"] == "both") & (scores["seed"] == 1)][:7])  # named in the reasons
+    cohort = CohortFacts(HOSTILE, False, {"test": 8}, {"test": 200}, 0, 64)
+    missing = pd.DataFrame({"cell": [HOSTILE], "reason": [HOSTILE]})
+    written = build_report(
+        tmp_path,
+        report_inputs({HOSTILE: 0.9}, scores=scores, cohort=cohort, missing=missing, title=HOSTILE, warnings=[HOSTILE]),
+    )
+    html = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "<script" not in html
+    assert HOSTILE in Page(html).words
+    assert all(re.fullmatch(r"(tables|figures)/[\w-]+\.\w+", path) for path in written["tables"] + written["figures"])
+    for path in written["tables"]:
+        text = (tmp_path / path).read_text(encoding="utf-8")
+        if path.endswith(".md"):
+            assert "<script" not in text
+        if path.endswith(".tex"):
+            assert not re.search(r"(?<!\\)[%_&](?! )", text.replace(" & ", ""))
+
+
+def test_missing_cells_are_shown_with_their_reason(tmp_path):
+    scores = long_table({"diffusion": 0.9, "stylegan3": 0.9})
+    gone = (scores["generator"] == "diffusion") & (scores["arm"] == "both") & (scores["augmentation"] == "off")
+    hole = (scores["generator"] == "stylegan3") & (scores["subject"] == "case_004") & (scores["seed"] == 2)
+    missing = pd.DataFrame({"cell": ["diffusion, both, off"], "reason": ["the loss was not finite at step 120"]})
+    build_report(
+        tmp_path, report_inputs({"diffusion": 0.9, "stylegan3": 0.9}, scores=scores[~gone & ~hole], missing=missing)
+    )
+    words = Page((tmp_path / "index.html").read_text()).words
+    assert "the loss was not finite at step 120" in words
+    assert "1 of 36 seed × subject cells are missing, for example seed 2, subject case_004" in words
+    study = (tmp_path / "tables" / "dice_phantom_unet.md").read_text()
+    assert "| Diffusion | yes | off | 0 | missing | missing | missing | missing |" in study
+    assert "| StyleGAN 3 | no | on | 3 | incomplete |" in study
+
+
+def test_a_report_without_audit_costs_or_ranks_says_so(tmp_path):
+    inputs = report_inputs({"diffusion": 0.9}, audits={}, nearest={}, sample_images={})
+    empty = inputs.costs.iloc[:0]
+    build_report(tmp_path, ReportInputs(**{**inputs.__dict__, "costs": empty, "ranks": inputs.ranks.iloc[:0]}))
+    words = Page((tmp_path / "index.html").read_text()).words
+    for text in ("Not audited.", "Not trained here.", "No generator was audited."):
+        assert text in words
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path):
+    inputs = report_inputs({"diffusion": 0.9})
+    for folder in ("a", "b"):
+        build_report(tmp_path / folder, inputs)
+    first, second = ((tmp_path / folder / "index.html").read_bytes() for folder in ("a", "b"))
+    assert first == second
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(42, "42 s"), (450, "7.5 min"), (11520, "3.2 h")])
+def test_durations_are_printed_for_people(seconds, text):
+    assert duration(seconds) == text
