@@ -44,7 +44,9 @@ class Generator(ABC):
         return {}
 
     def load_extra_state(self, state: dict) -> None:
-        """Inverse of `extra_state`."""
+        """Inverse of `extra_state`; raises RuntimeError for state that nothing here has a place for."""
+        if state:
+            raise RuntimeError(f"state holds {sorted(state)}, this model has no extra state")
 
     @property
     def device(self) -> torch.device:

@@ -1,0 +1,38 @@
+PYTHON ?= python3
+BIN := .venv/bin
+EXPERIMENT ?= stand-in
+PORT ?= 5000
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint bench ui clean
+
+help: ## What can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+env: .venv/.complete ## The environment in .venv, from requirements.lock
+
+.venv/.complete: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Stand-In needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 …"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@touch $@
+
+demo: env ## The main job on the phantom cohort: slices, two generators, U-Nets, audit, report
+	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . -e benchmark -P preset=demo --env-manager local --experiment-name $(EXPERIMENT)
+
+test: env lint ## Lint, then every test
+	$(BIN)/python -m pytest
+
+lint: env ## ruff: style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: env ## Speed and calibration, side by side in one run
+	@for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+ui: env ## MLflow's pages on http://127.0.0.1:5000 (PORT=…)
+	$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+
+clean: ## Remove what runs made: work/, mlflow.db, mlruns/ (asks nothing, keeps .venv)
+	rm -rf work mlruns mlartifacts reports/out mlflow.db

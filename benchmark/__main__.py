@@ -1,0 +1,127 @@
+"""Command line: python -m benchmark STAGE --key value …"""
+
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+from benchmark import config as configuration
+from benchmark.errors import UserError
+
+# glibc gives every freed block above 128 KiB back to the kernel and faults it in again; networks free many a step.
+_ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+
+
+def _overview() -> str:
+    lines = ["usage: python -m benchmark STAGE [--key value …] [--json]", "", "stages, each pulls those that it needs:"]
+    lines += [f"  {stage:<16} {configuration.stage_help(stage)}" for stage in configuration.STAGES]
+    lines += ["", "python -m benchmark STAGE --help lists every key."]
+    return "\n".join(lines)
+
+
+def _describe(field: Any) -> str:
+    bounds = ", ".join(
+        f"{symbol} {getattr(bound, name)}"
+        for bound in field.metadata
+        for name, symbol in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+        if hasattr(bound, name)
+    )
+    default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+    return f"{field.description or ''}{f' ({bounds})' if bounds else ''}; default: {default}"
+
+
+def _help(stage: str, given: dict[str, Any]) -> str:
+    """Every key of the stage, then those of the stages it pulls, then the common ones; a named model's keys too."""
+    lines = [f"{stage}: {configuration.stage_help(stage)}", ""]
+    section_before = None
+    for section, key, field in configuration.reachable(stage):
+        if section != section_before:
+            lines += ["", f"keys of {section}:" if section != "common" else "keys of every stage:"]
+            section_before = section
+        bare = section == "common" or section in configuration.places(stage, key)
+        lines.append(f"  --{key if bare else f'{section}.{key}':<26} {_describe(field)}")
+    models = [str(given[key]) for key in ("model", "segmenter") if given.get(key) in configuration.model_names()]
+    for name in models:
+        lines += ["", f"keys of {name}:"]
+        lines += [
+            f"  --{f'{name}.{key}':<26} {_describe(field)}" for key, field in configuration.model_fields(name).items()
+        ]
+    if not models:
+        lines += ["", "A model's own keys are written --MODEL.key; '--model NAME --help' lists them."]
+    return "\n".join(lines)
+
+
+def _read(arguments: list[str]) -> dict[str, str]:
+    """`--key value`, `--key=value`, or `--key` alone for yes."""
+    given: dict[str, str] = {}
+    position = 0
+    while position < len(arguments):
+        token = arguments[position]
+        if not token.startswith("--") or token == "--":
+            raise UserError(f"command line: expected --key value, found '{token}'")
+        key, equals, value = token[2:].partition("=")
+        position += 1
+        if not equals:
+            if position < len(arguments) and not arguments[position].startswith("--"):
+                value = arguments[position]
+                position += 1
+            else:
+                value = "true"
+        if key in given:
+            raise UserError(f"command line: key '{key}' is given twice")
+        given[key] = value
+    return given
+
+
+def _with_tuned_allocator() -> None:
+    """Starts this same process anew with the allocator's settings, which glibc reads only at program start."""
+    if sys.platform == "linux" and not _ALLOCATOR.keys() & os.environ.keys():
+        os.environ.update(_ALLOCATOR)
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-m", "benchmark", *sys.argv[1:]])
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code: 0 done, 1 something failed, 2 the call was wrong, 130 interrupted."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    stage, *rest = arguments
+    try:
+        wants_help = "--help" in rest or "-h" in rest
+        given = _read([token for token in rest if token not in ("-h", "--help")])
+        config = configuration.parse(stage, given)
+        if wants_help:
+            print(_help(stage, given))
+            return 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    _with_tuned_allocator()
+    signal.signal(signal.SIGTERM, _interrupt)  # a cluster's stop ends the run as KILLED, ready to resume
+    from benchmark.grid import call  # imports torch and mlflow: only once the call is known to be right
+
+    try:
+        result = call(stage, config)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    if config.common.json_:
+        print(json.dumps(result.summary()))
+    return 0 if result.status == "FINISHED" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,359 @@
+"""What can be set: one class per stage, presets that list only differences, and where a key on the command line goes.
+
+A bare key goes to the stage that is called if it has that key, otherwise to the nearest stages that it pulls;
+`STAGE.key` and `MODEL.key` name one place. Later wins: defaults, then the preset, then the command line.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+import generators
+import segmenters
+from benchmark.errors import UserError
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def _split_commas(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _known(registry) -> BeforeValidator:
+    def check(name: Any) -> Any:
+        if name not in registry.names():
+            raise ValueError(f"'{name}' is not one of: {', '.join(registry.names())}")
+        return name
+
+    return BeforeValidator(check)
+
+
+TrainOn = Literal["real", "synthetic", "both"]
+GeneratorName = Annotated[str, _known(generators)]
+SegmenterName = Annotated[str, _known(segmenters)]
+Listed = BeforeValidator(_split_commas)  # a comma-separated list on the command line, a YAML list in a preset
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Section(BaseModel):
+    """Keys of one stage: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Common(Section):
+    """How and where to run; nothing here changes a result, so nothing here is part of a fingerprint."""
+
+    preset: str = Field("demo", description="named preset, or a YAML file that lists only differences")
+    work_dir: Path = Field(Path("work"), description="folder of slices, checkpoints and samples")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    workers: int = Field(0, ge=0, le=256, description="processes that read data; 0 takes every core [processes]")
+    json_: bool = Field(False, alias="json", description="print one JSON line about the stage at the end")
+
+
+class Prepare(Section):
+    """NIfTI cohort → SliceSet."""
+
+    data: str = Field("phantom", description="folder of NIfTI subjects, or 'phantom' for the simulated cohort")
+    layout: Literal["auto", "brats2020", "brats2021", "brats2023", "msd", "nnunet"] = Field(
+        "auto", description="how the cohort's files are named"
+    )
+    image_size: int = Field(64, ge=16, le=1024, multiple_of=8, description="slice height and width [px]")
+    split: Path | None = Field(None, description="the study's .mat file, or CSV (subject, split); else a seeded split")
+    test_share: float = Field(0.15, gt=0, lt=1, description="share of test subjects in a seeded split [0..1]")
+    validation_share: float = Field(
+        0.1, gt=0, lt=1, description="share of subjects set aside for validation where the split names none [0..1]"
+    )
+    strict: bool = Field(False, description="fail on the first bad subject instead of setting it aside")
+    seed: Seed = Field(0, description="seed of the phantom cohort and of the split")
+    phantom_subjects: int = Field(64, ge=4, le=100_000, description="size of the phantom cohort [subjects]")
+    phantom_grid: Annotated[tuple[int, int, int], Listed] = Field(
+        (60, 60, 40), description="phantom voxels along x, y, z over 240 × 240 × 155 mm [voxels]"
+    )
+
+
+class TrainGenerator(Section):
+    """Slices of training subjects → generator."""
+
+    model: GeneratorName = Field("stylegan3", description="generator")
+    images: int = Field(1_000_000, ge=1, description="training budget [images seen]")
+    batch_size: int = Field(16, ge=1, description="training batch [images]")
+    seed: Seed = Field(0, description="seed of weights, batches and noise")
+    snapshots: int = Field(10, ge=1, description="sample grids and metrics during training [count]")
+    checkpoint_seconds: float = Field(60, ge=0, description="least time between resume checkpoints [s]")
+
+
+class Sample(Section):
+    """Generator → synthetic SliceSet."""
+
+    samples: int = Field(10_000, ge=1, description="synthetic slices to make [slices]")
+    seed: Seed = Field(0, description="sample i is drawn from this seed and i alone")
+
+
+class TrainSegmenter(Section):
+    """Real and / or synthetic slices → segmenter."""
+
+    segmenter: SegmenterName = Field("unet", description="segmenter")
+    train_on: TrainOn = Field("real", description="real, synthetic or both")
+    synthetic: str | None = Field(
+        None, description="synthetic set: a generator, or the folder of a SliceSet; default: the generator in 'model'"
+    )
+    augment: bool = Field(True, description="augment training batches")
+    images: int = Field(1_000_000, ge=1, description="training budget [images seen]")
+    batch_size: int = Field(32, ge=1, description="training batch [images]")
+    seed: Seed = Field(0, description="seed of weights, batches and augmentation")
+    snapshots: int = Field(10, ge=1, description="validations during training; the best weights are kept [count]")
+    checkpoint_seconds: float = Field(60, ge=0, description="least time between resume checkpoints [s]")
+
+
+class Evaluate(Section):
+    """Segmenter → scores of held-out test subjects."""
+
+
+class Audit(Section):
+    """Synthetic set → was anybody copied?"""
+
+    synthetic: str | None = Field(
+        None, description="synthetic set: a generator, or the folder of a SliceSet; default: the generator in 'model'"
+    )
+    memory_gib: float = Field(1.0, gt=0, description="memory for the exhaustive search [GiB]")
+    seed: Seed = Field(0, description="seed of the planted controls and resampling")
+
+
+class Analyze(Section):
+    """All scores and audits → ratios, intervals, tests. Lists, comma-separated, span the table's cells."""
+
+    model: Annotated[tuple[GeneratorName, ...], Listed] = Field(
+        ("stylegan3", "diffusion"), description="generators in the table"
+    )
+    synthetic: Annotated[tuple[str, ...], Listed] = Field(
+        (), description="more synthetic sets in the table: folders of SliceSets"
+    )
+    segmenter: Annotated[tuple[SegmenterName, ...], Listed] = Field(("unet",), description="segmenters in the table")
+    train_on: Annotated[tuple[TrainOn, ...], Listed] = Field(
+        ("real", "synthetic", "both"), description="arms in the table; real is the reference of all"
+    )
+    augment: Annotated[tuple[bool, ...], Listed] = Field((True,), description="augmentation settings in the table")
+    repeats: int = Field(1, ge=1, description="segmenter trainings per cell, with seeds seed, seed + 1, … [count]")
+    seed: Seed = Field(0, description="first seed of the repeats, and seed of the bootstrap")
+    replicates: int = Field(10_000, ge=100, description="bootstrap replicates [count]")
+
+
+class Report(Section):
+    """Analysis → pages, tables, figures."""
+
+    title: str = Field("Can synthetic images stand in?", description="title of the report")
+
+
+class Config(BaseModel):
+    """Everything that a stage and the stages it pulls can be told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    common: Common = Common()
+    prepare: Prepare = Prepare()
+    train_generator: TrainGenerator = TrainGenerator()
+    sample: Sample = Sample()
+    train_segmenter: TrainSegmenter = TrainSegmenter()
+    evaluate: Evaluate = Evaluate()
+    audit: Audit = Audit()
+    analyze: Analyze = Analyze()
+    report: Report = Report()
+    models: dict[str, dict[str, Any]] = {}
+
+    def replace(self, values: Mapping[str, Any]) -> "Config":
+        """A copy with dotted keys ('train_generator.model') replaced; values are already valid."""
+        sections: dict[str, dict[str, Any]] = {}
+        for dotted, value in values.items():
+            section, key = dotted.split(".", 1)
+            sections.setdefault(section, {})[key] = value
+        return self.model_copy(
+            update={name: getattr(self, name).model_copy(update=changed) for name, changed in sections.items()}
+        )
+
+
+# Which sections a stage reads, nearest first: a bare key goes to the first group that has it.
+REACH: dict[str, list[tuple[str, ...]]] = {
+    "prepare": [("prepare",)],
+    "train_generator": [("train_generator",), ("prepare",)],
+    "sample": [("sample",), ("train_generator",), ("prepare",)],
+    "train_segmenter": [("train_segmenter",), ("sample",), ("train_generator", "prepare")],
+    "evaluate": [("evaluate",), ("train_segmenter",), ("sample",), ("train_generator", "prepare")],
+    "audit": [("audit",), ("sample",), ("train_generator",), ("prepare",)],
+    **{
+        stage: [("analyze", "report"), ("train_generator", "train_segmenter", "sample", "audit", "prepare")]
+        for stage in ("analyze", "report", "benchmark")
+    },
+}
+STAGES = tuple(REACH)
+
+# Keys that the table's cells set themselves; a call for the whole table cannot.
+SET_BY_TABLE = frozenset(
+    f"{section}.{key}"
+    for section, keys in {
+        "train_generator": ["model"],
+        "train_segmenter": ["segmenter", "train_on", "synthetic", "augment", "seed"],
+        "audit": ["synthetic"],
+    }.items()
+    for key in keys
+)
+
+
+def stage_help(stage: str) -> str:
+    """What the stage does: the first line of its section's docstring."""
+    if stage == "benchmark":
+        return "The whole table: every stage for every cell, then the report."
+    return (Config.model_fields[stage].annotation.__doc__ or "").strip()
+
+
+SECTIONS = tuple(name for name in Config.model_fields if name != "models")
+
+
+def _fields(section: str) -> dict[str, Any]:
+    return {field.alias or name: field for name, field in Config.model_fields[section].annotation.model_fields.items()}
+
+
+def reachable(stage: str) -> Iterator[tuple[str, str, Any]]:
+    """(section, key, field) of every key that the stage or one that it pulls takes, nearest first, common keys last."""
+    for group in (*REACH[stage], ("common",)):
+        for section in group:
+            for key, field in _fields(section).items():
+                if "analyze" not in REACH[stage][0] or f"{section}.{key}" not in SET_BY_TABLE:
+                    yield section, key, field
+
+
+def places(stage: str, key: str) -> list[str]:
+    """The sections to which a bare key goes."""
+    for group in (*REACH[stage], ("common",)):
+        owners = [section for section in group if key in _fields(section)]
+        if owners:
+            return owners
+    return []
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """'; did you mean …?' with the closest known key, or nothing where none is close."""
+    known = list(known)
+    match = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if not match:  # a bare model key: channel_base → stylegan3.channel_base
+        match = [name for name in known if name.rpartition(".")[2] == key][:1]
+    return f"; did you mean '{match[0]}'?" if match else ""
+
+
+def model_names() -> list[str]:
+    return [*generators.names(), *segmenters.names()]
+
+
+def model_fields(name: str) -> dict[str, Any]:
+    """The fields of a model's configuration, by key. Imports the model."""
+    registry = generators if name in generators.names() else segmenters
+    return registry.load(name).Config.model_fields
+
+
+def model_keys() -> list[str]:
+    """'MODEL.key' for every key of every registered model. Imports them all."""
+    return [f"{name}.{key}" for name in model_names() for key in model_fields(name)]
+
+
+def _assign(tree: dict[str, dict[str, Any]], stage: str, key: str, value: Any, where: str) -> None:
+    """Puts one bare or dotted key into the tree of sections; raises UserError where nothing takes it."""
+    section, _, rest = key.rpartition(".")
+    rest = rest or key
+    if section in model_names():
+        tree["models"].setdefault(section, {})[rest] = value
+        return
+    if section:
+        targets = [name for name, known, _ in reachable(stage) if (name, known) == (section, rest)]
+    else:
+        targets = places(stage, key)
+    if not targets:
+        known = [name for _, name, _ in reachable(stage)] + [f"{name}.{k}" for name, k, _ in reachable(stage)]
+        hint = nearest(key, known) or nearest(key, model_keys())
+        raise UserError(f"{where}: unknown key '{key}' for {stage}{hint}")
+    for target in targets:
+        tree[target][rest] = value
+
+
+def read_preset(name: str) -> dict[str, dict[str, Any]]:
+    """The preset's sections, those that it `extends` underneath.
+
+    Raises UserError for a preset that is not there, is not YAML, or names an unknown section or key.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(preset.stem for preset in PRESETS.glob("*.yaml"))
+        raise UserError(f"no preset '{name}'{nearest(name, known)} (presets: {', '.join(known)}; or a .yaml file)")
+    try:
+        sections = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(sections, dict):
+        raise UserError(f"{path}: expected sections such as 'train_generator:', found {type(sections).__name__}")
+    base = sections.pop("extends", None)
+    merged = read_preset(str(base)) if base else {}
+    known_sections = [*SECTIONS, *model_names()]
+    for section, values in sections.items():
+        if section not in known_sections:
+            raise UserError(f"{path}: unknown section '{section}'{nearest(str(section), known_sections)}")
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: section '{section}' must hold 'key: value' lines")
+        if section not in model_names():
+            for key in values.keys() - _fields(section).keys():
+                raise UserError(f"{path}: unknown key '{section}.{key}'{nearest(key, _fields(section))}")
+        merged.setdefault(section, {}).update(values)
+    return merged
+
+
+def _message(error: ValidationError) -> str:
+    """Pydantic's findings, one line each: the key, what was wrong, the value."""
+    lines = []
+    for finding in error.errors():
+        key = ".".join(str(part) for part in finding["loc"])
+        lines.append(f"{key}: {finding['msg'].removeprefix('Value error, ')} (got {finding['input']!r})")
+    return "\n".join(lines)
+
+
+def parse(stage: str, given: Mapping[str, Any]) -> Config:
+    """The configuration of a call: defaults, then the preset, then the given keys.
+
+    Raises UserError for an unknown key (naming the nearest known one) and for a bad value.
+    """
+    if stage not in STAGES:
+        raise UserError(f"unknown stage '{stage}'{nearest(stage, STAGES)} (stages: {', '.join(STAGES)})")
+    tree: dict[str, dict[str, Any]] = {name: {} for name in Config.model_fields}
+    preset = given.get("preset", Common.model_fields["preset"].default)
+    for section, values in read_preset(str(preset)).items():
+        if section in model_names():
+            tree["models"].setdefault(section, {}).update(values)
+        else:
+            tree[section].update(values)
+    for key, value in given.items():
+        _assign(tree, stage, key, value, "command line")
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_message(error)) from error
+    return config.replace({"prepare.split": config.prepare.split and config.prepare.split.expanduser()})
+
+
+def resolve_model(config: Config, name: str, **fixed: Any) -> dict[str, Any]:
+    """The full configuration of a model as plain values: its defaults, the preset's and the given keys, then `fixed`.
+
+    Imports the model. Raises UserError for an unknown key or a value out of range.
+    """
+    registry = generators if name in generators.names() else segmenters
+    model_config = registry.load(name).Config
+    given = dict(config.models.get(name, {}))
+    for key in given.keys() - model_config.model_fields.keys():
+        raise UserError(f"unknown key '{name}.{key}'{nearest(key, model_config.model_fields)}")
+    for key, value in given.items():
+        if get_origin(model_config.model_fields[key].annotation) is tuple:
+            given[key] = _split_commas(value)
+    try:
+        return model_config(**{**given, **fixed}).model_dump(mode="json")
+    except ValidationError as error:
+        raise UserError("\n".join(f"{name}.{line}" for line in _message(error).splitlines())) from error

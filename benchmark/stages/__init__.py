@@ -1,0 +1,172 @@
+"""Stages pull: asked for one, `pull` finds its finished result or runs what it needs and then the stage itself.
+
+A stage is a module of this package with
+
+    SCHEMA               raised whenever the same settings would give another result
+    settings(config)     what determines its result, beside its parents; part of its fingerprint
+    needs(config)        {name: (stage, config)} of its parents; analyze and report are handed theirs by the table
+    tags(config)         what its MLflow run is found by: model, cohort, arm, seed
+    run(config, inputs, folder, tracked)  the work itself; returns the stage's headline numbers
+"""
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from benchmark import tracking
+from benchmark.config import Config
+from benchmark.data.hashing import content_hash
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "stage.json"
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A finished stage: where it lies, which run made it, its headline numbers."""
+
+    stage: str
+    run_id: str
+    fingerprint: str
+    path: Path
+    reused: bool
+    headline: dict[str, Any] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)  # model, arm, seed, …
+    status: str = "FINISHED"
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        fixed = {"stage": self.stage, "run_id": self.run_id, "status": self.status, "reused": self.reused}
+        return {**fixed, "path": str(self.path), **self.headline}
+
+
+def fingerprint(stage: str, config: Config, inputs: Mapping[str, StageResult] | None = None) -> str:
+    """The stage's fingerprint; runs nothing, hashes a cohort's files at most."""
+    if inputs is None:
+        parents = {name: fingerprint(*need) for name, need in needs(stage, config).items()}
+    else:
+        parents = {name: parent.fingerprint for name, parent in inputs.items()}
+    return tracking.fingerprint(stage, _module(stage).settings(config), parents, _module(stage).SCHEMA)
+
+
+def needs(stage: str, config: Config) -> dict[str, tuple[str, Config]]:
+    """The stage's parents by name."""
+    return _module(stage).needs(config)
+
+
+def pull(stage: str, config: Config, inputs: Mapping[str, StageResult] | None = None) -> StageResult:
+    """The stage's result, reused where a finished run with the same fingerprint and its files are there.
+
+    Its parents are pulled first, unless they are handed in as `inputs`.
+    """
+    mark = fingerprint(stage, config, inputs)
+    folder = config.common.work_dir / stage / mark[:16]
+    if (finished := _reusable(stage, mark, folder)) is not None:
+        return finished
+    with _locked(folder):
+        if (finished := _reusable(stage, mark, folder)) is not None:  # another process was quicker
+            return finished
+        tracking.close_abandoned(mark)
+        return _run(stage, config, mark, folder, inputs)
+
+
+def _run(stage: str, config: Config, mark: str, folder: Path, inputs: Mapping[str, StageResult] | None) -> StageResult:
+    module = _module(stage)
+    tags = {
+        "stage": stage,
+        "fingerprint": mark,
+        "commit": tracking.commit(),
+        "path": str(folder.resolve()),
+        **module.tags(config),
+    }
+    (folder / MANIFEST).unlink(missing_ok=True)
+    with tracking.open_run(run_name(stage, config), tags, module.settings(config)) as tracked:
+        if inputs is None:
+            inputs = {name: pull(*need) for name, need in module.needs(config).items()}
+        for name, parent in inputs.items():
+            tracked.set_tags({f"parent.{name}": parent.run_id})
+            if parent.stage in ("prepare", "sample"):
+                tracked.log_dataset(f"{parent.stage} {parent.fingerprint[:16]}", parent.fingerprint, parent.path, name)
+        folder.mkdir(parents=True, exist_ok=True)
+        log.info("%s → %s", run_name(stage, config), folder)
+        started = time.monotonic()
+        headline = module.run(config, inputs, folder, tracked)
+        headline = {**headline, "stage_seconds": round(time.monotonic() - started, 3)}
+        tracked.log_metrics(dict(_numbers(headline)))
+        result = StageResult(stage, tracked.run_id, mark, folder, False, headline, module.tags(config))
+        _write_manifest(result)
+        tracked.log_artifact(folder / MANIFEST)
+    return result
+
+
+def run_name(stage: str, config: Config) -> str:
+    """'train_segmenter unet real aug on seed 0': stage, then its tags' values."""
+    tags = _module(stage).tags(config)
+    named = [f"{word} {tags[key]}" for key, word in (("augmentation", "aug"), ("seed", "seed")) if key in tags]
+    return " ".join([stage, *(tags[key] for key in ("model", "arm") if key in tags), *named])
+
+
+def _module(stage: str) -> ModuleType:
+    return import_module(f"benchmark.stages.{stage}")
+
+
+def _reusable(stage: str, mark: str, folder: Path) -> StageResult | None:
+    """The finished run of this fingerprint, if every file that it wrote is still there in its size."""
+    if not (folder / MANIFEST).is_file() or (run := tracking.finished_run(mark)) is None:
+        return None
+    manifest = json.loads((folder / MANIFEST).read_text())
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != entry["size"]:
+            log.warning("%s: %s is missing or has changed; this %s runs again", folder, name, stage)
+            return None
+    return StageResult(stage, run.info.run_id, mark, folder, True, manifest["headline"], manifest["tags"])
+
+
+def _write_manifest(result: StageResult) -> None:
+    folder = result.path
+    files = {
+        str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": content_hash(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST and "checkpoints" not in path.relative_to(folder).parts
+    }
+    facts = {key: getattr(result, key) for key in ("stage", "fingerprint", "run_id", "tags", "headline")}
+    partial = folder / f"{MANIFEST}.partial"
+    partial.write_text(json.dumps({**facts, "files": files}, indent=1))
+    partial.replace(folder / MANIFEST)
+
+
+def _numbers(headline: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in headline.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float):
+            yield f"{prefix}{key}", float(value)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time works on a folder; the kernel lets go of the lock when its holder dies."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("another process works on %s: waiting for it", folder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def workers(config: Config) -> int:
+    """Processes that read data: as configured, or one per core that this process may use."""
+    return config.common.workers or len(os.sched_getaffinity(0))

@@ -1,0 +1,57 @@
+"""All cells' scores → the long table, ratios with intervals, paired tests, ranks."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import statistics
+from benchmark.config import Config
+from benchmark.errors import UserError
+from benchmark.stages.prepare import cohort_name
+from benchmark.tracking import StageRun
+
+SCHEMA = 1
+
+
+def settings(config: Config) -> dict:
+    return config.analyze.model_dump(mode="json", include={"seed", "replicates"})
+
+
+def needs(config: Config) -> dict:
+    raise NotImplementedError("the table hands its evaluations in")
+
+
+def tags(config: Config) -> dict:
+    return {"cohort": cohort_name(config), "seed": config.analyze.seed}
+
+
+def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
+    """Writes scores.csv and .parquet, ratios.csv, tests.csv, ranks.csv, rank_tests.csv; `inputs` are evaluations."""
+    own = config.analyze
+    parts = [pd.read_csv(cell.path / "scores.csv") for cell in inputs.values() if cell.status == "FINISHED"]
+    if not parts:
+        reasons = "\n".join(f"  {name}: {cell.headline['reason']}" for name, cell in inputs.items())
+        raise UserError(f"no cell of the table could be evaluated:\n{reasons}")
+    scores = pd.concat(parts, ignore_index=True)
+    ratios = statistics.ratios(scores, own.replicates, own.seed)
+    tables = {
+        "scores": scores,
+        "ratios": ratios,
+        "tests": statistics.paired_tests(scores),
+        "ranks": statistics.ranks(scores),
+        "rank_tests": statistics.rank_tests(scores, own.replicates, own.seed),
+    }
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+        tracked.log_artifact(folder / f"{name}.csv", "tables")
+    scores.to_parquet(folder / "scores.parquet", index=False)
+    return {"ratios": _primary(ratios)}
+
+
+def _primary(ratios: pd.DataFrame) -> dict[str, float]:
+    """Ratio of every arm at the primary endpoint, by arm."""
+    primary = ratios[(ratios["region"] == "mean") & ratios["ratio"].notna()]
+    return {
+        f"{row.arm} {row.generator} {row.segmenter} aug {row.augmentation}": round(row.ratio, 4)
+        for row in primary.itertuples()
+    }

@@ -1,0 +1,70 @@
+"""A synthetic set against the training slices behind it: was anybody copied?"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from analysis import memorization
+from benchmark import training
+from benchmark.config import Config
+from benchmark.data.slices import SliceSet
+from benchmark.stages import synthetic
+from benchmark.stages.prepare import cohort_name
+from benchmark.tracking import StageRun
+
+SCHEMA = 1
+PAIRS = 6  # closest pairs kept for the report
+
+
+def settings(config: Config) -> dict:
+    keys = config.audit.model_dump(mode="json", exclude={"synthetic", "memory_gib"})
+    return {**keys, "synthetic": synthetic.settings_of(config, config.audit.synthetic)}
+
+
+def needs(config: Config) -> dict:
+    return {"prepare": ("prepare", config), **synthetic.needs_of(config, config.audit.synthetic)}
+
+
+def tags(config: Config) -> dict:
+    name = synthetic.name_of(config, config.audit.synthetic)
+    return {"model": name, "generator": name, "cohort": cohort_name(config), "seed": config.audit.seed}
+
+
+def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
+    real = SliceSet.open(inputs["prepare"].path)
+    made = synthetic.open_synthetic(config, config.audit.synthetic, inputs)
+    subjects = real.index["subject"].to_numpy(str)
+    trained, held_out = real.rows("train"), np.concatenate([real.rows("validation"), real.rows("test")])
+    result = memorization.audit(
+        made.images,
+        real.images[trained],
+        subjects[trained],
+        real.images[held_out],
+        subjects[held_out],
+        seed=config.audit.seed,
+        device=training.pick_device(config.common.device),
+        memory_gib=config.audit.memory_gib,
+    )
+    closest = result.slices.nlargest(PAIRS, "similarity")
+    copies, originals = made.images[closest["row"]], real.images[trained[closest["training_row"]]]
+    np.savez_compressed(
+        folder / "pairs.npz",
+        images=np.stack([copies, originals], axis=1),
+        similarity=closest["similarity"].to_numpy(),
+        shift=closest[["shift_y", "shift_x"]].to_numpy(),
+        mirrored=closest["mirrored"].to_numpy(),
+    )
+    result.slices.to_csv(folder / "nearest.csv", index=False)
+    result.null.to_csv(folder / "null.csv", index=False)
+    (folder / "audit.json").write_text(json.dumps(result.to_json(), indent=1))
+    for name in ("audit.json", "nearest.csv", "null.csv"):
+        tracked.log_artifact(folder / name)
+    return {
+        "memorized_share": result.memorized_share,
+        "tau95": result.tau95,
+        "tau99": result.tau99,
+        "leaked_patients": result.leaked_patients["count"],
+        "synthetic_slices": result.n_synthetic,
+        "training_slices": result.n_train,
+    }

@@ -1,0 +1,61 @@
+"""`synthetic` names a set of slices wherever one is wanted: a generator, or the folder of a SliceSet."""
+
+from pathlib import Path
+
+import generators
+from benchmark.config import Config, nearest
+from benchmark.data.hashing import content_hashes
+from benchmark.data.slices import SliceSet
+from benchmark.errors import UserError
+
+
+def generator_of(config: Config, synthetic: str | None) -> str | None:
+    """The generator's name, or None where `synthetic` names a folder."""
+    name = synthetic or config.train_generator.model
+    return name if name in generators.names() else None
+
+
+def name_of(config: Config, synthetic: str | None) -> str:
+    """What the set is called in tables."""
+    return generator_of(config, synthetic) or Path(str(synthetic)).resolve().name
+
+
+def needs_of(config: Config, synthetic: str | None) -> dict[str, tuple[str, Config]]:
+    """The sample stage for a generator; nothing for a folder."""
+    generator = generator_of(config, synthetic)
+    return {"synthetic": ("sample", config.replace({"train_generator.model": generator}))} if generator else {}
+
+
+def settings_of(config: Config, synthetic: str | None) -> dict[str, str]:
+    """The content of a folder, hashed; nothing for a generator, whose sample stage has its own fingerprint."""
+    if generator_of(config, synthetic):
+        return {}
+    folder = _folder(str(synthetic))
+    files = [folder / name for name in ("images.npy", "labels.npy", "index.parquet")]
+    hashes = content_hashes(files, config.common.work_dir / "hashes.json")
+    return {path.name: value for path, value in hashes.items()}
+
+
+def open_synthetic(config: Config, synthetic: str | None, inputs: dict) -> SliceSet:
+    """The set itself. Raises UserError where its slices are not of the cohort's size."""
+    folder = inputs["synthetic"].path if "synthetic" in inputs else _folder(str(synthetic))
+    slices = SliceSet.open(folder)
+    size = config.prepare.image_size
+    if slices.images.shape[2:] != (size, size):
+        height, width = slices.images.shape[2:]
+        raise UserError(
+            f"{folder}: slices of {height} × {width} px, but the cohort is prepared at {size} px: "
+            f"give image_size={height}, or a set of that size"
+        )
+    return slices
+
+
+def _folder(name: str) -> Path:
+    folder = Path(name).expanduser()
+    if not (folder / "images.npy").is_file():
+        known = ", ".join(generators.names())
+        raise UserError(
+            f"synthetic: '{name}' is neither a generator ({known}) nor the folder of a SliceSet "
+            f"(images.npy, labels.npy, index.parquet, meta.json){nearest(name, generators.names())}"
+        )
+    return folder

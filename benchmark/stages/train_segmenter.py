@@ -1,0 +1,146 @@
+"""Real and / or synthetic slices → a segmenter's weights, the best ones on real validation subjects."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+import segmenters
+from benchmark import training
+from benchmark.config import Config, resolve_model
+from benchmark.data.slices import CLASSES, MODALITIES, SliceSet
+from benchmark.stages import synthetic
+from benchmark.stages.prepare import cohort_name
+from benchmark.tracking import StageRun
+from segmenters.augment import augment
+from segmenters.base import Segmenter, normalize
+
+SCHEMA = 1
+PREDICT_BATCH = 64
+SCORE = "validation_dice"
+
+
+def settings(config: Config) -> dict:
+    own = config.train_segmenter
+    resolved = resolve_model(config, own.segmenter, images=own.images)
+    content = synthetic.settings_of(config, own.synthetic) if own.train_on != "real" else {}
+    keys = own.model_dump(mode="json", exclude={"synthetic", "checkpoint_seconds"})
+    return {**keys, own.segmenter: resolved, "synthetic": content}
+
+
+def needs(config: Config) -> dict:
+    own = config.train_segmenter
+    wanted = synthetic.needs_of(config, own.synthetic) if own.train_on != "real" else {}
+    return {"prepare": ("prepare", config), **wanted}
+
+
+def tags(config: Config) -> dict:
+    own = config.train_segmenter
+    generator = synthetic.name_of(config, own.synthetic) if own.train_on != "real" else "none"
+    return {
+        "model": own.segmenter,
+        "cohort": cohort_name(config),
+        "arm": own.train_on if generator == "none" else f"{own.train_on} {generator}",
+        "generator": generator,
+        "augmentation": "on" if own.augment else "off",
+        "seed": own.seed,
+    }
+
+
+def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
+    own = config.train_segmenter
+    device = training.pick_device(config.common.device)
+    real = SliceSet.open(inputs["prepare"].path)
+    parts = [(real, real.rows("train"))] if own.train_on != "synthetic" else []
+    if own.train_on != "real":
+        made = synthetic.open_synthetic(config, own.synthetic, inputs)
+        parts.append((made, np.arange(len(made))))
+    count = sum(len(rows) for _, rows in parts)
+    torch.manual_seed(training.mix(own.seed, 0))
+    model = create(config, real).to(device)
+    validation = real.rows("validation")
+
+    def read(seen: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return _gather(parts, training.shuffled_rows(count, seen, own.batch_size, own.seed))
+
+    def to_batch(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = normalize(batch[0].to(device)), batch[1].to(device).long()
+        return augment(images, labels) if own.augment else (images, labels)
+
+    def validate(seen: int) -> dict[str, float]:
+        dice = pooled_dice(model, real, validation)
+        return {SCORE: float(dice.mean()), **dict(zip(_DICE_KEYS, dice.tolist(), strict=True))}
+
+    budget = training.Budget(own.images, own.batch_size, own.seed, own.snapshots, own.checkpoint_seconds)
+    progress = training.train(
+        model,
+        read,
+        to_batch,
+        budget,
+        folder,
+        name=f"{own.segmenter} {tags(config)['arm']}",
+        on_metrics=tracked.log_metrics,
+        on_snapshot=validate,
+        score=SCORE,
+    )
+    weights = folder / "weights.safetensors"
+    training.save_weights(load_file(folder / "best.safetensors"), weights)
+    tracked.log_artifact(weights, "checkpoints")
+    return {
+        "images": progress.seen,
+        "seconds": round(progress.seconds, 2),
+        "images_per_second": round(progress.seen / progress.seconds, 2),
+        "device": str(device),
+        "training_slices": count,
+        SCORE: progress.best_score,
+        "best_at_images": progress.best_seen,
+    }
+
+
+_DICE_KEYS = [f"validation_dice_{name}" for name in CLASSES[1:]]
+
+
+def create(config: Config, real: SliceSet) -> Segmenter:
+    """The configured segmenter, freshly initialized, for slices of this size."""
+    own = config.train_segmenter
+    settings_ = resolve_model(config, own.segmenter, images=own.images)
+    return segmenters.create(own.segmenter, len(MODALITIES), len(CLASSES), real.meta["image_size"], **settings_)
+
+
+def predict(model: Segmenter, images: np.ndarray) -> np.ndarray:
+    """Classes uint8 [N, H, W] of slices uint8 [N, 4, H, W], a batch at a time."""
+    batches = (
+        model.predict(normalize(torch.from_numpy(images[start : start + PREDICT_BATCH]).to(model.device))).argmax(1)
+        for start in range(0, len(images), PREDICT_BATCH)
+    )
+    return torch.cat([batch.byte().cpu() for batch in batches]).numpy()
+
+
+def pooled_dice(model: Segmenter, slices: SliceSet, rows: np.ndarray) -> np.ndarray:
+    """Dice of NCR, ED and ET, [3], over all the rows' pixels together: a steady number to choose weights by.
+
+    Not the protocol's subject-level Dice, which `evaluate` computes on whole test volumes.
+    """
+    overlap, total = np.zeros(3), np.zeros(3)
+    for start in range(0, len(rows), PREDICT_BATCH):
+        chosen = rows[start : start + PREDICT_BATCH]
+        predicted, reference = predict(model, slices.images[chosen]), slices.labels[chosen]
+        for k in (1, 2, 3):
+            overlap[k - 1] += np.sum((predicted == k) & (reference == k))
+            total[k - 1] += np.sum(predicted == k) + np.sum(reference == k)
+    return np.where(total > 0, 2 * overlap / np.maximum(total, 1), 1.0)
+
+
+def _gather(parts: list[tuple[SliceSet, np.ndarray]], positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Slices at positions of the parts laid end to end."""
+    size = parts[0][0].images.shape[-1]
+    images = np.empty((len(positions), len(MODALITIES), size, size), np.uint8)
+    labels = np.empty((len(positions), size, size), np.uint8)
+    first = 0
+    for slices, rows in parts:
+        here = (positions >= first) & (positions < first + len(rows))
+        chosen = rows[positions[here] - first]
+        images[here], labels[here] = slices.images[chosen], slices.labels[chosen]
+        first += len(rows)
+    return torch.from_numpy(images), torch.from_numpy(labels)

@@ -1,0 +1,240 @@
+"""The only training loop: budget in images seen, logging, checkpoints, resume.
+
+The batch at a step and every random number drawn in it are a function of (seed, images seen), so a run that was killed
+and is started again repeats nothing, skips nothing, and ends in the same weights.
+"""
+
+import hashlib
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from benchmark.errors import UserError
+from benchmark.progress import progress_bar
+
+log = logging.getLogger(__name__)
+
+LOG_POINTS = 200  # points of a training curve
+KEPT_CHECKPOINTS = 2
+
+
+class Trainable(Protocol):
+    """What the loop asks of a generator or segmenter."""
+
+    def train_step(self, *batch: Any) -> dict[str, Tensor]: ...
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: dict) -> None: ...
+    def weights(self) -> dict[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long and how often; images count what the network has seen, whole batches."""
+
+    images: int
+    batch_size: int
+    seed: int
+    snapshots: int
+    checkpoint_seconds: float
+
+
+@dataclass
+class Progress:
+    """What a checkpoint holds beside the model."""
+
+    seen: int = 0
+    seconds: float = 0.0  # of training, over all starts
+    best_score: float = -math.inf
+    best_seen: int = 0
+    history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    loss_sums: dict[str, float] = field(default_factory=dict)  # since the last point of the curve
+    loss_steps: int = 0
+
+
+class Diverged(UserError):
+    """A loss stopped being a number."""
+
+
+def pick_device(name: str) -> torch.device:
+    """'auto' is a GPU where there is one. Raises UserError for a GPU that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device: '{name}' asked for, but this torch ({torch.__version__}) sees no GPU; use device=cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device: '{name}' asked for, but there are {torch.cuda.device_count()} GPUs, from cuda:0")
+    return device
+
+
+def mix(*numbers: int) -> int:
+    """One 63-bit seed from several numbers; different numbers give unrelated seeds."""
+    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def shuffled_rows(count: int, start: int, size: int, seed: int) -> np.ndarray:
+    """Positions start … start + size of an endless stream that visits all `count` rows once an epoch, each epoch in its
+    own order; a pure function of its arguments."""
+    positions = np.arange(start, start + size)
+    epochs = positions // count
+    orders = {epoch: np.random.default_rng(mix(seed, int(epoch))).permutation(count) for epoch in np.unique(epochs)}
+    return np.array([orders[epoch][position % count] for epoch, position in zip(epochs, positions, strict=True)])
+
+
+def train(
+    model: Trainable,
+    read: Callable[[int], Any],
+    to_batch: Callable[[Any], tuple[Tensor, ...]],
+    budget: Budget,
+    folder: Path,
+    *,
+    name: str,
+    on_metrics: Callable[[Mapping[str, float], int], None],
+    on_snapshot: Callable[[int], Mapping[str, float]],
+    score: str | None = None,
+) -> Progress:
+    """Trains `model` until the budget is seen, going on from the newest sound checkpoint in folder/checkpoints.
+
+    read(seen) fetches the batch that starts at `seen`, in a thread of its own while the step before it runs, so it must
+    not touch torch's random state; to_batch(what was read) → train_step's tensors, and may. on_snapshot(seen) returns
+    metrics; where `score` names one of them, the weights with its highest value are kept in folder/best.safetensors.
+    All metrics, those before a restart included, go to on_metrics(metrics, seen).
+
+    Raises Diverged, naming the step and the last good checkpoint, when a loss is not finite.
+    """
+    checkpoints = Checkpoints(folder / "checkpoints")
+    progress = checkpoints.restore(model) or Progress()
+    for seen, metrics in progress.history:
+        on_metrics(metrics, seen)
+    log_every = math.ceil(budget.images / LOG_POINTS / budget.batch_size) * budget.batch_size
+    snapshot_at = {
+        math.ceil(budget.images * i / budget.snapshots / budget.batch_size) * budget.batch_size
+        for i in range(1, budget.snapshots + 1)
+    }
+    pending: list[tuple[int, dict[str, Tensor]]] = []  # losses not yet fetched from the device
+    started, resumed_at, saved = time.monotonic(), progress.seconds, time.monotonic()
+
+    def record(metrics: Mapping[str, float]) -> None:
+        progress.history.append((progress.seen, dict(metrics)))
+        on_metrics(metrics, progress.seen)
+
+    def settle() -> None:
+        """Fetches pending losses. Nothing is logged or saved before they are known to be finite."""
+        for seen, losses in pending:
+            for key, value in losses.items():
+                number = float(value)
+                if not math.isfinite(number):
+                    last = checkpoints.newest() or "none yet"
+                    raise Diverged(
+                        f"{name}: '{key}' is {number} at {seen:,} images (step {seen // budget.batch_size:,}); "
+                        f"last good checkpoint: {last}. Lower the learning rate, or use precision=fp32."
+                    )
+                progress.loss_sums[key] = progress.loss_sums.get(key, 0.0) + number
+            progress.loss_steps += 1
+        pending.clear()
+
+    with (
+        progress_bar(budget.images, name, "img", min(progress.seen, budget.images)) as bar,
+        ThreadPoolExecutor(1) as reader,
+    ):
+        upcoming = reader.submit(read, progress.seen)
+        logged_seen, logged_at = progress.seen, time.monotonic()
+        while progress.seen < budget.images:
+            fetched = upcoming.result()
+            upcoming = reader.submit(read, progress.seen + budget.batch_size)
+            torch.manual_seed(mix(budget.seed, progress.seen))
+            pending.append((progress.seen, model.train_step(*to_batch(fetched), progress.seen)))
+            progress.seen += budget.batch_size
+            progress.seconds = resumed_at + time.monotonic() - started
+            bar.update(min(budget.batch_size, budget.images - int(bar.n)))
+            finished = progress.seen >= budget.images
+            if progress.seen % log_every == 0 or finished:
+                settle()
+                losses = {key: value / progress.loss_steps for key, value in progress.loss_sums.items()}
+                speed = (progress.seen - logged_seen) / (time.monotonic() - logged_at)
+                record({**losses, "images_per_second": speed})
+                progress.loss_sums, progress.loss_steps = {}, 0
+                logged_seen, logged_at = progress.seen, time.monotonic()
+            if progress.seen in snapshot_at:
+                settle()
+                paused = time.monotonic()
+                record(metrics := on_snapshot(progress.seen))
+                if score is not None and metrics[score] > progress.best_score:
+                    progress.best_score, progress.best_seen = metrics[score], progress.seen
+                    save_weights(model.weights(), folder / "best.safetensors")
+                logged_at += time.monotonic() - paused  # snapshots are not training speed
+            if finished or time.monotonic() - saved >= budget.checkpoint_seconds:
+                settle()
+                checkpoints.save(model, progress)
+                saved = time.monotonic()
+    return progress
+
+
+class Checkpoints:
+    """Files '<images seen>-<sha256>.pt' in a folder: written beside, synced, renamed; the two newest are kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*-*.pt"), reverse=True)
+
+    def newest(self) -> Path | None:
+        return next(iter(self._files()), None)
+
+    def save(self, model: Trainable, progress: Progress) -> Path:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / "writing.partial"
+        with partial.open("wb") as file:
+            torch.save({"model": model.state_dict(), "progress": vars(progress)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        path = self.folder / f"{progress.seen:012d}-{_sha256(partial)}.pt"
+        partial.replace(path)
+        _sync_folder(self.folder)
+        for old in self._files()[KEPT_CHECKPOINTS:]:
+            old.unlink()
+        return path
+
+    def restore(self, model: Trainable) -> Progress | None:
+        """Loads the newest sound checkpoint into the model; a damaged one is skipped with a warning."""
+        for path in self._files():
+            if _sha256(path) != path.stem.partition("-")[2]:
+                log.warning("checkpoint %s is damaged (its checksum disagrees); going back to the one before", path)
+                continue
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            model.load_state_dict(content["model"])
+            return Progress(**content["progress"])
+        return None
+
+
+def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Safetensors, written beside and renamed."""
+    partial = path.with_suffix(".partial")
+    save_file(dict(weights), partial)
+    partial.replace(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

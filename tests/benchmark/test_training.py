@@ -1,0 +1,219 @@
+"""The loop: batches as a function of images seen, checkpoints that survive, killed runs that end in the same weights."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import generators
+import segmenters
+from benchmark.training import Budget, Checkpoints, Diverged, Progress, mix, pick_device, shuffled_rows, train
+
+RESOLUTION = 16
+TINY = {
+    "stylegan3": {"channel_base": 64, "channel_max": 4, "z_dim": 8, "w_dim": 8},
+    "diffusion": {"widths": (8, 16), "sampling_steps": 2},
+    "unet": {"widths": (4, 8, 8)},
+}
+
+
+def _model(name):
+    torch.manual_seed(0)
+    if name in segmenters.names():
+        return segmenters.create(name, 4, 4, RESOLUTION, images=96, **TINY[name])
+    return generators.create(name, 5, RESOLUTION, **TINY[name])
+
+
+def _read(seen):
+    return np.random.default_rng(seen).random((8, 5, RESOLUTION, RESOLUTION), np.float32) * 2 - 1
+
+
+def _to_batch(name):
+    def generator_batch(images):
+        return (torch.from_numpy(images),)
+
+    def segmenter_batch(images):
+        return torch.from_numpy(images[:, :4]), torch.from_numpy((images[:, 4] > 0.5).astype(np.int64))
+
+    return segmenter_batch if name in segmenters.names() else generator_batch
+
+
+def _train(name, folder, images=96, checkpoint_seconds=0.0, pause=0.0):
+    """Runs in a process of its own where it is to be killed; `pause` gives the killer time to strike."""
+    torch.set_num_threads(1)
+    model = _model(name)
+
+    def snapshot(seen):
+        return {"score": float(seen == 48)}
+
+    def read(seen):
+        time.sleep(pause)
+        return _read(seen)
+
+    budget = Budget(images=images, batch_size=8, seed=5, snapshots=4, checkpoint_seconds=checkpoint_seconds)
+    log = []
+    progress = train(
+        model,
+        read,
+        _to_batch(name),
+        budget,
+        folder,
+        name=name,
+        on_metrics=lambda metrics, seen: log.append((seen, dict(metrics))),
+        on_snapshot=snapshot,
+        score="score",
+    )
+    return model, progress, log
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Processes that start quickly: forked from a server that has imported torch and the models already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "generators.stylegan3", "generators.diffusion", "segmenters.unet"])
+    return context
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_killed_and_restarted_training_ends_in_the_same_weights(name, tmp_path, processes):
+    whole, _, curve = _train(name, tmp_path / "whole")
+
+    folder = tmp_path / "killed"
+    for kills, wait in enumerate((0.0, 0.03, 0.011)):  # at the checkpoint, and at two moments after it
+        process = processes.Process(target=_train, args=(name, folder), kwargs={"pause": 0.05})
+        process.start()
+        checkpoints, deadline = folder / "checkpoints", time.monotonic() + 60
+        before = {path.name for path in checkpoints.glob("*.pt")}
+        while len({path.name for path in checkpoints.glob("*.pt")} - before) < 1:
+            assert process.is_alive(), f"training ended before kill {kills}"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        time.sleep(wait)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        seen = int(Checkpoints(checkpoints).newest().name.partition("-")[0])
+        assert 0 < seen < 96
+
+    resumed, progress, resumed_curve = _train(name, folder)
+    assert progress.seen == 96
+    for key, tensor in whole.weights().items():
+        assert torch.equal(tensor, resumed.weights()[key]), key
+    best, best_killed = load_file(tmp_path / "whole/best.safetensors"), load_file(folder / "best.safetensors")
+    assert all(torch.equal(best[key], best_killed[key]) for key in best)
+
+    def losses(points):
+        return [(seen, {k: v for k, v in m.items() if k != "images_per_second"}) for seen, m in points]
+
+    assert losses(curve) == losses(resumed_curve)  # the curve is whole, with no point twice
+
+
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, caplog):
+    _, whole, _ = _train("unet", tmp_path)
+    files = sorted((tmp_path / "checkpoints").glob("*.pt"))
+    assert len(files) == 2
+    damaged = files[-1]
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+
+    progress = Checkpoints(tmp_path / "checkpoints").restore(_model("unet"))
+    assert progress.seen == whole.seen - 8
+    assert "damaged" in caplog.text
+    assert str(damaged) in caplog.text
+
+
+def test_a_half_written_checkpoint_counts_for_nothing(tmp_path):
+    _train("unet", tmp_path)
+    (tmp_path / "checkpoints/writing.partial").write_bytes(b"half")
+    assert Checkpoints(tmp_path / "checkpoints").restore(_model("unet")).seen == 96
+
+
+def test_the_weights_with_the_best_score_are_kept(tmp_path):
+    model, progress, _ = _train("unet", tmp_path)
+    at_48, _, _ = _train("unet", tmp_path / "short", images=48)
+    best = load_file(tmp_path / "best.safetensors")
+    assert progress.best_seen == 48
+    # The learning-rate schedule belongs to the model (96 images), so 48 images of either training are the same.
+    assert all(torch.equal(best[key], value) for key, value in at_48.weights().items())
+    assert not all(torch.equal(best[key], value) for key, value in model.weights().items())
+
+
+class _Diverging:
+    """A parameter that counts steps; its loss is NaN at the fifth."""
+
+    def __init__(self):
+        self.steps = torch.zeros(())
+
+    def train_step(self, images, seen):
+        self.steps += 1
+        return {"loss": torch.tensor(float("nan") if self.steps == 5 else 1.0)}
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
+
+    def weights(self):
+        return {"steps": self.steps}
+
+
+@pytest.mark.parametrize("checkpoint_seconds", [0.0, 1e9])
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpoint(tmp_path, checkpoint_seconds):
+    budget = Budget(images=80, batch_size=8, seed=0, snapshots=1, checkpoint_seconds=checkpoint_seconds)
+    with pytest.raises(Diverged) as stop:
+        train(
+            _Diverging(),
+            _read,
+            lambda images: (torch.from_numpy(images),),
+            budget,
+            tmp_path,
+            name="toy",
+            on_metrics=lambda metrics, seen: None,
+            on_snapshot=lambda seen: {},
+        )
+    assert "'loss' is nan at 32 images (step 4)" in str(stop.value)
+    kept = Checkpoints(tmp_path / "checkpoints").newest()
+    assert (str(kept) if kept else "none yet") in str(stop.value)
+    assert kept is None or torch.load(kept, weights_only=True)["model"]["steps"] == 4
+
+
+def test_every_row_comes_once_an_epoch_whatever_the_batch():
+    stream = shuffled_rows(10, 0, 40, seed=3)
+    for epoch in stream.reshape(4, 10):
+        assert sorted(epoch) == list(range(10))
+    assert not np.array_equal(stream[:10], stream[10:20])
+    pieces = [shuffled_rows(10, start, 8, seed=3) for start in range(0, 40, 8)]
+    assert np.array_equal(np.concatenate(pieces), stream)
+    assert not np.array_equal(shuffled_rows(10, 0, 40, seed=4), stream)
+
+
+def test_seeds_are_mixed_without_collisions():
+    mixed = {mix(a, b) for a in range(100) for b in range(100)}
+    assert len(mixed) == 10_000
+    assert all(0 <= value < 2**63 for value in mixed)
+
+
+def test_a_checkpoint_holds_tensors_and_plain_values_only(tmp_path):
+    class Holder(_Diverging):
+        def state_dict(self):
+            return {"path": Path("x")}
+
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(Holder(), Progress(seen=8))
+    with pytest.raises(Exception, match="weights_only"):
+        checkpoints.restore(Holder())
+
+
+def test_a_gpu_that_is_not_there_is_refused():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    assert pick_device("auto") == torch.device("cpu")
+    with pytest.raises(Exception, match="device=cpu"):
+        pick_device("cuda")
