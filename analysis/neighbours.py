@@ -1,4 +1,4 @@
-"""The most similar training slice of every slice: an exhaustive search, then exact re-scoring of the k best.
+"""The most similar training slice of every slice: exhaustive searches, then exact re-scoring of the k best of each.
 
 Definitions (PROTOCOL, section 4). A slice's brain mask is where any modality exceeds 10 of 255; everything outside is
 set to zero. The *correlation* of two slices is Pearson's over the pixels of all modalities inside the union of their
@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from monai.metrics.regression import compute_ssim_and_cs
 from scipy.fft import next_fast_len
 from torch import Tensor
 from tqdm import tqdm
 
 BRAIN_THRESHOLD = 10  # of 255: generators leave a faint background
 CANDIDATES = 10  # training slices re-scored per query
+COARSE = 64  # px, to which slices are averaged for the search of centred slices
 MAX_SHIFT = 8  # px, and never more than a quarter of the slice
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # Wang et al. 2004, with their K1 = 0.01, K2 = 0.03 and L = 255
 
@@ -44,7 +44,7 @@ def nearest(
     ----------
     queries, references : uint8 [M, C, H, W] and [N, C, H, W], memory maps welcome; W even.
     query_groups, reference_groups : where both are given, a pair of the same group is never compared.
-    k : how many of the best correlated references are re-scored.
+    k : how many of the best correlated references are re-scored; as many again of the best after centring.
     memory_gib : bound on the working memory, beyond the arrays passed in [GiB].
     name : what the progress bar says.
 
@@ -66,6 +66,8 @@ def nearest(
             "queries and references must agree in channels and size, and be of even width; "
             f"they are {list(queries.shape[1:])} and {list(references.shape[1:])}"
         )
+    shift = min(MAX_SHIFT, queries.shape[2] // 4, queries.shape[3] // 4)
+    queries, references = _cropped(queries, references)
     plan = Plan.of(queries.shape[1:], memory_gib, k)
     groups = None if query_groups is None or reference_groups is None else _codes(query_groups, reference_groups)
     device = torch.device(device)
@@ -75,10 +77,14 @@ def nearest(
         for start in range(0, len(queries), plan.queries):
             chunk = queries[start : start + plan.queries]
             own = None if groups is None else (groups[0][start : start + plan.queries], groups[1])
-            candidates = _search(chunk, references, own, k, plan.references, device)
+            # The slices as they lie, and centred: a shifted copy is often not among the k best until it is moved back.
+            searches = [
+                _search(chunk, references, own, k, plan.references, device, centred) for centred in (False, True)
+            ]
+            candidates = np.sort(np.concatenate(searches, 1))  # ascending: a tie goes to the lowest row
             for part in range(0, len(chunk), plan.rescored):
                 rows = candidates[part : part + plan.rescored]
-                tables.append(_rescore(chunk[part : part + plan.rescored], references, rows, device))
+                tables.append(_rescore(chunk[part : part + plan.rescored], references, rows, k, shift, device))
                 progress.update(len(rows))
     return pd.concat(tables, ignore_index=True)
 
@@ -101,13 +107,13 @@ class Plan:
         # last quarter is left to temporaries of preparing a slice, less than three times its folded size.
         references = min(int(budget / 4 / (4 * folded)), 1024)
         queries = int(budget / 2 / (folded + 32 * max(references, 1)))
-        # Per pair: double-complex spectra of C images and a mask with as much again for their products; 14 float32
-        # maps of C channels for SSIM.
-        canvas = (height + 4 * MAX_SHIFT) * (width + 4 * MAX_SHIFT)
-        pair = canvas * (2 * 8 * (channels + 1) + 4 * 14 * channels)
-        rescored = int(budget / (pair * (k + 2)))
+        # Per query and candidate: half-complex double spectra of C images and a mask with as much again for their
+        # products, and 14 float32 maps of C channels for SSIM. Small pieces are fastest: they stay near the processor.
+        canvas = (height + 2 * MAX_SHIFT) * (width + 2 * MAX_SHIFT)
+        query = canvas * (16 * (channels + 1) + 56 * channels) * (2 * k + 2)
+        rescored = int(min(budget, max(query, 2**27)) / query)
         if min(references, queries, rescored) < 1:
-            least = max(16 * folded, 2 * folded + 64, pair * (k + 2)) / 2**30
+            least = max(16 * folded, 2 * folded + 64, query) / 2**30
             raise ValueError(
                 f"memory_gib={memory_gib:g} is too little for slices of {height}×{width}; {least:.3f} is the least"
             )
@@ -120,9 +126,23 @@ def _codes(*groups: np.ndarray) -> list[np.ndarray]:
     return np.split(codes, np.cumsum([len(g) for g in groups])[:-1])
 
 
+def _cropped(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Views of both without the border that is black in all of them, which changes no number; cut alike on the left and
+    on the right, so that the midline stays where it is."""
+    inside = np.zeros(a.shape[2:], bool)
+    for images in (a, b):
+        for start in range(0, len(images), 256):
+            inside |= (images[start : start + 256] > BRAIN_THRESHOLD).any((0, 1))
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero((inside | inside[:, ::-1]).any(0))
+    if len(rows) == 0:
+        return a, b
+    box = (..., slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    return a[box], b[box]
+
+
 def masked(images: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
     """Slices uint8 [N, C, H, W] → float32 with zeros outside the brain, and the brain mask, bool [N, H, W]."""
-    pixels = torch.from_numpy(np.array(images)).to(device)
+    pixels = torch.from_numpy(np.array(images, order="C")).to(device)
     mask = (pixels > BRAIN_THRESHOLD).any(1)
     return pixels * mask[:, None].float(), mask
 
@@ -151,8 +171,11 @@ class _Folded:
     area: Tensor
 
     @classmethod
-    def of(cls, images: np.ndarray, device: torch.device) -> "_Folded":
+    def of(cls, images: np.ndarray, device: torch.device, centred: bool = False) -> "_Folded":
         n, channels, height, width = images.shape
+        if centred:
+            pool = max(1, min(height, width) // COARSE)
+            height, width = height // pool, width // (2 * pool) * 2
         image = torch.empty(n, 2, channels * height * width // 2, device=device)
         mask = torch.empty(n, 2, height * width // 2, device=device)
         sums, squares, areas = (torch.empty(n, dtype=torch.float64, device=device) for _ in range(3))
@@ -160,6 +183,8 @@ class _Folded:
         for start in range(0, n, step):
             piece = slice(start, start + step)
             x, m = masked(images[piece], device)
+            if centred:
+                x, m = _centred(x, m, (height, width))
             sums[piece], squares[piece] = (
                 x.sum((1, 2, 3), dtype=torch.float64),
                 x.square().sum((1, 2, 3), dtype=torch.float64),
@@ -170,6 +195,17 @@ class _Folded:
                 half[piece, 0] = (left + right).flatten(1)
                 half[piece, 1] = (left - right).flatten(1)
         return cls(image, mask, sums, squares, areas)
+
+
+def _centred(images: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Slices with the centre of gravity of their brain moved to the middle, averaged to a smaller size, and masks."""
+    area = mask.sum((1, 2)).clamp(min=1)
+    down, right = (
+        ((length - 1) / 2 - (mask.sum(other) * torch.arange(length, device=mask.device)).sum(1) / area).round().long()
+        for length, other in ((mask.shape[1], 2), (mask.shape[2], 1))
+    )
+    moved = F.adaptive_avg_pool2d(_moved(torch.cat([images, mask[:, None].float()], 1), down, right), size)
+    return moved[:, :-1], moved[:, -1] > 0
 
 
 def _products(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,13 +240,15 @@ def _search(
     k: int,
     chunk: int,
     device: torch.device,
+    centred: bool,
 ) -> np.ndarray:
     """Rows of the k best correlated references of every query, int64 [M, ≤ k], ascending; −1 where there are fewer."""
-    folded = _Folded.of(queries, device)
+    folded = _Folded.of(queries, device, centred)
     best = torch.empty(len(queries), 0, device=device)
     rows = torch.empty(len(queries), 0, dtype=torch.int64, device=device)
     for start in range(0, len(references), chunk):
-        scores = _correlations(folded, _Folded.of(references[start : start + chunk], device), references.shape[1])
+        block = _Folded.of(references[start : start + chunk], device, centred)
+        scores = _correlations(folded, block, references.shape[1])
         if groups is not None:
             same = groups[0][:, None] == groups[1][None, start : start + chunk]
             scores.masked_fill_(torch.from_numpy(same).to(device), -torch.inf)
@@ -226,40 +264,45 @@ def _search(
 # ---- exact re-scoring of the k best --------------------------------------------------------------------------------
 
 
-def _rescore(queries: np.ndarray, references: np.ndarray, rows: np.ndarray, device: torch.device) -> pd.DataFrame:
-    """The best of the candidates `rows` [M, k] of every query, as `nearest` returns it."""
-    M, k = rows.shape
-    shift = min(MAX_SHIFT, queries.shape[2] // 4, queries.shape[3] // 4)
+def _rescore(
+    queries: np.ndarray, references: np.ndarray, rows: np.ndarray, k: int, shift: int, device: torch.device
+) -> pd.DataFrame:
+    """The best of the candidates `rows` [M, n] of every query, as `nearest` returns it; SSIM for the k best of them."""
+    M, n = rows.shape
+    queries, references = _cropped(queries, references[np.maximum(rows, 0).ravel()])
     a, a_mask = masked(queries, device)
-    b, b_mask = masked(references[np.maximum(rows, 0).ravel()], device)
+    b, b_mask = masked(references, device)
 
-    r = _shifted_correlations(a, a_mask, b, b_mask, shift).cpu().numpy()  # [M, k, 2, 2·shift + 1, 2·shift + 1]
+    r = _shifted_correlations(a, a_mask, b, b_mask, shift).cpu().numpy()  # [M, n, 2, 2·shift + 1, 2·shift + 1]
     r[rows < 0] = -np.inf
-    unshifted = r[..., shift, shift]  # [M, k, 2]
+    correlation = r[..., shift, shift].max((1, 2))
     correlated = r.max((2, 3, 4))
     # Where it is reached; of several places (a slice without contrast), the one with the shortest shift.
-    orientation, shift_y, shift_x = np.indices(r.shape[2:]).reshape(3, -1) - [[0], [shift], [shift]]
-    order = np.argsort(shift_y**2 + shift_x**2, kind="stable")
-    aligned = order[r.reshape(M * k, -1)[:, order].argmax(1)]
-    orientation, shift_y, shift_x = orientation[aligned], shift_y[aligned], shift_x[aligned]
+    orientation, down, right = np.indices(r.shape[2:]).reshape(3, -1) - [[0], [shift], [shift]]
+    order = np.argsort(down**2 + right**2, kind="stable")
+    place = order[r.reshape(M, n, -1)[..., order].argmax(2)]
 
-    structural = _ssim(a, a_mask, b, b_mask, orientation, shift_y, shift_x, shift).cpu().numpy().reshape(M, k)
-    structural[rows < 0] = -np.inf
+    best = np.sort(np.argsort(-correlated, 1, kind="stable")[:, :k])  # [M, k], in the order of rows
+    rows, correlated, place = (np.take_along_axis(values, best, 1) for values in (rows, correlated, place))
+    orientation, down, right = orientation[place], down[place], right[place]
+    pairs = torch.from_numpy(best + np.arange(M)[:, None] * n).to(device).ravel()
+    ssim = _ssim(a, a_mask, b[pairs], b_mask[pairs], orientation.ravel(), down.ravel(), right.ravel(), shift)
+    ssim = np.where(rows < 0, -np.inf, ssim.reshape(rows.shape).cpu().numpy())
 
-    query, winner = np.arange(M), np.maximum(correlated, structural).argmax(1)
-    pair = query * k + winner
-    by_ssim = structural[query, winner] > correlated[query, winner]
-    mirrored = orientation[pair] == 1
-    shifted = (shift_y[pair] != 0) | (shift_x[pair] != 0)
+    winner = np.arange(M), np.maximum(correlated, ssim).argmax(1)
+    rows, correlated, ssim, orientation, down, right = (
+        values[winner] for values in (rows, correlated, ssim, orientation, down, right)
+    )
+    kinds = {"ssim": ssim > correlated, "shifted": (down != 0) | (right != 0), "mirrored": orientation == 1}
     return pd.DataFrame(
         {
-            "similarity": np.maximum(correlated, structural)[query, winner],
-            "row": rows[query, winner],
-            "kind": np.select([by_ssim, shifted, mirrored], ["ssim", "shifted", "mirrored"], "pearson"),
-            "shift_y": shift_y[pair],
-            "shift_x": shift_x[pair],
-            "mirrored": mirrored,
-            "correlation": unshifted.max((1, 2)),
+            "similarity": np.maximum(correlated, ssim),
+            "row": rows,
+            "kind": np.select(list(kinds.values()), list(kinds), "pearson"),
+            "shift_y": down,
+            "shift_x": right,
+            "mirrored": orientation == 1,
+            "correlation": correlation,
         }
     )
 
@@ -308,36 +351,43 @@ def _ssim(
     shift_x: np.ndarray,
     shift: int,
 ) -> Tensor:
-    """SSIM of every pair at its own orientation and shift, float64 [M·k]: MONAI's map, averaged over the union of both
-    masks and all modalities (over the black background it would be 1 for any two slices)."""
+    """SSIM of every pair at its own orientation and shift, float64 [M·k] (Wang et al., IEEE TIP 13:600, 2004).
+
+    The map is averaged over the union of both masks and all modalities; on the black background it is 1 for any two.
+    """
     pairs, device = len(b), b.device
-    margin = shift + SSIM_WINDOW // 2  # black canvas for the shift and for MONAI's window, which stays inside the image
-
-    def padded(images: Tensor) -> Tensor:
-        return F.pad(images, [margin] * 4)
-
     query = torch.arange(pairs, device=device) // (pairs // len(a))
-    flipped = torch.from_numpy(orientation).to(device) == 1
-    a = torch.cat([a, a_mask[:, None].float()], 1)[query]
-    a = padded(torch.where(flipped[:, None, None, None], a.flip(-1), a))
-    b = padded(torch.cat([b, b_mask[:, None].float()], 1))
-    # the reference follows the query: b(p − s) lies over a(p)
-    y = (torch.arange(b.shape[2], device=device) - torch.from_numpy(shift_y).to(device)[:, None]) % b.shape[2]
-    x = (torch.arange(b.shape[3], device=device) - torch.from_numpy(shift_x).to(device)[:, None]) % b.shape[3]
-    pair, channel = torch.arange(pairs, device=device), torch.arange(b.shape[1], device=device)
-    b = b[pair[:, None, None, None], channel[:, None, None], y[:, None, :, None], x[:, None, None, :]]
-
+    flipped = torch.from_numpy(orientation).to(device)
+    a = torch.cat([a, a_mask[:, None].float()], 1)
+    a = F.pad(torch.stack([a, a.flip(-1)])[flipped, query], [shift] * 4)
+    b = F.pad(torch.cat([b, b_mask[:, None].float()], 1), [shift] * 4)
+    b = _moved(b, torch.from_numpy(shift_y).to(device), torch.from_numpy(shift_x).to(device))  # it follows the query
     union = torch.maximum(a[:, -1:], b[:, -1:])
-    ssim, _ = compute_ssim_and_cs(
-        a[:, :-1],
-        b[:, :-1],
-        spatial_dims=2,
-        kernel_size=(SSIM_WINDOW, SSIM_WINDOW),
-        kernel_sigma=(SSIM_SIGMA, SSIM_SIGMA),
-        data_range=255.0,
-    )
-    edge = SSIM_WINDOW // 2
-    union = union[..., edge:-edge, edge:-edge]
-    total = (ssim * union).sum((1, 2, 3), dtype=torch.float64)
     empty = (a[:, -1].sum((1, 2)) == 0) | (b[:, -1].sum((1, 2)) == 0)
-    return torch.where(empty, 0.0, total / (ssim.shape[1] * union.sum((1, 2, 3))).clamp(min=1)).clamp(max=1)
+
+    a, b = a[:, :-1], b[:, :-1]
+    height, width = (_gaussian(size, device) for size in a.shape[2:])
+    mean_a, mean_b, squares, product = height @ (torch.stack([a, b, a * a + b * b, a * b]) @ width)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    means, both = mean_a * mean_b, mean_a.square() + mean_b.square()
+    ssim = (2 * means + c1) * (2 * (product - means) + c2) / ((both + c1) * (squares - both + c2))  # eq. 13
+    total = (ssim * union).sum((1, 2, 3), dtype=torch.float64) / (a.shape[1] * union.sum((1, 2, 3))).clamp(min=1)
+    return torch.where(empty, 0.0, total).clamp(max=1)
+
+
+def _gaussian(size: int, device: torch.device) -> Tensor:
+    """The window's weights as a symmetric band matrix [size, size]: a dense product beats a depthwise convolution."""
+    distance = torch.arange(size, device=device)[:, None] - torch.arange(size, device=device)
+    centre = SSIM_WINDOW // 2
+    window = torch.exp(-0.5 * (torch.arange(-centre, centre + 1, device=device) / SSIM_SIGMA) ** 2)
+    window = (window / window.sum())[(distance + centre).clamp(0, SSIM_WINDOW - 1)]
+    return torch.where(distance.abs() <= centre, window, 0.0)
+
+
+def _moved(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """Images [N, C, H, W], each moved by its own number of pixels; what leaves on one side enters on the other."""
+    N, C, H, W = images.shape
+    index, channel = torch.arange(N, device=images.device), torch.arange(C, device=images.device)
+    y = (torch.arange(H, device=images.device) - down[:, None]) % H
+    x = (torch.arange(W, device=images.device) - right[:, None]) % W
+    return images[index[:, None, None, None], channel[:, None, None], y[:, None, :, None], x[:, None, None, :]]
