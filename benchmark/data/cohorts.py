@@ -335,16 +335,16 @@ def read(subject: Subject) -> Volume:
     """
     stored = _load(subject.annotation)
     grid = _Grid(stored)
-    labels = np.ascontiguousarray(grid.view(_to_classes(stored, subject)))
+    labels = _to_classes(stored, grid, subject)
 
-    images = np.empty((len(MODALITIES), *grid.shape), np.uint8)
-    for m, (path, modality) in enumerate(_modalities(subject)):
-        other = _Grid(modality)
+    images = np.zeros((len(MODALITIES), *grid.shape), np.uint8)
+    for m, (path, stored) in enumerate(_modalities(subject)):
+        other = _Grid(stored)
         if other.shape != grid.shape:
             raise RejectedSubject(path, f"shape {other.shape} differs from the annotation's {grid.shape} (z, y, x)")
         if not np.allclose(other.affine, grid.affine, rtol=0, atol=AFFINE_TOLERANCE):
             raise RejectedSubject(path, "affine differs from the annotation's: the two do not lie on the same grid")
-        images[m] = other.view(_to_8bit(path, modality, MODALITIES[m]))
+        _to_8bit(path, stored, MODALITIES[m], other, out=images[m])
     return Volume(images, labels, grid.spacing)
 
 
@@ -371,33 +371,43 @@ def _modalities(subject: Subject) -> Iterator[tuple[Path, _Stored]]:
 
 
 def _load(path: Path, channels: int | None = None) -> _Stored:
-    """A whole file, decompressed in one go (nibabel would in small pieces) and without conversion to float."""
+    """A whole file, streamed into one array: no second copy, no conversion, and gzip's checksum is looked at."""
     try:
-        content = path.read_bytes()
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
-        kind = nib.Nifti2Image if nib.Nifti2Header.may_contain_header(content[:540]) else nib.Nifti1Image
-        image = kind.from_bytes(content)
-        data = image.dataobj
-        promised = math.prod(data.shape) * data.dtype.itemsize
-        if len(content) < data.offset + promised:
-            raise EOFError(f"{len(content) - data.offset} of {promised} bytes of voxels are there")
-        if data.dtype.kind not in "iuf":
-            raise RejectedSubject(path, f"voxels of type {data.dtype} are no grey values")
-        voxels = data.get_unscaled()
-    except (OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError) as error:
-        raise RejectedSubject(path, f"truncated or unreadable: {error}") from error
+        with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
+            kind = nib.Nifti2Header if nib.Nifti2Header.may_contain_header(file.read(540)) else nib.Nifti1Header
+            file.seek(0)
+            header = kind.from_fileobj(file)
+            affine, (slope, intercept) = header.get_best_affine(), header.get_slope_inter()
+            voxels = np.empty(header.get_data_shape(), header.get_data_dtype(), order="F")
+            if voxels.dtype.kind not in "iuf":
+                raise RejectedSubject(path, f"voxels of type {voxels.dtype} are no grey values")
+            file.seek(header.get_data_offset())
+            if (count := file.readinto(voxels.reshape(-1, order="F").view(np.uint8).data)) < voxels.nbytes:
+                raise EOFError(f"{count} of {voxels.nbytes} bytes of voxels are there")
+            while file.read(1 << 20):
+                pass
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        OverflowError,
+        MemoryError,
+        zlib.error,
+        ImageFileError,
+        HeaderDataError,
+    ) as e:
+        raise RejectedSubject(path, f"truncated or unreadable: {e}") from e
 
     shape = (*voxels.shape[:3], channels) if channels else voxels.shape[:3]
-    if len(shape) < 3 or math.prod(shape) == 0 or math.prod(shape) != voxels.size:
+    if len(voxels.shape) < len(shape) or min(shape) == 0 or math.prod(shape) != voxels.size:
         expected = f"4-D with {channels} channels" if channels else "3-D"
         raise RejectedSubject(path, f"shape {voxels.shape} is not {expected}")
-    if not np.isfinite(image.affine).all() or np.isnan(io_orientation(image.affine)).any():
+    if not np.isfinite(affine).all() or np.isnan(io_orientation(affine)).any():
         raise RejectedSubject(path, "its affine is singular: orientation and voxel size are unknown")
-    sizes = voxel_sizes(image.affine)
+    sizes = voxel_sizes(affine)
     if sizes.min() < VOXEL_SIZES[0] or sizes.max() > VOXEL_SIZES[1]:
         raise RejectedSubject(path, f"voxels of {' × '.join(f'{size:g}' for size in sizes)} mm are not plausible")
-    return _Stored(voxels.reshape(shape, order="F"), image.affine, data.slope, data.inter)
+    return _Stored(voxels.reshape(shape, order="F"), affine, 1.0 if slope is None else slope, intercept or 0.0)
 
 
 class _Grid:
@@ -414,8 +424,8 @@ class _Grid:
         return apply_orientation(array, self._to_lps).T
 
 
-def _to_8bit(path: Path, stored: _Stored, modality: str) -> np.ndarray:
-    """round(255 × value / maximum), negative values at 0 (PROTOCOL, section 1), slice by slice to stay in the cache.
+def _to_8bit(path: Path, stored: _Stored, modality: str, grid: _Grid, out: np.ndarray) -> None:
+    """round(255 × value / maximum), negative values at 0 (PROTOCOL, section 1), into `out`, zeros [Z, H, W].
 
     A positive slope cancels when there is no intercept; and 255 × a 16-bit integer is exact in float32, whose division
     is then accurate enough to round as exact arithmetic would.
@@ -433,39 +443,43 @@ def _to_8bit(path: Path, stored: _Stored, modality: str) -> np.ndarray:
 
     scaled = slope != 1 or intercept != 0
     precision = np.float64 if scaled or voxels.dtype.itemsize > 2 else np.float32
-    out = np.empty(voxels.shape, np.uint8, order="F")
-    for source, target in zip(voxels.T, out.T, strict=True):
+    for source, target in zip(grid.view(voxels), out, strict=True):  # slice by slice, to stay in the cache
+        if not scaled and source.max() <= 0:
+            continue
         values = source.astype(precision)
         if scaled:
             values = values * slope + intercept
         values *= 255
         values /= maximum
         target[...] = np.rint(values, out=values).clip(0, out=values)
-    return out
 
 
-def _to_classes(stored: _Stored, subject: Subject) -> np.ndarray:
-    """The annotation's values as classes 0–3."""
+def _to_classes(stored: _Stored, grid: _Grid, subject: Subject) -> np.ndarray:
+    """The annotation as classes 0–3, uint8 [Z, H, W]."""
     values = stored.voxels
     if stored.slope != 1 or stored.intercept != 0:
         values = values * stored.slope + stored.intercept
-    if values.dtype != np.uint8:
+    if values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= 255:
+        values = values.astype(np.uint8, copy=False)
+    else:
         whole = np.nan_to_num(values).round().clip(0, 255).astype(np.uint8)
         # Scaled files hold 3.9999998 for 4. NaN compares as false, so it is caught here as well.
         if not (fits := np.abs(values - whole) < 1e-3).all():
             raise _unknown_labels(subject, values[~fits])
         values = whole
 
-    unknown = 255
-    table = np.full(256, unknown, np.uint8)
-    table[list(subject.classes)] = list(subject.classes.values())
-    classes = np.take(table, values)
-    if classes.max() == unknown:
-        raise _unknown_labels(subject, values[classes == unknown])
-    if subject.classes == BRATS_CLASSES and values.max() == 4 and (values == 3).any():
+    present = [value for value in range(int(values.max()) + 1) if (values == value).any()]
+    if unknown := set(present) - subject.classes.keys():
+        raise _unknown_labels(subject, np.array(sorted(unknown)))
+    if subject.classes == BRATS_CLASSES and {3, 4} <= set(present):
         raise RejectedSubject(
             subject.annotation, "labels 3 and 4 are both there: one is ET, but 4 may be a resection cavity (BraTS 2024)"
         )
+    table = np.array([subject.classes.get(value, 0) for value in range(256)], np.uint8)
+    classes = np.zeros(grid.shape, np.uint8)
+    for source, target in zip(grid.view(values), classes, strict=True):
+        if source.any():
+            target[...] = table[source]
     return classes
 
 

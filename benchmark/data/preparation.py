@@ -88,7 +88,7 @@ def prepare(
                     rejections.append(result)
                 else:
                     usable[subject.name], kept[subject.name] = subject, int(result.kept.sum())
-                    _append(main, subject.name, folder, result, result.kept)
+                    _append(main, subject.name, folder, result, slice(None) if result.kept.all() else result.kept)
                     if result.cut:
                         warnings.append(f"{subject.name}: {result.cut} voxels above 0 lie outside the field of view")
                 if isinstance(result, Rejection) or not every[done - 1]:
@@ -173,7 +173,9 @@ def _useless(cohort: Cohort, subject: Subject, slices: SubjectSlices, digests: d
 def _append(
     writer: SliceWriter, name: str, folder: Path, slices: SubjectSlices, rows: np.ndarray | slice, split: str = "train"
 ) -> None:
-    images, labels = (np.load(folder / file, mmap_mode="r")[rows] for file in ("images.npy", "labels.npy"))
+    images, labels = (
+        np.load(folder / file, mmap_mode="r", allow_pickle=False)[rows] for file in ("images.npy", "labels.npy")
+    )
     writer.append(images, labels, subject=name, z=slices.z[rows].tolist(), split=split)
     writer.meta["spacing"][name] = slices.spacing
 

@@ -172,7 +172,8 @@ class SliceWriter:
         if labels.size and labels.max() >= len(CLASSES):
             raise ValueError(f"labels.npy: label {labels.max()} above {len(CLASSES) - 1}")
         rows = {"subject": subject, "seed": seed, "z": z, "split": split}
-        rows = pd.DataFrame(rows, index=range(len(images))).assign(tumour_pixels=np.count_nonzero(labels, axis=(1, 2)))
+        rows["tumour_pixels"] = [np.count_nonzero(annotation) for annotation in labels]
+        rows = pd.DataFrame(rows, index=range(len(images)))
 
         # The journal's line is what makes a batch count: it follows the pixels.
         for name, array in (("images.npy", images), ("labels.npy", labels)):

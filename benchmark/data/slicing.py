@@ -18,9 +18,8 @@ WEIGHT_UNIT = 1 << 16
 
 @dataclass(frozen=True)
 class SubjectSlices:
-    """What is known of a subject whose slices lie in `folder` (images.npy, labels.npy); `z` are their numbers."""
+    """What is known of a subject's slices; their pixels lie in a folder, as images.npy and labels.npy."""
 
-    folder: Path
     z: np.ndarray  # int [n]
     kept: np.ndarray  # bool [n]: enough brain
     spacing: tuple[float, float, float]  # mm along z, H, W, after resizing
@@ -39,13 +38,13 @@ def slice_subject(subject: Subject, folder: Path, image_size: int, every: bool) 
     digest.update(volume.images.data)
 
     rows, columns = frame(volume.spacing)
-    inside = window(volume.images.shape[2], rows)[0], window(volume.images.shape[3], columns)[0]
-    kept = enough_brain(volume.images[0][:, *inside], rows * columns)
+    inside = window(volume.labels.shape[1], rows)[0], window(volume.labels.shape[2], columns)[0]
+    cropped = volume.images[:, :, *inside]
+    kept = enough_brain(cropped[0], rows * columns)
     z = np.arange(len(kept)) if every else np.flatnonzero(kept)
-    np.save(folder / "images.npy", resize_images(centre(volume.images[:, z].swapaxes(0, 1), rows, columns), image_size))
-    np.save(folder / "labels.npy", resize_labels(centre(volume.labels[z], rows, columns), image_size))
+    np.save(folder / "images.npy", resize_images(centre(volume.images, z, rows, columns), image_size))
+    np.save(folder / "labels.npy", resize_labels(centre(volume.labels[None], z, rows, columns)[:, 0], image_size))
     return SubjectSlices(
-        folder=folder,
         z=z,
         kept=kept[z],
         spacing=(
@@ -54,7 +53,7 @@ def slice_subject(subject: Subject, folder: Path, image_size: int, every: bool) 
             volume.spacing[2] * columns / image_size,
         ),
         digest=digest.hexdigest(),
-        cut=np.count_nonzero(volume.images) - np.count_nonzero(volume.images[:, :, *inside]),
+        cut=0 if cropped.size == volume.images.size else np.count_nonzero(volume.images) - np.count_nonzero(cropped),
     )
 
 
@@ -70,18 +69,20 @@ def window(length: int, framed: int) -> tuple[slice, slice]:
     return slice(start - before, stop - before), slice(start, stop)
 
 
-def centre(slices: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Zero-pads or crops the last two axes around their centre; a copy."""
-    from_rows, to_rows = window(slices.shape[-2], rows)
-    from_columns, to_columns = window(slices.shape[-1], columns)
-    out = np.zeros((*slices.shape[:-2], rows, columns), slices.dtype)
-    out[..., to_rows, to_columns] = slices[..., from_rows, from_columns]
+def centre(volume: np.ndarray, z: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Slices z of a volume [C, Z, h, w], zero-padded or cropped around their centre; [len(z), C, rows, columns]."""
+    from_rows, to_rows = window(volume.shape[2], rows)
+    from_columns, to_columns = window(volume.shape[3], columns)
+    out = np.zeros((len(z), len(volume), rows, columns), volume.dtype)
+    for slices, number in zip(out, z, strict=True):
+        slices[:, to_rows, to_columns] = volume[:, number, from_rows, from_columns]
     return out
 
 
 def enough_brain(t1: np.ndarray, pixels: int) -> np.ndarray:
     """Which T1 slices uint8 [Z, h, w] have more than 15 % of `pixels` above 50 of 255; bool [Z]."""
-    return np.count_nonzero(t1 > T1_THRESHOLD, axis=(1, 2)) > BRAIN_SHARE * pixels
+    above = np.array([np.count_nonzero(piece > T1_THRESHOLD) for piece in t1])
+    return above > BRAIN_SHARE * pixels
 
 
 def resize_images(images: np.ndarray, size: int) -> np.ndarray:
