@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,7 +41,15 @@ SIGNAL = {
     "t1": (0.30, 0.74, 1.00, 0.45, 0.74, 0.72, 0.58),
     "t1ce": (0.32, 0.76, 1.00, 0.48, 0.76, 1.45, 0.60),
     "t2": (1.30, 0.66, 0.48, 1.15, 0.94, 0.80, 1.12),
-    "flair": (0.22, 0.74, 0.64, 0.66, 1.16, 0.98, 1.02),
+    "flair": (0.22, 0.80, 0.64, 0.66, 1.16, 0.98, 1.02),
+}
+
+# Kinds of tumour: how often, the core's share of the whole, necrosis' share of the core. In BraTS about 7 % of subjects
+# have no enhancement, a few no necrosis.
+KINDS = {
+    "ring": (0.84, (0.22, 0.50), (0.15, 0.60)),
+    "no enhancement": (0.09, (0.30, 0.60), (1, 1)),
+    "no necrosis": (0.07, (0.08, 0.20), (0, 0)),
 }
 
 
@@ -58,7 +66,7 @@ class Atlas(NamedTuple):
     sites: np.ndarray  # [n, 3]: MNI mm, where a tumour may start
 
 
-@cache
+@lru_cache(maxsize=4)
 def _atlas(voxel: tuple[float, float, float]) -> Atlas:
     from nilearn import datasets  # seconds to import: only by those who simulate
 
@@ -126,7 +134,7 @@ def _sample(volume: np.ndarray, index: np.ndarray, points: np.ndarray) -> np.nda
     return ndimage.map_coordinates(volume, where, order=1, mode="nearest")
 
 
-@cache
+@lru_cache(maxsize=64)
 def _spline_basis(length: float, voxels: int, spacing: float) -> np.ndarray:
     """Uniform cubic B-splines `spacing` mm apart over 0..length mm, at voxel centres: float32 [voxels, splines]."""
     splines = int(np.ceil(length / spacing)) + 3
@@ -221,20 +229,18 @@ def _tumour(rng: np.random.Generator, grid: tuple[int, int, int], atlas: Atlas, 
     def field(spacing: float) -> np.ndarray:
         return _field(rng, grid, spacing)[anatomy.brain]
 
-    # About 7 % of BraTS subjects have no enhancement; a few have no necrosis.
-    kind = rng.choice(["usual", "no enhancement", "no necrosis"], p=[0.84, 0.09, 0.07])
+    kind = rng.choice(list(KINDS), p=[row[0] for row in KINDS.values()])
+    _, core_share, necrosis_share = KINDS[kind]
     whole_volume = 1000 * (20 + 160 * rng.beta(1.6, 2.7))  # mm³
-    core_share = {"usual": rng.uniform(0.22, 0.50), "no enhancement": rng.uniform(0.3, 0.6),
-                  "no necrosis": rng.uniform(0.08, 0.2)}[kind]  # fmt: skip
-    core_volume = core_share * whole_volume
-    necrosis_volume = {"usual": rng.uniform(0.15, 0.6), "no enhancement": 1.0, "no necrosis": 0.0}[kind] * core_volume
+    core_volume = rng.uniform(*core_share) * whole_volume
+    necrosis_volume = rng.uniform(*necrosis_share) * core_volume
     radius = (3 * core_volume / (4 * np.pi)) ** (1 / 3)
     centre = atlas.sites[rng.integers(len(atlas.sites))] + rng.uniform(-2, 2, 3)
 
     # Mass effect: what lies at distance r came from r - d(r), d = 2 A ρ / (1 + ρ²) with ρ = r / R, which is one to one
     # for A < R / 2. The skull holds the brain's surface.
     reach = 1.2 * radius
-    push = min(rng.uniform(0.15, 0.42) * reach, 9.0)
+    push = min(rng.uniform(0.20, 0.45) * reach, 9.0)
     away = anatomy.points - centre.astype(np.float32)[:, None]
     rho2 = np.square(away / reach).sum(0)
     hold = np.clip(anatomy.depth / 20, 0, 1)
@@ -249,8 +255,6 @@ def _tumour(rng: np.random.Generator, grid: tuple[int, int, int], atlas: Atlas, 
     distance = np.linalg.norm(ellipsoid.T.astype(np.float32) @ away, axis=0)
     lobes = 0.20 * radius * field(max(radius, 10)) + 0.08 * radius * field(max(radius / 2.5, 5))
     core = -(distance + lobes + 8 * csf)
-    # Necrosis: deep in the core, off centre, so that the rim is thin here, missing there.
-    necrosis = core + 0.16 * radius * field(max(radius * 0.9, 10)) + 0.08 * radius * field(6)
     # Oedema: where the front arrives first; its fingers follow the white matter of the gyri.
     nodes = atlas.slowness.shape
     fog = np.exp(0.5 * _field(rng, nodes, 14, 4.0 * np.array(nodes)))
@@ -258,23 +262,26 @@ def _tumour(rng: np.random.Generator, grid: tuple[int, int, int], atlas: Atlas, 
     whole = -(_sample(time, atlas.coarse_index, healthy) + 8 * gm + 1.0 * field(7))
     whole[csf > 0.5] -= 100
 
-    # The annotator sees the edges a little differently from where they are.
+    # Labels: the highest scores, as the annotator sees them, until the volume drawn is full.
     voxel_volume = float(np.prod(FIELD_OF_VIEW / grid))
-    core_edge = core + 0.7 * field(9)
-    core -= (threshold := _highest(core_edge, core_volume, voxel_volume))
-    in_core = core_edge > threshold
-    whole_edge = whole + 1.2 * field(10)
-    whole -= (threshold := _highest(np.where(in_core, np.inf, whole_edge), whole_volume, voxel_volume))
-    labels = np.where(in_core, ET, np.where(whole_edge > threshold, ED, 0)).astype(np.uint8)
-    if necrosis_volume:
-        necrosis_edge = necrosis + 0.6 * field(9)
-        inside = necrosis_edge[in_core]
-        threshold = _highest(inside, necrosis_volume, voxel_volume) if kind == "usual" else inside.min() - 1
-        necrosis -= threshold
-        labels[in_core & (necrosis_edge > threshold)] = NCR
+    seen = core + 0.5 * field(9)
+    threshold = _highest(seen, core_volume, voxel_volume)
+    in_core, core = seen > threshold, core - threshold
+    seen = np.where(in_core, np.inf, whole + 1.0 * field(10))
+    threshold = _highest(seen, whole_volume, voxel_volume)
+    in_whole, whole = seen > threshold, whole - threshold
+    # Necrosis: deep in the core, off its centre, so that the rim is thin here, missing there, and closed at the skull.
+    necrosis = np.minimum(core, anatomy.depth)
+    necrosis += 0.13 * radius * field(max(radius * 0.9, 10)) + 0.08 * radius * field(6)
+    if kind == "ring":
+        seen = np.where(in_core, necrosis + 0.4 * field(9), -np.inf)
+        threshold = _highest(seen, necrosis_volume, voxel_volume)
+        in_necrosis, necrosis = seen > threshold, necrosis - threshold
     else:
-        necrosis[:] = -np.inf
-    return Tumour(healthy, whole, core, necrosis, labels, kind != "no enhancement")
+        in_necrosis = in_core & (kind == "no enhancement")
+        necrosis = np.where(in_necrosis, np.inf, -np.inf)
+    labels = np.select([in_necrosis, in_core, in_whole], [NCR, ET, ED], 0).astype(np.uint8)
+    return Tumour(healthy, whole, core, necrosis, labels, bool(kind != "no enhancement"))
 
 
 def _scan(
@@ -291,10 +298,10 @@ def _scan(
     gm, wm = gm * solid, wm * solid
 
     voxel = float(np.mean(FIELD_OF_VIEW / grid))
-    blur = 0.3 * voxel  # an edge within a voxel is a mixture
-    oedema = expit(tumour.whole / max(rng.uniform(1.5, 3.0), blur)) * (1 - 0.9 * csf)
-    core = expit(tumour.core / max(0.7 if tumour.enhancing else 2.0, blur))
-    necrosis = expit(tumour.necrosis / max(0.8, blur)) if tumour.enhancing else np.ones_like(core)
+    blur = 0.16 * voxel  # an edge within a voxel is a mixture: the logistic scale of a box's variance, s²π²/3 = v²/12
+    oedema = expit(tumour.whole / max(rng.uniform(1.0, 2.0), blur)) * (1 - 0.9 * csf)
+    core = expit(tumour.core / max(0.7 if tumour.enhancing else 1.5, blur))
+    necrosis = expit(tumour.necrosis / max(0.8, blur))
     oedema *= np.clip(0.80 + 0.14 * field(12), 0.45, 1)  # tissue shines through
 
     # Two smooth fields vanish together along curves: vessels, where they run in sulci or at the surface.
@@ -309,7 +316,7 @@ def _scan(
     scans = {}
     for modality in MODALITIES:
         signal = np.array(SIGNAL[modality]) * np.exp(rng.normal(0, (0.06, 0.03, 0.03, 0.09, 0.05, 0.08, 0.06)))
-        fluid, grey, white, dead, swollen, enhancing, solid_tumour = signal.astype(np.float32)
+        fluid, grey, white, dead, swollen, enhancing, not_enhancing = signal.astype(np.float32)
         image = fluid * csf + grey * gm + white * wm
         image += {"t1": 1.0, "t1ce": 1.0, "t2": -0.5, "flair": -0.3}[modality] * detail
         image *= 1 + texture + 0.010 * field(7)
@@ -318,9 +325,9 @@ def _scan(
         if modality in ("t2", "flair"):
             image += (swollen - image) * spots
         image += (swollen * (1 + 0.5 * tumour_texture) - image) * oedema
-        rim = enhancing if tumour.enhancing else solid_tumour
-        middle = dead if tumour.enhancing else solid_tumour
-        image += ((rim + (middle - rim) * necrosis) * (1 + tumour_texture) - image) * core
+        middle = dead if tumour.enhancing else not_enhancing
+        tumour_core = (enhancing + (middle - enhancing) * necrosis) * (1 + tumour_texture)
+        image += (tumour_core - image) * core
         image *= np.exp(0.10 * field(90))  # receive coil
         noise = rng.uniform(0.012, 0.028) / np.sqrt(voxel) * rng.standard_normal((2, image.size), dtype=np.float32)
         image = np.hypot(image + noise[0], noise[1])  # Rician: the magnitude of a complex signal
