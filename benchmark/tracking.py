@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a table has dozens of runs
 
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run, RunStatus
@@ -133,9 +134,8 @@ def open_run(name: str, tags: Mapping[str, Any], params: Mapping[str, Any]) -> I
     FINISHED is set last, after everything else is written; an exception ends it as FAILED, an interrupt as KILLED.
     """
     nested = mlflow.active_run() is not None
-    run = StageRun(mlflow.start_run(run_name=name, nested=nested))
+    run = StageRun(mlflow.start_run(run_name=name, nested=nested, tags={"mlflow.runName": name, **tags}))
     try:
-        run.set_tags({"mlflow.runName": name, **tags})
         run.log_params(params)
         yield run
         run.flush()
@@ -154,14 +154,9 @@ def open_run(name: str, tags: Mapping[str, Any], params: Mapping[str, Any]) -> I
 def adopt_reused(stage: str, original: str) -> None:
     """Marks the run that `mlflow run` made for a call that had nothing to do, so that searches can leave it out."""
     if "MLFLOW_RUN_ID" in os.environ:
-        with mlflow.start_run() as active:
-            tags = {
-                "reused_from": original,
-                "stage": stage,
-                "mlflow.note.content": f"Nothing to do: run {original} holds the result.",
-            }
-            for key, value in tags.items():
-                mlflow.MlflowClient().set_tag(active.info.run_id, key, value)
+        note = f"Nothing to do: run {original} holds the result."
+        with mlflow.start_run(tags={"reused_from": original, "stage": stage, "mlflow.note.content": note}):
+            pass
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -26,9 +26,9 @@ def tags(config: Config) -> dict:
 
 
 def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
-    """Writes scores.csv and .parquet, ratios.csv, tests.csv, ranks.csv, rank_tests.csv; `inputs` are evaluations."""
+    """Writes scores, ratios, tests, ranks and rank_tests, each as .csv and .parquet; `inputs` are evaluations."""
     own = config.analyze
-    parts = [pd.read_csv(cell.path / "scores.csv") for cell in inputs.values() if cell.status == "FINISHED"]
+    parts = [pd.read_parquet(cell.path / "scores.parquet") for cell in inputs.values() if cell.status == "FINISHED"]
     if not parts:
         reasons = "\n".join(f"  {name}: {cell.headline['reason']}" for name, cell in inputs.items())
         raise UserError(f"no cell of the table could be evaluated:\n{reasons}")
@@ -43,8 +43,8 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     }
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)
+        table.to_parquet(folder / f"{name}.parquet", index=False)
         tracked.log_artifact(folder / f"{name}.csv", "tables")
-    scores.to_parquet(folder / "scores.parquet", index=False)
     return {"ratios": _primary(ratios)}
 
 

@@ -55,6 +55,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     scores = pd.concat(parts, ignore_index=True)[[*columns, "subject", "region", "metric", "value", "case"]]
     path = folder / "scores.csv"
     scores.to_csv(path, index=False)
+    scores.to_parquet(path.with_suffix(".parquet"), index=False)
     tracked.log_artifact(path)
 
     means = scores.groupby(["metric", "region"])["value"].mean()

@@ -43,8 +43,8 @@ def tags(config: Config) -> dict:
 def run(config: Config, inputs: dict[str, StageResult], folder: Path, tracked: StageRun) -> dict:
     finished = [result for result in inputs.values() if result.status == "FINISHED"]
     analyzed = next(result for result in finished if result.stage == "analyze")
-    analysis = analyzed.path
-    tables = {name: pd.read_csv(analysis / f"{name}.csv") for name in ("ratios", "tests", "ranks", "rank_tests")}
+    names = ("scores", "ratios", "tests", "ranks", "rank_tests")
+    tables = {name: pd.read_parquet(analyzed.path / f"{name}.parquet") for name in names}
     prepared = next(result for result in finished if result.stage == "prepare")
     audits = {result.tags["model"]: result.path for result in finished if result.stage == "audit"}
     sets = {result.tags["model"]: result.path for result in finished if result.stage == "sample"}
@@ -55,7 +55,6 @@ def run(config: Config, inputs: dict[str, StageResult], folder: Path, tracked: S
         ReportInputs(
             title=config.report.title,
             cohort=_cohort_facts(config, prepared.path),
-            scores=pd.read_csv(analysis / "scores.csv"),
             **tables,
             costs=_costs(finished),
             missing=pd.DataFrame(failed, columns=["cell", "reason"]),

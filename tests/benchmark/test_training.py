@@ -1,4 +1,4 @@
-"""The loop: batches as a function of images seen, checkpoints that survive, killed runs that end in the same weights."""
+"""The loop: batches as a function of images seen, sound checkpoints, killed runs that end in the same weights."""
 
 import multiprocessing
 import os
