@@ -62,6 +62,6 @@ class Discriminator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.to(self.dtype, memory_format=torch.channels_last)
-        x = self.blocks(leaky_relu(self.from_image(x))).float()
+        x = self.blocks(leaky_relu(self.from_image(x))).to(self.conv.weight.dtype)
         x = leaky_relu(self.conv(minibatch_std(x)))
         return self.logit(leaky_relu(self.hidden(x.flatten(1)))).squeeze(1)

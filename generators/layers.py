@@ -53,24 +53,23 @@ class Conv2d(nn.Module):
         return F.conv2d(x, (self.weight * self.gain).to(x.dtype), bias, self.stride, self.pad)
 
 
-def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, demodulate: bool, scale: Tensor | float = 1.0) -> Tensor:
-    """Convolution of each x[b] with weight · style[b], every output map brought to unit expected variance if asked.
+def modulated_conv2d(
+    x: Tensor, weight: Tensor, style: Tensor, bias: Tensor, *, demodulate: bool = True, gain: Tensor | float = 1.0
+) -> Tensor:
+    """Convolution of each x[b] with gain · weight · style[b], plus bias; computes in the precision of x.
 
-    x [B, I, H, W], weight [O, I, k, k] (k odd, zero-padded to keep H × W), style [B, I]. `scale` multiplies the input
-    and is no part of the demodulation. 1912.04958, eqs. 1 and 3; the style scales the input and the demodulation
-    s² · Σ w² scales the output of one ordinary convolution, which is the same thing and several times as fast as one
-    weight per sample.
+    x [B, I, H, W], weight [O, I, k, k] (k odd; zeros keep H × W), style [B, I], bias [O], gain a scalar. With
+    `demodulate`, weight · style[b] is first brought to unit norm for each output map. 1912.04958, eqs. 1 and 3, where
+    the style scales the input and the demodulation scales the output of one ordinary convolution: the same thing as
+    one weight per sample, and several times as fast.
     """
-    x = x * (style * scale).to(x.dtype)[:, :, None, None]
-    x = F.conv2d(x, weight.to(x.dtype), padding=weight.shape[2] // 2)
-    if demodulate:
-        x = x * demodulation(weight, style).to(x.dtype)[:, :, None, None]
-    return x
-
-
-def demodulation(weight: Tensor, style: Tensor) -> Tensor:
-    """1 / ‖weight · style‖ per sample and output map [B, O] (1912.04958, eq. 3)."""
-    return (style.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt()
+    x = x * (style * gain).to(x.dtype)[:, :, None, None]
+    bias, pad = bias.to(x.dtype), weight.shape[2] // 2
+    if not demodulate:
+        return F.conv2d(x, weight.to(x.dtype), bias, padding=pad)
+    norm = (style.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt().to(x.dtype)
+    x = F.conv2d(x, weight.to(x.dtype), padding=pad)
+    return torch.addcmul(bias[:, None, None], x, norm[:, :, None, None])
 
 
 class Mapping(nn.Module):

@@ -22,13 +22,14 @@ def lowpass(taps: int, cutoff: float, half_width: float, rate: float) -> Tensor:
 
 
 def radial_lowpass(taps: int, cutoff: float, half_width: float, rate: float) -> Tensor:
-    """Radially symmetric counterpart [taps, taps] of `lowpass`: a jinc under the same Kaiser window. Appendix C."""
-    position = (np.arange(taps) - (taps - 1) / 2) / rate
-    radius = np.hypot(*np.meshgrid(position, position))
-    radius = np.maximum(radius, 1e-9 / rate)  # jinc is continuous at 0
-    jinc = cutoff * special.j1(2 * np.pi * cutoff * radius) / radius
-    window = np.kaiser(taps, signal.kaiser_beta(signal.kaiser_atten(taps, 2 * half_width / (rate / 2))))
-    kernel = jinc * np.outer(window, window)
+    """Radially symmetric counterpart [taps, taps] of `lowpass`: a jinc under a Kaiser window of the radius
+    (Appendix C). `taps` is even."""
+    position = np.arange(taps) - (taps - 1) / 2
+    radius = np.hypot(*np.meshgrid(position, position))  # samples; never 0, as taps is even
+    beta = signal.kaiser_beta(signal.kaiser_atten(taps, 2 * half_width / (rate / 2)))
+    inside = np.clip(1 - (radius / position[-1]) ** 2, 0, None)
+    window = np.where(radius <= position[-1], special.i0(beta * np.sqrt(inside)), 0)
+    kernel = window * special.j1(2 * np.pi * cutoff * radius / rate) / radius
     return torch.from_numpy(kernel / kernel.sum()).float()
 
 

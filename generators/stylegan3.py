@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from generators import adversarial
 from generators.base import Generator, GeneratorConfig, half_life_decay, latents, update_ema
 from generators.discriminator import Discriminator
-from generators.layers import LEAK, LEAKY_GAIN, Linear, Mapping, demodulation
+from generators.layers import LEAK, LEAKY_GAIN, Linear, Mapping, modulated_conv2d
 from generators.resample import downsample, lowpass, radial_lowpass, upsample
 
 MARGIN = 10  # samples kept around the canvas on each side, so that borders leak no absolute position (Section 3.2)
@@ -41,7 +41,7 @@ class StyleGAN3Config(GeneratorConfig):
     r1_gamma: float = Field(8.0, ge=0, description="weight of the R1 gradient penalty, halved in the loss [1]")
     r1_interval: int = Field(16, ge=1, description="one R1 step every so many steps [steps]")
     ema_half_life: float = Field(10_000, ge=0, description="averaging of the generator's weights [images]")
-    ema_rampup: float = Field(0.05, gt=0, description="that half-life is at most this share of images seen [share]")
+    ema_ramp: float = Field(0.05, gt=0, description="that half-life is at most this share of images seen [share]")
     magnitude_half_life: float = Field(20_000, gt=0, description="averaging of each layer's magnitude [images]")
     blur_sigma: float = Field(
         0.0, ge=0, le=64, description="blur of all the discriminator sees at the start; the paper: 10 for r [pixels]"
@@ -139,17 +139,14 @@ class SynthesisLayer(nn.Module):
     def forward(self, x: Tensor, w: Tensor, magnitude_decay: float | None) -> Tensor:
         if magnitude_decay is not None:
             self.magnitude.lerp_(x.detach().float().square().mean(), 1 - magnitude_decay)
-        style = self.style(w)
-        x = x * (style * self.magnitude.rsqrt()).to(x.dtype)[:, :, None, None]  # Section 3.1, "Simplified generator"
-        x = F.conv2d(x, self.weight.to(x.dtype), padding=self.weight.shape[2] // 2)
-        scale = demodulation(self.weight, style).to(x.dtype)[:, :, None, None]
-        x = torch.addcmul(self.bias.to(x.dtype)[:, None, None], x, scale)
+        # Division by the input's magnitude: Section 3.1, "Simplified generator".
+        x = modulated_conv2d(x, self.weight, self.style(w), self.bias, gain=self.magnitude.rsqrt())
         return self.filtered_leaky_relu(x)
 
     def filtered_leaky_relu(self, x: Tensor) -> Tensor:
         """Nonlinearity at a rate that holds the frequencies it makes, which are then filtered off (Section 3.2)."""
         x = upsample(x, self.up_kernel, self.up, self.crop)
-        return downsample(F.leaky_relu(x, LEAK), self.down_kernel, self.down)
+        return downsample(F.leaky_relu(x, LEAK, inplace=True), self.down_kernel, self.down)
 
 
 class ToImage(nn.Module):
@@ -165,8 +162,8 @@ class ToImage(nn.Module):
     def forward(self, x: Tensor, w: Tensor, magnitude_decay: float | None) -> Tensor:
         if magnitude_decay is not None:
             self.magnitude.lerp_(x.detach().float().square().mean(), 1 - magnitude_decay)
-        scale = self.style(w) * self.magnitude.rsqrt() / math.sqrt(x.shape[1])
-        x = F.conv2d(x * scale.to(x.dtype)[:, :, None, None], self.weight.to(x.dtype), self.bias.to(x.dtype))
+        gain = self.magnitude.rsqrt() / math.sqrt(x.shape[1])
+        x = modulated_conv2d(x, self.weight, self.style(w), self.bias, demodulate=False, gain=gain)
         return x.float() * OUTPUT_SCALE
 
 
@@ -256,7 +253,7 @@ class StyleGAN3(Generator):
             losses["r1"] = adversarial.r1_penalty(discriminate, images)
             self.step("discriminator", losses["r1"] * (config.r1_gamma / 2 * config.r1_interval))
 
-        half_life = min(config.ema_half_life, (seen + len(images)) * config.ema_rampup)
+        half_life = min(config.ema_half_life, (seen + len(images)) * config.ema_ramp)
         update_ema(self.ema["generator"], generator, half_life_decay(len(images), half_life))
         return {name: loss.detach() for name, loss in losses.items()}
 

@@ -1,0 +1,159 @@
+"""What every registered generator must do. A new one joins by its name; TINY makes a big default small enough."""
+
+import io
+
+import pydantic
+import pytest
+import torch
+
+import generators
+
+TINY = {
+    "stylegan3": {"z_dim": 8, "w_dim": 8, "channel_base": 64, "channel_max": 8, "layers": 6, "r1_interval": 2},
+    "diffusion": {"widths": [8, 16], "attention": 8, "sampling_steps": 3, "precision": "fp32"},
+}
+BATCH, CHANNELS, SIZE = 4, 5, 16
+
+
+def create(name: str, seed: int = 0) -> generators.base.Generator:
+    torch.manual_seed(seed)
+    return generators.create(name, CHANNELS, SIZE, **TINY.get(name, {}))
+
+
+def train(model, start: int, stop: int) -> list[dict[str, torch.Tensor]]:
+    """Steps start..stop − 1, seeded as the training loop does: batch and noise are functions of the step alone."""
+    losses = []
+    for step in range(start, stop):
+        images = torch.rand(BATCH, CHANNELS, SIZE, SIZE, generator=torch.Generator().manual_seed(step)) * 2 - 1
+        torch.manual_seed(1000 + step)
+        losses.append(model.train_step(images, step * BATCH))
+    return losses
+
+
+def flat(state, prefix: str = "") -> dict:
+    """Leaves of nested dicts and lists by path."""
+    if isinstance(state, dict):
+        return {k: v for key, value in state.items() for k, v in flat(value, f"{prefix}/{key}").items()}
+    if isinstance(state, list | tuple):
+        return {k: v for key, value in enumerate(state) for k, v in flat(value, f"{prefix}/{key}").items()}
+    return {prefix: state}
+
+
+def assert_identical(first, second) -> None:
+    first, second = flat(first), flat(second)
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, second[key]), key
+        else:
+            assert value == second[key], key
+
+
+@pytest.fixture(params=generators.names())
+def name(request) -> str:
+    return request.param
+
+
+def test_config_is_frozen_strict_and_documented(name):
+    config = generators.load(name).Config(**TINY.get(name, {}))
+    field = next(iter(type(config).model_fields))
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        setattr(config, field, getattr(config, field))
+    with pytest.raises(pydantic.ValidationError, match="no_such_key"):
+        type(config)(no_such_key=1)
+    for key, info in type(config).model_fields.items():
+        assert info.description, f"{key} has no description"
+        assert info.description.endswith("]"), f"{key}'s description names no unit"
+        assert not info.is_required(), f"{key} has no default"
+
+
+def test_samples_are_images(name):
+    images = create(name).sample([3, 5, 8])
+    assert images.shape == (3, CHANNELS, SIZE, SIZE)
+    assert images.dtype == torch.float32
+    assert not images.requires_grad
+    assert images.isfinite().all()
+    assert images.abs().max() <= 1
+
+
+def test_a_sample_depends_on_its_seed_alone(name):
+    model = create(name)
+    train(model, 0, 2)
+    together = model.sample([0, 1, 2, 3, 4, 5])
+    torch.manual_seed(99)  # torch's global random state is not the seed
+    for seeds in ([5, 0, 3], [2], [4, 4]):
+        torch.testing.assert_close(model.sample(seeds), together[seeds], atol=1e-4, rtol=0)
+    assert (together[0] - together[1]).abs().max() > 1e-3
+
+
+def test_sampling_changes_nothing(name):
+    model = create(name)
+    train(model, 0, 1)
+    before = {key: value.clone() for key, value in model.weights().items()}
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    model.sample([1, 2])
+    assert torch.equal(torch.rand(1), expected)
+    assert_identical(before, model.weights())
+
+
+def test_training_moves_every_network(name):
+    model = create(name)
+    before = {key: {k: v.clone() for k, v in net.state_dict().items()} for key, net in model.networks.items()}
+    losses = train(model, 0, 3)
+    for step in losses:
+        assert step
+        for key, value in step.items():
+            assert isinstance(value, torch.Tensor), key
+            assert value.shape == (), key
+            assert value.isfinite(), key
+            assert not value.requires_grad, key
+    for key, network in model.networks.items():
+        moved = [not torch.equal(v, before[key][k]) for k, v in network.state_dict().items()]
+        assert any(moved), f"{key} did not train"
+        assert all(parameter.requires_grad for parameter in network.parameters())
+    assert model.ema.keys() <= model.networks.keys()
+
+
+def test_resumed_training_is_bit_identical(name):
+    straight = create(name)
+    train(straight, 0, 2)
+    file = io.BytesIO()
+    torch.save(straight.state_dict(), file)
+    file.seek(0)
+    resumed = create(name, seed=1)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    assert_identical(straight.state_dict(), resumed.state_dict())
+    assert_identical(train(straight, 2, 5), train(resumed, 2, 5))
+    assert_identical(straight.state_dict(), resumed.state_dict())
+
+
+def test_released_weights_give_the_same_samples(name):
+    model = create(name)
+    train(model, 0, 2)
+    file = io.BytesIO()
+    torch.save(model.weights(), file)
+    file.seek(0)
+    weights = torch.load(file, weights_only=True)
+    assert all(type(tensor) is torch.Tensor and tensor.is_contiguous() for tensor in weights.values())
+    other = create(name, seed=1)
+    other.load_weights(weights)
+    assert torch.equal(model.sample([7, 9]), other.sample([7, 9]))
+
+
+def test_foreign_state_is_refused(name):
+    model = create(name)
+    weights = model.weights()
+    weights.pop(next(iter(weights)))
+    with pytest.raises(RuntimeError):
+        model.load_weights(weights)
+    state = model.state_dict()
+    state["networks"]["stranger"] = state["networks"].pop(next(iter(state["networks"])))
+    with pytest.raises(RuntimeError, match="stranger"):
+        model.load_state_dict(state)
+
+
+def test_an_unknown_generator_is_refused():
+    with pytest.raises(ValueError, match=r"stylegan9.*stylegan3"):
+        generators.load("stylegan9")
