@@ -1,0 +1,160 @@
+"""What every registered segmenter must do, whatever it is made of."""
+
+import pytest
+import torch
+
+import segmenters
+from segmenters.base import SegmenterConfig
+
+BATCH = 8
+
+
+@pytest.fixture(params=segmenters.names())
+def name(request) -> str:
+    return request.param
+
+
+def create(name: str, resolution: int = 32, **config):
+    torch.manual_seed(0)
+    return segmenters.create(name, 4, 4, resolution, **config)
+
+
+def batch(seed: int, resolution: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noisy images with a square of each class 1, 2, 3 somewhere in its own row, brighter in its own channel."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.zeros(BATCH, resolution, resolution, dtype=torch.int64)
+    side = resolution // 4
+    for label in (1, 2, 3):
+        for image, left in enumerate(torch.randint(resolution - side, (BATCH,), generator=generator).tolist()):
+            labels[image, label * side : (label + 1) * side, left : left + side] = label
+    signal = torch.nn.functional.one_hot(labels, 4).permute(0, 3, 1, 2)
+    return 3 * signal + torch.randn(BATCH, 4, resolution, resolution, generator=generator), labels
+
+
+def train(model, steps: range) -> list[float]:
+    losses = []
+    for step in steps:
+        torch.manual_seed(step)
+        losses.append(model.train_step(*batch(step), BATCH * step)["loss"].item())
+    return losses
+
+
+def same(a: object, b: object) -> bool:
+    """Whether two nested states hold the same plain values and bit-identical tensors."""
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+@pytest.mark.parametrize("resolution", [16, 32, 64])
+def test_shapes_types_and_gradients(name, resolution):
+    model = create(name, resolution)
+    images, labels = batch(0, resolution)
+    losses = model.train_step(images, labels, 0)
+    assert "loss" in losses
+    assert all(loss.ndim == 0 and loss.isfinite() and not loss.requires_grad for loss in losses.values())
+    logits = model.predict(images)
+    assert logits.shape == (BATCH, 4, resolution, resolution)
+    assert logits.dtype == torch.float32
+    assert logits.isfinite().all()
+    assert not logits.requires_grad
+    assert set(model.networks) == {"segmenter"}
+
+
+def test_training_goes_on_bit_for_bit_from_a_saved_state(name, tmp_path):
+    """Saved after 3 steps, read back into a fresh model as a checkpoint is read, and trained 3 more."""
+    model = create(name)
+    train(model, range(3))
+    torch.save(model.state_dict(), tmp_path / "state.pt")
+    train(model, range(3, 6))
+
+    torch.manual_seed(77)
+    resumed = segmenters.create(name, 4, 4, 32)
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    train(resumed, range(3, 6))
+    assert same(resumed.state_dict(), model.state_dict())
+    assert not same(resumed.state_dict(), create(name).state_dict())
+
+
+def test_training_depends_on_torch_s_seed_alone(name):
+    assert train(create(name), range(3)) == train(create(name), range(3))
+
+
+def test_weights_carry_the_predictions(name):
+    model = create(name)
+    train(model, range(2))
+    images, _ = batch(9)
+    torch.manual_seed(77)
+    other = segmenters.create(name, 4, 4, 32)
+    assert not torch.equal(other.predict(images), model.predict(images))
+    other.load_weights(model.weights())
+    assert torch.equal(other.predict(images), model.predict(images))
+
+
+def test_weights_can_be_written_as_safetensors(name, tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    weights = create(name).weights()
+    safetensors.save_file(weights, tmp_path / "weights.safetensors")
+    assert same(safetensors.load_file(tmp_path / "weights.safetensors"), weights)
+
+
+def test_foreign_state_is_refused(name):
+    model = create(name)
+    state = model.state_dict()
+    with pytest.raises(RuntimeError):
+        model.load_state_dict({**state, "networks": {}})
+    weights = model.weights()
+    weights.pop(next(iter(weights)))
+    with pytest.raises(RuntimeError):
+        model.load_weights(weights)
+
+
+def test_predicting_leaves_training_as_it_was(name):
+    plain, interrupted = create(name), create(name)
+    for step in range(3):
+        train(plain, range(step, step + 1))
+        interrupted.predict(batch(50)[0])
+        train(interrupted, range(step, step + 1))
+    assert same(plain.state_dict(), interrupted.state_dict())
+
+
+def test_predictions_do_not_depend_on_the_batch(name):
+    model = create(name, precision="fp32")
+    train(model, range(2))
+    images, _ = batch(9)
+    together = model.predict(images)
+    alone = torch.cat([model.predict(image[None]) for image in images])
+    assert torch.allclose(together, alone, atol=1e-4)
+    assert torch.equal(model.predict(images), together)
+
+
+def test_learns_a_simple_task(name):
+    model = create(name, images=60 * BATCH)
+    losses = train(model, range(60))
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    images, labels = batch(1000)
+    predicted = model.predict(images).argmax(1)
+    for label in (1, 2, 3):
+        a, b = predicted == label, labels == label
+        assert 2 * (a & b).sum() / (a.sum() + b.sum()) > 0.8
+
+
+def test_configuration_is_frozen_strict_and_described(name):
+    config = segmenters.load(name).Config()
+    assert isinstance(config, SegmenterConfig)
+    with pytest.raises(ValueError, match="frozen"):
+        config.images = 3
+    with pytest.raises(ValueError, match="no_such_key"):
+        segmenters.create(name, 4, 4, 32, no_such_key=1)
+    with pytest.raises(ValueError, match="images"):
+        segmenters.create(name, 4, 4, 32, images=0)
+    for key, field in type(config).model_fields.items():
+        assert field.description, f"{key} has no description"
+        assert field.description.endswith("]"), f"{key}'s description does not end in its unit"
+
+
+def test_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match="unknown segmenter 'unett'; known: unet"):
+        segmenters.load("unett")
