@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -199,9 +201,8 @@ class SliceWriter:
             index["split"] = index["subject"].map(self._splits)
         if not index["split"].isin(SPLITS).all():
             raise ValueError(f"{self.folder}: rows without a known split: {sorted(set(index['split']) - set(SPLITS))}")
-        index.astype({"seed": np.int64, "z": np.int64, "tumour_pixels": np.int64}).to_parquet(
-            self._partial("index.parquet"), index=False
-        )
+        index = index.astype({"seed": np.int64, "z": np.int64, "tumour_pixels": np.int64})
+        pq.write_table(pa.Table.from_pandas(index, preserve_index=False), self._partial("index.parquet"))
         self._partial("meta.json").write_text(json.dumps(self.meta, indent=1) + "\n", encoding="utf-8")
 
         for file in (*self._arrays.values(), self._journal):

@@ -7,13 +7,15 @@ times of at most 1.5, at most 1.5 GiB a worker, and no growth of memory over 20 
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
-import resource
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -56,15 +58,32 @@ def only_read(folder: Path, workers: int) -> None:
 
 
 def in_new_process(*arguments: str) -> dict:
-    """Runs this file again, so that every measurement starts clean: seconds, and peak memory of itself and a worker."""
+    """Runs this file again, so that every measurement starts clean."""
     done = subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def peak_gib(process_id: int | str) -> float:
+    status = Path(f"/proc/{process_id}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 2**20
+
+
+def watch_workers(peaks: list[float], stop: threading.Event) -> None:
+    """Appends the highest peak of any worker so far, ten times a second."""
+    while not stop.wait(0.1):
+        for child in multiprocessing.active_children():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, TypeError):  # it has just ended
+                peaks.append(max(peak_gib(child.pid), *peaks[-1:]))
+
+
 def measure(what: str, folder: Path, workers: int, image_size: int) -> None:
+    """Prints one JSON object: seconds, and peak memory of the parent and of a worker, halfway and at the end."""
     sys.path.insert(0, str(ROOT))
     from benchmark.data import cohorts, preparation
 
+    peaks, stop = [], threading.Event()
+    watcher = threading.Thread(target=watch_workers, args=(peaks, stop))
+    watcher.start()
     with tempfile.TemporaryDirectory(dir=folder.parent) as out:
         start = time.perf_counter()
         if what == "read":
@@ -72,8 +91,10 @@ def measure(what: str, folder: Path, workers: int, image_size: int) -> None:
         else:
             preparation.prepare(cohorts.find(folder), Path(out), image_size=image_size, workers=workers)
         seconds = time.perf_counter() - start
-    peaks = (resource.getrusage(who).ru_maxrss / 2**20 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(json.dumps({"seconds": seconds, "self_gib": next(peaks), "worker_gib": next(peaks)}))
+    stop.set()
+    watcher.join()
+    result = {"seconds": seconds, "self": peak_gib("self"), "halfway": peaks[len(peaks) // 2], "worker": peaks[-1]}
+    print(json.dumps(result))
 
 
 def main() -> None:
@@ -104,10 +125,10 @@ def main() -> None:
                 results.append(in_new_process("--measure", what, *common))
         median = {what: statistics.median(run["seconds"] for run in results) for what, results in runs.items()}
         for what, results in runs.items():
+            halfway, worker, parent = (max(run[key] for run in results) for key in ("halfway", "worker", "self"))
             print(
-                f"{what}: median {median[what]:.2f} s of {[round(run['seconds'], 2) for run in results]}, peak "
-                f"{max(run['worker_gib'] for run in results):.2f} GiB a worker, "
-                f"{max(run['self_gib'] for run in results):.2f} GiB the parent"
+                f"{what}: median {median[what]:.2f} s of {[round(run['seconds'], 2) for run in results]}; peak "
+                f"{worker:.2f} GiB a worker ({halfway:.2f} by half time), {parent:.2f} GiB the parent"
             )
         print(f"prepare / read = {median['prepare'] / median['read']:.2f} (target ≤ 1.5)")
 
