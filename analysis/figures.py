@@ -7,14 +7,16 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy import ndimage
 
-from analysis.statistics import MARGINS, dice_matrices
-from analysis.tables import label
+from analysis.statistics import ARM, MARGINS, dice_matrices
+from analysis.tables import in_study_order, label
 
 MODALITIES = ("T1", "T1ce", "T2", "FLAIR")
 # Okabe & Ito's colours, distinguishable with every common colour vision, in print and on grey.
@@ -39,6 +41,7 @@ STYLE = {
     "figure.constrained_layout.use": True,
     "figure.dpi": 100,
 }
+GAP_SHARE = 32  # tiles stand one 32nd of their width apart
 WIDTH = 4.8  # inches: 9 pt text stays readable on a phone
 
 
@@ -62,30 +65,25 @@ def sample_sheet(
     synthetic, real: (images uint8 [K, 4, H, W] in the order T1, T1ce, T2, FLAIR, labels uint8 [K, H, W] with classes
     0..3); the first `rows` of each are shown. Raises ValueError where shapes differ from that.
     """
-    for source, (images, labels) in (("synthetic", synthetic), ("real", real)):
+    blocks = []
+    for source, (images, labels) in (("real", real), (label(name), synthetic)):
         if images.ndim != 4 or images.shape[1] != 4 or labels.shape != (len(images), *images.shape[2:]):
             raise ValueError(
                 f"{source}: images must be [K, 4, H, W] and labels [K, H, W], got {images.shape} and {labels.shape}"
             )
-    blocks = [("real", real), (label(name), synthetic)]
-    shown = [min(rows, len(images)) for _, (images, _) in blocks]
-    figure = Figure(figsize=(WIDTH, 0.5 + WIDTH / 5 * sum(shown) + 0.4))
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
-    axes = figure.subplots(sum(shown), 5, squeeze=False)
-    row = 0
-    for (source, (images, labels)), count in zip(blocks, shown, strict=True):
-        for index in range(count):
-            for column in range(4):
-                axes[row, column].imshow(images[index, column], cmap="gray", vmin=0, vmax=255)
-            axes[row, 4].imshow(overlay(images[index, 3], labels[index]))
-            if index == 0:
-                axes[row, 0].set_ylabel(f"{source} ({count} of {len(images)})", loc="top")
-            row += 1
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    for axis, title in zip(axes[0], (*MODALITIES, "FLAIR + annotation"), strict=True):
-        axis.set_title(title, loc="center", fontweight="normal", fontsize=8)
+        grey = np.repeat(images[:rows, ..., None] / 255, 3, axis=-1)
+        annotated = [overlay(image[3], label) for image, label in zip(images[:rows], labels[:rows], strict=True)]
+        blocks.append(
+            (f"{source}\n({len(grey)} of {len(images)})", np.concatenate([grey, np.stack(annotated)[:, None]], 1))
+        )
+
+    figure = Figure(figsize=(WIDTH, 0.75 + 0.88 * sum(len(tiles) for _, tiles in blocks)))
+    axes = figure.subplots(2, 1, height_ratios=[len(tiles) for _, tiles in blocks])
+    for axis, (source, tiles) in zip(axes, blocks, strict=True):
+        _show(axis, tiles)
+        axis.set_ylabel(source)
+    axes[0].xaxis.tick_top()
+    axes[0].set_xticks(_centres(tiles.shape[1], tiles.shape[3]), [*MODALITIES, "annotation"])
     handles = [Patch(color=colour, label=text) for text, colour in CLASS_COLOURS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
@@ -108,37 +106,41 @@ def dice_per_subject(scores: pd.DataFrame, cohort: str, segmenter: str) -> Figur
     """
     primary = scores[(scores["cohort"] == cohort) & (scores["segmenter"] == segmenter) & (scores["region"] == "mean")]
     matrices = {key: regions["mean"] for key, regions in dice_matrices(primary).items()}
-    panels = sorted({(generator, augmentation) for _, generator, arm, _, augmentation in matrices if arm != "real"})
+    arms = in_study_order(pd.DataFrame(list(matrices), columns=ARM)).query("arm != 'real'")
+    panels = list(dict.fromkeys(zip(arms["generator"], arms["augmentation"], strict=True)))
     if not panels:
         raise ValueError(f"no arm with a generator for cohort {cohort!r} and segmenter {segmenter!r}")
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(WIDTH if columns == 2 else 3.6, 2.9 * lines + 0.4))
+    figure = Figure(figsize=(WIDTH * columns / 2 + 0.6 * (columns == 1), 0.8 + 2.35 * lines))
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    shown: dict[str, tuple] = {}
+    handles: dict[str, Line2D] = {}
+    lowest = 1.0
     for axis, (generator, augmentation) in zip(grid.flat, panels, strict=False):
         real = matrices.get((cohort, "none", "real", segmenter, augmentation))
-        arms = sorted(key[2] for key in matrices if key[1] == generator and key[4] == augmentation)
-        count = 0
-        for arm in arms:
+        subjects = 0
+        for arm in arms.query("generator == @generator and augmentation == @augmentation")["arm"]:
             matrix = matrices[(cohort, generator, arm, segmenter, augmentation)]
-            if real is None or real.reason or matrix.reason or real.subjects != matrix.subjects:
-                axis.text(0.97, 0.03, f"{arm}: incomplete", transform=axis.transAxes, ha="right", color=GREY)
-                continue
             text, colour, marker = ARM_STYLES.get(arm, (arm, GREEN, "^"))
+            if real is None or real.reason or matrix.reason or real.subjects != matrix.subjects:
+                axis.annotate(f"{text}: incomplete", (0.97, 0.03), xycoords="axes fraction", ha="right", color=GREY)
+                continue
             x, y = real.dice.mean(0), matrix.dice.mean(0)
-            shown[arm] = axis.scatter(x, y, s=18, c=colour, marker=marker, alpha=0.75, linewidths=0, label=text)
-            count = len(matrix.subjects)
+            axis.scatter(x, y, s=18, c=colour, marker=marker, alpha=0.75, linewidths=0)
+            handles[text] = Line2D([], [], color=colour, marker=marker, linestyle="", label=text)
+            subjects, lowest = len(matrix.subjects), min(lowest, x.min(), y.min())
         axis.axline((0, 0), (1, 1), color=GREY, linewidth=0.8, linestyle="--")
-        axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-        axis.set_title(f"{label(generator)}, augmentation {augmentation}\nn = {count} subjects")
+        axis.set_title(f"{label(generator)}, aug. {augmentation}\nn = {subjects} subjects")
         axis.grid(True)
-    for axis in list(grid.flat)[len(panels) :]:
+    lower = max(0.0, np.floor(10 * lowest) / 10) - 0.02
+    for axis in grid.flat[: len(panels)]:
+        axis.set(xlim=(lower, 1.02), ylim=(lower, 1.02), aspect="equal")
+    for axis in grid.flat[len(panels) :]:
         axis.remove()
     figure.supxlabel("mean Dice of a subject, real-only training", fontsize=9)
     figure.supylabel("mean Dice, training with synthetic images", fontsize=9)
-    if shown:
-        figure.legend(handles=list(shown.values()), loc="outside upper center", ncols=len(shown))
+    if handles:
+        figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=len(handles))
     return figure
 
 
@@ -149,9 +151,8 @@ def forest_plot(ratios: pd.DataFrame, cohort: str, segmenter: str) -> Figure:
     ratios: the table of `analysis.statistics.ratios`. An arm without a number keeps its line and says so. Raises
     ValueError where nothing of this cohort and segmenter is there.
     """
-    rows = ratios[
-        (ratios["cohort"] == cohort) & (ratios["segmenter"] == segmenter) & (ratios["region"] == "mean")
-    ].sort_values(["arm", "augmentation", "generator"], ascending=[False, True, True])
+    here = (ratios["cohort"] == cohort) & (ratios["segmenter"] == segmenter) & (ratios["region"] == "mean")
+    rows = in_study_order(ratios[here]).sort_values("arm", ascending=False, kind="stable")
     if rows.empty:
         raise ValueError(f"no ratios for cohort {cohort!r} and segmenter {segmenter!r}")
     figure = Figure(figsize=(WIDTH, 1.3 + 0.42 * len(rows)))
@@ -218,12 +219,13 @@ def similarity_histogram(synthetic: np.ndarray, null: np.ndarray, tau95: float, 
         seaborn.histplot(
             x=values, bins=bins, stat="probability", element="step", alpha=0.35, color=colour, label=text, ax=axis
         )
-    for tau, text, style, height in ((tau95, "τ95", "--", 0.98), (tau99, "τ99", ":", 0.90)):
+    for tau, text, style, side in ((tau95, "τ95", "--", "right"), (tau99, "τ99", ":", "left")):
         axis.axvline(tau, color="black", linewidth=1, linestyle=style)
-        axis.text(tau, height, f" {text} = {tau:.3f}", transform=axis.get_xaxis_transform(), va="top", fontsize=8)
-    axis.set(xlabel="highest correlation with any training slice (Pearson, inside the brain)", ylabel="share of slices")
-    axis.set_title(label(name))
-    axis.margins(x=0.12)
+        axis.text(
+            tau, 1.0, f" {text} {tau:.3f} ", transform=axis.get_xaxis_transform(), va="bottom", ha=side, fontsize=8
+        )
+    axis.set(xlabel="similarity to the nearest training slice (correlation)", ylabel="share of slices")
+    axis.set_title(label(name), pad=16)
     axis.grid(True, axis="y")
     figure.legend(loc="outside lower center", ncols=1)
     return figure
@@ -247,33 +249,47 @@ def closest_pairs(
             f"{name}: pairs must be [K, 2, 4, H, W] with K similarities, shifts (K, 2) and mirrored flags, "
             f"got {pairs.shape}, {lengths}"
         )
-    figure = Figure(figsize=(WIDTH, 0.9 + k * (WIDTH / 3 + 0.15)))
-    axes = figure.subplots(k, 3, squeeze=False)
-    for row, (synthetic, training), close, (down, right), flip in zip(
-        axes, pairs.astype(np.int16), similarity, shift, mirrored, strict=True
-    ):
+    compared = pairs.astype(np.int16)
+    how = []
+    for index, (close, (down, right), flip) in enumerate(zip(similarity, shift, mirrored, strict=True)):
         if flip:
-            synthetic = synthetic[..., ::-1]
-        training = ndimage.shift(training, (0, down, right), order=0)
-        row[0].imshow(_mosaic(synthetic), cmap="gray", vmin=0, vmax=255)
-        row[1].imshow(_mosaic(training), cmap="gray", vmin=0, vmax=255)
-        difference = row[2].imshow(_mosaic(synthetic - training), cmap="RdBu_r", vmin=-128, vmax=128)
-        how = ["mirrored"] * bool(flip) + [f"shifted by {down:+d}, {right:+d} px"] * bool(down or right)
-        row[0].set_title(", ".join([f"similarity {close:.3f}", *how]), fontsize=8, fontweight="normal")
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    for axis, text in zip(axes[-1], ("synthetic", "closest training slice", "synthetic − training"), strict=True):
-        axis.set_xlabel(text, fontsize=8)
-    bar = figure.colorbar(difference, ax=axes, location="bottom", shrink=0.6, aspect=40, pad=0.02)
-    bar.set_label("difference [8-bit intensity]; mosaic: T1, T1ce / T2, FLAIR", fontsize=8)
+            compared[index, 0] = compared[index, 0, ..., ::-1]
+        compared[index, 1] = ndimage.shift(compared[index, 1], (0, down, right), order=0)
+        moved = [f"moved {down:+d}, {right:+d} px"] * bool(down or right)
+        how.append("\n".join([f"{close:.3f}", *["mirrored"] * bool(flip), *moved]))
+    mosaics = np.block([[compared[:, :, 0], compared[:, :, 1]], [compared[:, :, 2], compared[:, :, 3]]])
+
+    figure = Figure(figsize=(WIDTH, 1.3 + 1.3 * k))
+    images, differences = figure.subplots(1, 2, width_ratios=[2, 1], sharey=True)
+    size = mosaics.shape[-1]
+    _show(images, np.repeat(mosaics[..., None] / 255, 3, axis=-1))
+    images.set_xticks(_centres(2, size), ["synthetic", "training"])
+    images.set_yticks(_centres(k, size), how)
+    images.set_ylabel("similarity")
+    scale = {"cmap": "RdBu_r", "vmin": -128, "vmax": 128}
+    shown = _show(differences, (mosaics[:, :1] - mosaics[:, 1:]).astype(float), **scale)
+    differences.set_xticks(_centres(1, size), ["difference"])
+    bar = figure.colorbar(shown, ax=[images, differences], location="bottom", shrink=0.6, aspect=40, pad=0.02)
+    bar.set_label("synthetic − training [8-bit intensity]\neach mosaic: T1, T1ce / T2, FLAIR", fontsize=8)
     figure.suptitle(f"{label(name)}: the {k} closest pairs", fontsize=9, fontweight="bold", x=0.01, ha="left")
     return figure
 
 
-def _mosaic(slices: np.ndarray) -> np.ndarray:
-    """[4, H, W] as one image [2H, 2W]."""
-    return np.block([[slices[0], slices[1]], [slices[2], slices[3]]])
+def _show(axis: Axes, tiles: np.ndarray, **scale) -> AxesImage:
+    """Tiles [rows, columns, H, W] or, in colour, [rows, columns, H, W, 3] as one image with white gaps and no frame."""
+    gap = tiles.shape[3] // GAP_SHARE
+    margins = [(0, 0), (0, 0), (0, gap), (0, gap)] + [(0, 0)] * (tiles.ndim - 4)
+    padded = np.pad(tiles.astype(float), margins, constant_values=1.0 if tiles.ndim == 5 else np.nan)
+    image = np.concatenate(np.concatenate(padded, axis=1), axis=1)[: -gap or None, : -gap or None]
+    axis.set(xticks=[], yticks=[])
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    return axis.imshow(image, interpolation="nearest", **scale)
+
+
+def _centres(count: int, size: int) -> np.ndarray:
+    """Where the tiles of a row (or column) of `_show` have their middle, in pixels."""
+    return np.arange(count) * (size + size // GAP_SHARE) + size / 2
 
 
 def _span(counts: pd.Series) -> str:

@@ -1,6 +1,6 @@
 """The study's tables and their companions, as Markdown, LaTeX (booktabs), HTML and CSV."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from analysis.statistics import ALPHA, ARM, MARGINS, dice_matrices
 
 STUDY_COLUMNS = {"ET": "ET", "ED": "ED", "NCR": "NCR", "mean": "Mean"}
-ORIGINALS = {"real": "only", "synthetic": "no", "both": "yes"}  # the study's column "original images"
+ORIGINALS = {"real": "yes", "synthetic": "no", "both": "yes"}  # the study's column "original images"
 LABELS = {
     "none": "none",
     "progressive_gan": "Progressive GAN",
@@ -84,20 +84,25 @@ class Table:
         return "\n".join([*lines, r"\end{table}"]) + "\n"
 
     def html(self) -> Markup:
+        """Title, table inside a box that scrolls by itself, notes; everything escaped."""
+
         def render(tag: str, cell: Cell) -> Markup:
             text = Markup("<b>{}</b>").format(cell.text) if cell.bold else escape(cell.text)
-            return Markup("<{0}>{1}{2}</{0}>").format(
-                tag, text, Markup("<sup>{}</sup>").format(cell.mark) * bool(cell.mark)
-            )
+            mark = Markup("<sup>{}</sup>").format(cell.mark) if cell.mark else ""
+            prose = Markup(' class="prose"') if len(cell.text) > 40 else ""  # may break into lines
+            return Markup("<{0}{1}>{2}{3}</{0}>").format(tag, prose, text, mark)
 
         def line(tag: str, cells: Iterable[Cell]) -> Markup:
             return Markup("<tr>{}</tr>").format(Markup("").join(render(tag, cell) for cell in cells))
 
         head = line("th", map(Cell, self.columns))
         body = Markup("\n").join(line("td", row) for row in self.rows)
-        table = Markup("<table>\n<caption>{}</caption>\n<thead>{}</thead>\n<tbody>\n{}\n</tbody>\n</table>")
+        table = Markup("<table>\n<thead>{}</thead>\n<tbody>\n{}\n</tbody>\n</table>").format(head, body)
         notes = Markup("").join(Markup('\n<p class="note">{}</p>').format(note) for note in self.notes)
-        return Markup('<div class="scroll">{}</div>{}').format(table.format(self.title, head, body), notes)
+        box = Markup(
+            '<p class="title">{0}</p>\n<div class="scroll" role="region" aria-label="{0}" tabindex="0">\n{1}\n</div>'
+        )
+        return box.format(self.title, table) + notes
 
     def csv(self) -> str:
         return self.data.to_csv(index=False)
@@ -132,9 +137,7 @@ def study_tables(scores: pd.DataFrame, tests: pd.DataFrame) -> list[Table]:
                     continue
                 record |= {"seeds": len(matrix.dice), "subjects": len(matrix.subjects)}
                 if matrix.reason:
-                    reasons.append(
-                        f"{label(generator)}, {arm}, augmentation {augmentation}, {region}: {matrix.reason}."
-                    )
+                    reasons.append(f"{_name(record)}, {region}: {matrix.reason}.")
                     continue
                 level = matrix.dice.mean(1)
                 record[f"{region}_mean"] = level.mean()
@@ -151,7 +154,7 @@ def _study_table(cohort: str, segmenter: str, data: pd.DataFrame, reasons: list[
     best = data[data["arm"] != "real"].groupby("arm")[[f"{region}_mean" for region in STUDY_COLUMNS]].max()
     rows = []
     for _, row in data.iterrows():
-        name = "Real only" if row["arm"] == "real" else label(row["generator"])
+        name = "None (real only)" if row["arm"] == "real" else label(row["generator"])
         cells = [Cell(name), Cell(originals(row["arm"])), Cell(row["augmentation"]), Cell(str(row["seeds"]))]
         for region in STUDY_COLUMNS:
             mean, sd = row[f"{region}_mean"], row[f"{region}_sd"]
@@ -191,23 +194,33 @@ def ratio_tables(ratios: pd.DataFrame, tests: pd.DataFrame) -> list[Table]:
     tables = []
     for (cohort, segmenter), data in merged[merged["region"] == "mean"].groupby(["cohort", "segmenter"]):
         data = in_study_order(data)
-        rows = []
+        rows, reasons = [], []
         for _, row in data.iterrows():
+            if row["reason"]:
+                reasons.append(f"{_name(row)}: {row['reason']}.")
             if np.isnan(row["ratio"]):
-                numbers = [Cell(f"missing: {row['reason']}"), *[Cell("–")] * (len(MARGINS) + 4)]
+                numbers = [Cell("missing"), *[Cell("–")] * (len(MARGINS) + 4)]
             else:
                 numbers = [
                     Cell(interval(row)),
-                    Cell(_number(row["lower_bound"])),
+                    Cell(number(row["lower_bound"])),
                     *[Cell(passes(row[f"passes_{margin:.2f}"])) for margin in MARGINS],
-                    Cell(_number(row["shift"], "+.3f")),
-                    Cell(_number(row["rank_biserial"], "+.2f")),
+                    Cell(number(row["shift"], "+.3f")),
+                    Cell(number(row["rank_biserial"], "+.2f")),
                     Cell(row["reason_test"] or p_value(row["p_holm"])),
                 ]
             n = f"{row['subjects']} × {row['seeds']}/{row['seeds_real']}"
             rows.append([*_arm_cells(row), *numbers, Cell(n)])
-        margins = [f"≥ {margin:.2f}" for margin in MARGINS]
-        head = ["Ratio [95 % interval]", "Lower 5 % bound", *margins, "Shift", "Rank-biserial", "p (Holm)", "n"]
+        margins = [f"≥\u00a0{margin:.2f}" for margin in MARGINS]
+        head = [
+            "Ratio [95\u00a0% interval]",
+            "Lower 5\u00a0% bound",
+            *margins,
+            "Shift",
+            "Rank-biserial",
+            "p\u00a0(Holm)",
+            "n",
+        ]
         note = (
             "Ratio: mean Dice over NCR, ED, ET relative to real-only training, same segmenter and augmentation; "
             "crossed bootstrap over subjects and seeds. A margin is passed when the lower 5 % bound lies above it. "
@@ -215,7 +228,7 @@ def ratio_tables(ratios: pd.DataFrame, tests: pd.DataFrame) -> list[Table]:
         )
         title = f"Dice kept, relative to real-only training: {label(segmenter)}, {cohort}"
         columns = ["Generator", "Original images", "Augmentation", *head]
-        tables.append(Table(f"ratio_{cohort}_{segmenter}", title, columns, rows, data, [note]))
+        tables.append(Table(f"ratio_{cohort}_{segmenter}", title, columns, rows, data, [note, *reasons]))
     return tables
 
 
@@ -246,16 +259,21 @@ def rank_table(ranks: pd.DataFrame, rank_tests: pd.DataFrame) -> Table:
         for _, row in rank_tests.iterrows()
         for order in ((row["generator"], row["other"]), (row["other"], row["generator"]))
     }
-    ordered = ranks.sort_values([*group, "mean_rank", "generator"]).reset_index(drop=True)
-    rows, following = [], []
+    position = ranks["arm"].map(_ordered(ranks["arm"], ORIGINALS).index)
+    order = ["cohort", "segmenter", "position", "augmentation", "mean_rank", "generator"]
+    ordered = ranks.assign(position=position).sort_values(order).drop(columns="position").reset_index(drop=True)
+    rows, following, reasons = [], [], []
     for index, row in ordered.iterrows():
+        setting = (row["cohort"], label(row["segmenter"]), originals(row["arm"]), row["augmentation"])
         last = index + 1 == len(ordered) or tuple(ordered.loc[index + 1, group]) != tuple(row[group])
         pair = None if last else pairs[*row[group], row["generator"], ordered.loc[index + 1, "generator"]]
         following.append(np.nan if pair is None else pair["p_holm"])
-        against = "–" if pair is None else pair["reason"] or p_value(pair["p_holm"])
-        rank = f"missing: {row['reason']}" if np.isnan(row["mean_rank"]) else f"{row['mean_rank']:.2f}"
-        cells = (row["cohort"], label(row["segmenter"]), originals(row["arm"]), row["augmentation"])
-        rows.append([Cell(text) for text in (*cells, label(row["generator"]), rank, against, str(row["subjects"]))])
+        if row["reason"]:
+            reasons.append(f"{', '.join(setting[:2])}, {row['arm']}, augmentation {setting[3]}: {row['reason']}.")
+            texts = ("missing", "–")
+        else:
+            texts = (f"{row['mean_rank']:.2f}", "–" if pair is None else pair["reason"] or p_value(pair["p_holm"]))
+        rows.append([Cell(text) for text in (*setting, label(row["generator"]), *texts, str(row["subjects"]))])
     head = [
         "Cohort",
         "Segmenter",
@@ -271,7 +289,7 @@ def rank_table(ranks: pd.DataFrame, rank_tests: pd.DataFrame) -> Table:
         "the difference from the generator in the next row, Holm-adjusted over all pairs of the group."
     )
     data = ordered.assign(p_holm_next=following)
-    return Table("ranks", "Ranking of generators", head, rows, data, [note])
+    return Table("ranks", "Ranking of generators", head, rows, data, [note, *dict.fromkeys(reasons)])
 
 
 def empty_case_table(scores: pd.DataFrame) -> Table:
@@ -306,9 +324,9 @@ def plain_table(name: str, title: str, data: pd.DataFrame, notes: Sequence[str] 
 
 
 def interval(row: pd.Series) -> str:
-    """'0.84 [0.80, 0.88]', or the ratio and why it has no interval."""
+    """'0.840 [0.800, 0.880]', or the ratio alone where it has no interval."""
     if np.isnan(row["low"]):
-        return f"{row['ratio']:.3f} ({row['reason']})"
+        return f"{row['ratio']:.3f}"
     return f"{row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
@@ -321,7 +339,7 @@ def p_value(p: float) -> str:
     return "–" if np.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _number(value: float, spec: str = ".3f") -> str:
+def number(value: float, spec: str = ".3f") -> str:
     return "–" if np.isnan(value) else format(value, spec).replace("-", "−")
 
 
@@ -337,8 +355,12 @@ def _plain(value: object) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
+def _name(arm: Mapping[str, str]) -> str:
+    return f"{label(arm['generator'])}, {arm['arm']}, augmentation {arm['augmentation']}"
+
+
 def _arm_cells(row: pd.Series) -> list[Cell]:
-    name = "Real only" if row["arm"] == "real" else label(row["generator"])
+    name = "None (real only)" if row["arm"] == "real" else label(row["generator"])
     return [Cell(name), Cell(originals(row["arm"])), Cell(row["augmentation"])]
 
 
@@ -380,6 +402,7 @@ _LATEX = str.maketrans(
         "–": "--",
         "…": r"\ldots{}",
         "τ": r"$\tau$",
+        "\u00a0": "~",
         "\n": " ",
     }
 )

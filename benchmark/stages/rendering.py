@@ -124,29 +124,43 @@ def build_report(out: Path, inputs: ReportInputs) -> dict:
 
 
 def _cards(inputs: ReportInputs) -> list[dict]:
-    """Per generator: what it keeps (a line per arm and setting), who is at risk, what it cost."""
-    primary = inputs.ratios[inputs.ratios["region"] == "mean"]
-    names = dict.fromkeys([*primary["generator"], *inputs.audits])
-    return [
-        {
-            "name": name,
-            "lines": [_line(row) for _, row in tables.in_study_order(primary[primary["generator"] == name]).iterrows()],
-            "audit": inputs.audits.get(name),
-            "cost": _cost(inputs.costs, name),
-        }
-        for name in names
-    ]
+    """Per generator: what it keeps (in a sentence, then a line per arm and setting), who is at risk, what it cost."""
+    primary = tables.in_study_order(inputs.ratios[inputs.ratios["region"] == "mean"])
+    cards = []
+    for name in dict.fromkeys([*primary["generator"], *inputs.audits]):
+        rows = primary[primary["generator"] == name]
+        cards.append(
+            {
+                "name": name,
+                "verdict": _verdict(rows[rows["arm"] == "synthetic"]),
+                "lines": [_line(row) for _, row in rows.iterrows()],
+                "audit": inputs.audits.get(name),
+                "cost": _cost(inputs.costs, name),
+            }
+        )
+    return cards
+
+
+def _verdict(rows: pd.DataFrame) -> str:
+    """What training on synthetic images alone keeps; the worst setting decides, one without a number passes nothing."""
+    measured = rows[rows["ratio"].notna()]
+    if measured.empty:
+        return "What synthetic images alone keep was not measured."
+    low, high = (f"{100 * ratio:.0f}" for ratio in (measured["ratio"].min(), measured["ratio"].max()))
+    kept = f"Synthetic images alone keep {low if low == high else f'{low}–{high}'}\u00a0% of real-only Dice"
+    passed = [margin for margin in MARGINS if rows[f"passes_{margin:.2f}"].eq(True).fillna(False).all()]
+    margin = f"non-inferior at {max(passed):.2f}" if passed else "non-inferior at no margin"
+    return f"{kept}; {margin}{' in every setting' * (len(rows) > 1)}."
 
 
 def _line(row: pd.Series) -> dict:
     """One arm's ratio in words and numbers, with its verdict at each margin."""
-    trained = {"synthetic": "synthetic only", "both": "real + synthetic"}.get(row["arm"], row["arm"])
-    measured = not np.isnan(row["ratio"])
+    trained = {"synthetic": "Synthetic only", "both": "Real + synthetic"}.get(row["arm"], row["arm"])
     return {
         "setting": f"{trained}, {tables.label(row['segmenter'])}, augmentation {row['augmentation']}",
-        "ratio": f"{row['ratio']:.2f}" if measured else None,
-        "interval": None if np.isnan(row["low"]) else f"{row['low']:.2f} to {row['high']:.2f}",
-        "n": f"{row['subjects']} subjects × {row['seeds']} seeds",
+        "ratio": None if np.isnan(row["ratio"]) else f"{row['ratio']:.2f}",
+        "interval": None if np.isnan(row["low"]) else f"{row['low']:.2f}–{row['high']:.2f}",
+        "n": f"{row['subjects']} subjects × {row['seeds']} seed{'s' * (row['seeds'] != 1)}",
         "margins": [(f"{margin:.2f}", tables.passes(row[f"passes_{margin:.2f}"])) for margin in MARGINS],
         "reason": row["reason"],
     }
@@ -172,7 +186,7 @@ def duration(seconds: float) -> str:
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}\u00a0%"  # a no-break space
 
 
 # --- tables and figures ---------------------------------------------------------------------------------------------
@@ -198,49 +212,64 @@ def _tables(inputs: ReportInputs) -> dict[str, list[tables.Table]]:
 
 
 def _audit_table(audits: dict[str, dict]) -> tables.Table:
+    """Measures down, generators across: a phone shows two columns, a page five."""
+    columns = {name: _audit_column(audit) for name, audit in audits.items()}
+    measures = next(iter(columns.values()))
     rows = [
-        {
-            "generator": tables.label(name),
-            "synthetic slices": audit["n_synthetic"],
-            "training slices": audit["n_train"],
-            "held-out slices": audit["n_null"],
-            **{
-                f"{what} {tau.replace('tau', 'τ')}": value
-                for tau in ("tau95", "tau99")
-                for what, value in (
-                    ("threshold", audit[tau]),
-                    ("share above", audit["memorized_share"][tau]),
-                    ("lower bound", audit["memorized_interval"][tau][0]),
-                    ("p", audit["p_value"][tau]),
-                )
-            },
-            "patients at risk": audit["leaked_patients"]["count"],
-            **{f"r > {fixed}": count for fixed, count in audit["counts_above"].items()},
-            "C_T": audit["c_t"],
-            "authenticity": audit["authenticity"],
-        }
-        for name, audit in audits.items()
+        [tables.Cell(measure), *[tables.Cell(column[measure]) for column in columns.values()]] for measure in measures
     ]
+    data = pd.DataFrame({name: pd.json_normalize(audit).iloc[0] for name, audit in audits.items()})
     note = (
-        "τ95, τ99: similarity that 5 % and 1 % of held-out real slices exceed; a generator that does not copy is "
-        "expected to exceed them as often. Lower bound: exact, one-sided, 95 %. Patients at risk: training subjects "
-        f"with a synthetic slice above τ99. {NOT_PROOF}"
+        "τ95, τ99: similarity that 5 % and 1 % of held-out real slices exceed. Lower bound: exact, one-sided, 95 %. "
+        "p: of at least this share if nothing is copied. Patients at risk: training subjects with a synthetic slice "
+        f"above τ99; in brackets how many chance alone gives. {NOT_PROOF}"
     )
-    return tables.plain_table("memorization", "Memorization audit", pd.DataFrame(rows), [note])
+    head = ["Measure", *map(tables.label, audits)]
+    return tables.Table(
+        "memorization", "Memorization audit", head, rows, data.rename_axis("field").reset_index(), [note]
+    )
+
+
+def _audit_column(audit: dict) -> dict[str, str]:
+    leaked = audit["leaked_patients"]
+    column = {
+        "Synthetic slices": f"{audit['n_synthetic']:,}",
+        "Training slices (subjects)": f"{audit['n_train']:,} ({audit['n_train_subjects']:,})",
+        "Held-out slices (subjects)": f"{audit['n_null']:,} ({audit['n_null_subjects']:,})",
+    }
+    for tau, name, expected in (("tau95", "τ95", "5 %"), ("tau99", "τ99", "1 %")):
+        column |= {
+            name: f"{audit[tau]:.3f}",
+            f"Share above {name} (expected: {expected})": percent(audit["memorized_share"][tau]),
+            f"Lower bound of that share, {name}": percent(audit["memorized_interval"][tau][0]),
+            f"p of that share, {name}": tables.p_value(audit["p_value"][tau]),
+        }
+    column["Patients at risk (by chance)"] = f"{leaked['count']} ({leaked['count_by_chance']:.1f})"
+    for fixed, count in audit["counts_above"].items():
+        column[f"Slices with correlation above {fixed}"] = f"{count:,}"
+    for name, key in (("Data-copying statistic C_T (copies: far below 0)", "c_t"), ("Authenticity", "authenticity")):
+        column[name] = "not measured" if audit[key] is None else tables.number(audit[key], ".2f")
+    return column
 
 
 def _control_table(audits: dict[str, dict]) -> tables.Table:
-    rows = []
-    for name, audit in audits.items():
-        for kind, control in audit["controls"].items():
+    records, rows = [], []
+    for kind in next(iter(audits.values()))["controls"]:
+        rows.append([tables.Cell(kind.replace("_", " "))])
+        for name, audit in audits.items():
+            control = audit["controls"][kind]
             rates = control if kind == "held_out" else control["found"]
-            rows.append((tables.label(name), kind.replace("_", " "), rates["tau95"], rates["tau99"]))
+            records.append((name, kind, rates["tau95"], rates["tau99"]))
+            texts = ["not measured" if rate is None else percent(rate) for rate in records[-1][2:]]
+            rows[-1].append(tables.Cell(" / ".join(texts)))
     note = (
-        "Planted copies of training slices must be found (rate near 1); held-out real slices, each against the "
-        "thresholds of the other held-out subjects, must not (near 0.05 and 0.01)."
+        "Found at τ95 / at τ99. Planted copies of training slices must be found (near 100 %); held-out real slices, "
+        "each against the thresholds of the other held-out subjects, must not (near 5 % / 1 %)."
     )
-    data = pd.DataFrame(rows, columns=["generator", "control", "found at τ95", "found at τ99"])
-    return tables.plain_table("controls", "Controls of the audit", data, [note])
+    data = pd.DataFrame(records, columns=["generator", "control", "tau95", "tau99"])
+    return tables.Table(
+        "controls", "Controls of the audit", ["Control", *map(tables.label, audits)], rows, data, [note]
+    )
 
 
 def _calibration_table() -> tables.Table:

@@ -1,0 +1,317 @@
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis import statistics
+
+REGIONS = ("NCR", "ED", "ET", "WT", "TC", "mean")
+
+
+def long_table(dice: dict[tuple[str, str], np.ndarray], segmenter="unet", augmentation="on") -> pd.DataFrame:
+    """{(generator, arm): Dice [seeds, subjects]} as a long table with the same values in every region."""
+    rows = [
+        ("phantom", generator, arm, segmenter, augmentation, seed, f"case{subject:02d}", region, "dice", value)
+        for (generator, arm), matrix in dice.items()
+        for (seed, subject), value in np.ndenumerate(matrix)
+        for region in REGIONS
+    ]
+    columns = [*statistics.ARM, "seed", "subject", "region", "metric", "value"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@pytest.fixture
+def dice():
+    rng = np.random.default_rng(3)
+    patients = rng.beta(5, 2, 9)
+    return {
+        ("none", "real"): patients + rng.normal(0, 0.03, (4, 9)),
+        ("diffusion", "synthetic"): 0.9 * patients + rng.normal(0, 0.03, (3, 9)),
+        ("stylegan3", "synthetic"): 0.8 * patients + rng.normal(0, 0.03, (3, 9)),
+        ("stylegan3", "both"): patients + rng.normal(0, 0.03, (3, 9)),
+    }
+
+
+def row_of(table: pd.DataFrame, region="mean", **where) -> pd.Series:
+    found = table[table["region"] == region] if "region" in table else table
+    for column, value in where.items():
+        found = found[found[column] == value]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+# --- ratio ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_ratio_is_that_of_the_means_by_hand():
+    table = long_table(
+        {("none", "real"): np.array([[0.8, 0.6], [0.6, 0.4]]), ("diffusion", "synthetic"): np.array([[0.5, 0.4]])}
+    )
+    row = row_of(statistics.ratios(table, replicates=50))
+    assert row["ratio"] == pytest.approx(0.45 / 0.6)
+    assert (row["seeds"], row["seeds_real"], row["subjects"]) == (1, 2, 2)
+
+
+def test_the_bootstrap_equals_a_loop_that_repeats_units_as_often_as_drawn(dice):
+    arm, real, replicates, seed = dice["diffusion", "synthetic"], dice["none", "real"], 300, 5
+    drawn = [statistics._counts(n, replicates, seed, stream) for stream, n in enumerate((9, 3, 4))]
+    loop = []
+    for subjects, seeds, seeds_real in zip(*drawn, strict=True):
+        k, s, r = (np.repeat(np.arange(len(count)), count.astype(int)) for count in (subjects, seeds, seeds_real))
+        loop.append(arm[np.ix_(s, k)].mean() / real[np.ix_(r, k)].mean())
+    row = row_of(statistics.ratios(long_table(dice), replicates, seed), generator="diffusion")
+    expected = np.quantile(loop, [0.025, 0.975, 0.05])
+    assert row[["low", "high", "lower_bound"]].tolist() == pytest.approx(expected.tolist())
+
+
+def test_draws_are_draws_with_replacement_and_independent():
+    counts = statistics._counts(6, 4000, 0, 0)
+    assert (counts.sum(1) == 6).all()
+    assert counts.mean(0) == pytest.approx(np.ones(6), abs=0.06)
+    assert counts.var(0) == pytest.approx(np.full(6, 5 / 6), abs=0.08)  # binomial(6, 1/6)
+    other = statistics._counts(6, 4000, 0, 1)
+    assert abs(np.corrcoef(counts[:, 0], other[:, 0])[0, 1]) < 0.05
+
+
+def test_subjects_are_paired_and_seeds_are_not():
+    """An arm that keeps exactly 0.9 of every patient has no uncertainty from patients, whatever they are."""
+    patients = np.random.default_rng(0).beta(2, 2, 12)[None]
+    row = row_of(
+        statistics.ratios(long_table({("none", "real"): patients, ("diffusion", "synthetic"): 0.9 * patients}))
+    )
+    assert [row["low"], row["high"]] == pytest.approx([0.9, 0.9])
+    level = np.array([[0.9], [1.0], [1.1]])
+    table = long_table({("none", "real"): level * patients, ("diffusion", "synthetic"): level * patients})
+    row = row_of(statistics.ratios(table))
+    assert row["low"] < 0.97
+    assert row["high"] > 1.03
+
+
+def test_a_margin_is_passed_when_the_lower_bound_lies_above_it(dice):
+    table = statistics.ratios(long_table(dice), replicates=500)
+    for margin in statistics.MARGINS:
+        passes = table[f"passes_{margin:.2f}"]
+        assert passes.tolist() == (table["lower_bound"] > margin).tolist()
+        assert 0 < passes.sum() < len(passes) or margin == 0.95
+
+
+def test_a_row_depends_on_its_arm_and_reference_alone(dice):
+    alone = {key: dice[key] for key in [("none", "real"), ("diffusion", "synthetic")]}
+    shuffled = long_table(dice).sample(frac=1, random_state=0)
+    columns = ["ratio", "low", "high", "lower_bound"]
+    all_rows = statistics.ratios(shuffled, replicates=200)
+    one_row = statistics.ratios(long_table(alone), replicates=200)
+    for region in REGIONS:
+        assert (
+            row_of(all_rows, region, generator="diffusion")[columns].tolist()
+            == row_of(one_row, region, generator="diffusion")[columns].tolist()
+        )
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_promise():
+    rng = np.random.default_rng(11)
+    covered = 0
+    for trial in range(200):
+        patients = rng.beta(5, 2, 30)
+        arm, real = (
+            ratio * patients + rng.normal(0, 0.04, 30) + rng.normal(0, 0.01, (6, 1)) + rng.normal(0, 0.03, (6, 30))
+            for ratio in (0.9, 1.0)
+        )
+        row = statistics._ratio(arm, real, 400, trial)
+        covered += row["low"] <= 0.9 <= row["high"]
+    assert 176 <= covered <= 199  # 88 % to 99.5 %: three standard errors around 94 %
+
+
+# --- what is missing ------------------------------------------------------------------------------------------------
+
+
+def test_an_arm_without_reference_keeps_its_row_and_says_why(dice):
+    scores = pd.concat(
+        [long_table(dice), long_table({("diffusion", "synthetic"): np.ones((2, 9))}, augmentation="off")]
+    )
+    for function in (statistics.ratios, statistics.paired_tests):
+        row = row_of(function(scores), generator="diffusion", augmentation="off")
+        assert row["reason"] == "no real-only arm with this cohort, segmenter and augmentation"
+
+
+@pytest.mark.parametrize("key", [("diffusion", "synthetic"), ("none", "real")])
+def test_missing_cells_are_named_and_never_averaged_away(dice, key):
+    scores = long_table(dice)
+    hole = (scores["generator"] == key[0]) & (scores["seed"] == 1) & (scores["subject"] == "case04")
+    for function in (statistics.ratios, statistics.paired_tests):
+        row = row_of(function(scores[~hole]), generator="diffusion")
+        assert "seed × subject cells are missing, for example seed 1, subject case04" in row["reason"]
+        assert row[[column for column in ("ratio", "low", "p", "shift") if column in row]].isna().all()
+
+
+def test_a_missing_region_keeps_its_row(dice):
+    scores = long_table(dice)
+    gone = (scores["generator"] == "diffusion") & (scores["region"] == "TC")
+    row = row_of(statistics.ratios(scores[~gone], 50), "TC", generator="diffusion")
+    assert row["reason"].startswith("27 of 27 seed × subject cells are missing")
+
+
+def test_other_subjects_than_the_reference_are_no_pairs(dice):
+    scores = long_table(dice)
+    gone = (scores["generator"] == "diffusion") & (scores["subject"] == "case00")
+    row = row_of(statistics.ratios(scores[~gone], 50), generator="diffusion")
+    assert row["reason"] == "scored on other subjects than its reference: 0 only here, 1 only there, for example case00"
+
+
+def test_a_reference_of_zero_gives_a_reason_and_no_ratio():
+    table = long_table({("none", "real"): np.zeros((2, 8)), ("diffusion", "synthetic"): np.ones((2, 8))})
+    row = row_of(statistics.ratios(table, 50))
+    assert "reference's Dice is 0" in row["reason"]
+    assert np.isnan(row["ratio"])
+    rare = np.zeros((2, 8))
+    rare[:, 0] = 0.5
+    row = row_of(statistics.ratios(long_table({("none", "real"): rare, ("diffusion", "synthetic"): rare}), 200))
+    assert row["ratio"] == 1
+    assert "replicates: no interval" in row["reason"]
+    assert pd.isna(row["passes_0.80"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda table: table.drop(columns="subject"), "lacks the columns"),
+        (lambda table: pd.concat([table, table.iloc[[0]]]), "more than once"),
+        (lambda table: table.assign(value=np.nan), "empty cells in column 'value'"),
+    ],
+)
+def test_a_table_that_is_not_one_is_refused(dice, spoil, message):
+    for function in (statistics.ratios, statistics.paired_tests, statistics.ranks, statistics.rank_tests):
+        with pytest.raises(ValueError, match=message):
+            function(spoil(long_table(dice)))
+
+
+# --- paired tests ---------------------------------------------------------------------------------------------------
+
+
+def test_p_is_scipy_s_wilcoxon_of_seed_averages_with_holm_by_hand(dice):
+    table = statistics.paired_tests(long_table(dice)).query("region == 'mean'").sort_values("p")
+    real = dice["none", "real"].mean(0)
+    for _, row in table.iterrows():
+        difference = (dice[row["generator"], row["arm"]].mean(0) - real).round(9)
+        assert row["p"] == pytest.approx(stats.wilcoxon(difference, zero_method="pratt").pvalue)
+    adjusted = np.maximum.accumulate(np.minimum(1, table["p"].to_numpy() * np.array([3, 2, 1])))
+    assert table["p_holm"].to_numpy() == pytest.approx(adjusted)
+    assert set(table["family"]) == {3}
+
+
+def test_exact_p_by_enumeration_of_all_signs():
+    difference = np.array([0.10, -0.02, 0.05, 0.07, 0.01, 0.12, -0.03])
+    rank = stats.rankdata(np.abs(difference))
+    sums = np.array([rank @ signs for signs in product([0, 1], repeat=7)])
+    observed = rank @ (difference > 0)
+    expected = min(1, 2 * min((sums >= observed).mean(), (sums <= observed).mean()))
+    assert statistics._paired_test(difference)["p"] == pytest.approx(expected)
+
+
+def test_hodges_lehmann_is_the_median_of_all_walsh_averages(dice):
+    difference = dice["diffusion", "synthetic"].mean(0) - dice["none", "real"].mean(0)
+    walsh = [(difference[i] + difference[j]) / 2 for i in range(9) for j in range(i, 9)]
+    row = row_of(statistics.paired_tests(long_table(dice)), generator="diffusion")
+    assert row["shift"] == pytest.approx(np.median(walsh), abs=1e-9)
+
+
+def test_rank_biserial_by_hand():
+    # |d| ranks with Pratt's zero: 0→1, 1→2, 2→3, 3→4; W+ = 2 + 4, W− = 3, total = 10
+    assert statistics.rank_biserial(np.array([1.0, -2.0, 3.0, 0.0])) == pytest.approx((6 - 3) / 10)
+    assert statistics.rank_biserial(np.arange(1.0, 8)) == 1
+    assert statistics.rank_biserial(-np.arange(1.0, 8)) == -1
+
+
+def test_fewer_than_six_subjects_never_get_a_p_value():
+    rng = np.random.default_rng(0)
+    table = long_table({("none", "real"): rng.random((2, 5)), ("diffusion", "synthetic"): rng.random((2, 5))})
+    row = row_of(statistics.paired_tests(table))
+    assert (row["reason"], row["family"]) == ("n too small", 0)
+    assert np.isnan(row["p"])
+    assert np.isnan(row["p_holm"])
+    assert np.isfinite(row["shift"])
+
+
+def test_equal_up_to_rounding_is_no_difference():
+    patients = np.random.default_rng(0).random((1, 8))
+    table = long_table({("none", "real"): patients, ("diffusion", "synthetic"): patients + 1e-12})
+    row = row_of(statistics.paired_tests(table))
+    assert (row["p"], row["shift"], row["rank_biserial"]) == (1.0, 0.0, 0.0)
+
+
+def test_holm_families_are_the_columns_of_a_table(dice):
+    scores = pd.concat([long_table(dice), long_table(dice, augmentation="off"), long_table(dice, segmenter="swin")])
+    table = statistics.paired_tests(scores)
+    assert table.groupby("segmenter")["family"].unique().map(list).to_dict() == {"swin": [3], "unet": [6]}
+
+
+# --- ranks ----------------------------------------------------------------------------------------------------------
+
+
+def test_mean_ranks_by_hand():
+    dice = {
+        ("a", "synthetic"): np.array([[0.9, 0.9, 0.5]]),
+        ("b", "synthetic"): np.array([[0.8, 0.9, 0.6]]),
+        ("c", "synthetic"): np.array([[0.7, 0.1, 0.7]]),
+    }
+    table = statistics.ranks(long_table(dice)).set_index("generator")["mean_rank"]
+    assert table.to_dict() == pytest.approx({"a": (1 + 1.5 + 3) / 3, "b": (2 + 1.5 + 2) / 3, "c": (3 + 3 + 1) / 3})
+
+
+def test_the_permutation_test_equals_exact_enumeration(dice):
+    matrices = [dice[name, "synthetic"].mean(0) for name in ("diffusion", "stylegan3")]
+    rank = np.where(matrices[0] > matrices[1], 1, 2)
+    difference = rank - (3 - rank)  # the other's rank is 3 − rank
+    flips = np.array(list(product([-1, 1], repeat=9)))
+    expected = np.mean(np.abs(flips @ difference) >= abs(difference.sum()) - 1e-9)
+    row = row_of(statistics.rank_tests(long_table(dice)))
+    assert row["p"] == pytest.approx(expected)
+    assert row["difference"] == pytest.approx(difference.mean())
+
+
+def test_swapping_two_generators_in_a_subject_flips_the_sign_of_its_difference():
+    """What the test relies on: with other generators around, only the two swapped ones change ranks."""
+    scores = np.random.default_rng(2).random((5, 1))
+    before = stats.rankdata(-scores, axis=0)
+    swapped = scores[[1, 0, 2, 3, 4]]
+    after = stats.rankdata(-swapped, axis=0)
+    assert (before[0] - before[1]) == -(after[0] - after[1])
+
+
+def test_drawn_permutations_agree_with_the_normal_approximation():
+    difference = np.random.default_rng(4).normal(0.25, 1, 60)
+    p = statistics._sign_flip_p(difference, 20_000, 0)
+    z = difference.sum() / np.sqrt((difference**2).sum())
+    assert p == pytest.approx(2 * stats.norm.sf(abs(z)), abs=0.02)
+    assert statistics._sign_flip_p(np.ones(60), 999, 0) == 1 / 1000  # the observed one counts: never 0
+
+
+def test_a_generator_with_a_hole_is_not_ranked_and_the_group_says_why(dice):
+    scores = long_table(dice)
+    hole = (scores["generator"] == "stylegan3") & (scores["seed"] == 0) & (scores["subject"] == "case01")
+    table = statistics.ranks(scores[~hole]).query("arm == 'synthetic'")
+    assert table["mean_rank"].isna().all()
+    assert table["reason"].str.startswith("stylegan3, NCR: 1 of 27").all()
+    lonely = statistics.ranks(scores).query("arm == 'both'")
+    assert lonely["reason"].tolist() == ["one generator: nothing to rank"]
+
+
+# --- caveats --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seeds", "subjects", "starts"),
+    [
+        (10, 30, []),
+        (3, 30, ["Only 3 segmenter seeds"]),
+        (1, 8, ["Only 1 segmenter seed:", "Only 8 test subjects"]),
+    ],
+)
+def test_few_seeds_or_subjects_are_called_out(seeds, subjects, starts):
+    matrix = np.random.default_rng(0).random((seeds, subjects))
+    table = statistics.ratios(long_table({("none", "real"): matrix, ("diffusion", "synthetic"): matrix}), 20)
+    found = statistics.caveats(table)
+    assert len(found) == len(starts)
+    assert all(text.startswith(start) for text, start in zip(found, starts, strict=True))
