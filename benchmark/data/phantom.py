@@ -90,7 +90,7 @@ def _atlas(voxel: tuple[float, float, float]) -> Atlas:
     signed = ndimage.distance_transform_edt(half) - ndimage.distance_transform_edt(1 - half)
     depth = ndimage.gaussian_filter(2 * signed.astype(np.float32), 0.8)  # its steps would show as a jagged outline
 
-    # 4 mm maps with a node on the midline: x = -76, …, 0, …, 76 mm.
+    # 4 mm maps: the front and the ventricles' pull are smooth.
     smooth = {
         name: ndimage.gaussian_filter(part, 1.2)[::4, ::4, ::4]
         for name, part in (("csf", csf), ("wm", wm), ("mask", mask))
@@ -104,17 +104,15 @@ def _atlas(voxel: tuple[float, float, float]) -> Atlas:
     pull = np.stack(np.gradient(ndimage.gaussian_filter(ventricles, 1.5))).astype(np.float32)
     pull /= np.linalg.norm(pull, axis=0).max()
 
-    # Fast in white matter, 5 times slower in grey (diffusivities 25 : 1), a wall in CSF and in the falx, that is in
-    # the midline plane wherever it is not corpus callosum.
-    white, fluid = smooth["wm"], smooth["csf"]
-    slowness = 1 + 4 * (1 - white) + 16 * np.clip(2 * fluid - 0.3, 0, 1)
-    x, y, z = np.moveaxis(xyz, -1, 0)
-    falx = (np.abs(x) < 2) & ~((white > 0.6) & (z > -4))
-    slowness = np.where(inside, np.where(falx, 30, slowness), np.inf).astype(np.float32)
+    # Fast in white matter, 5 times slower in grey (diffusivities 25 : 1), a wall in CSF: ventricles, sulci, and the
+    # fissure between the hemispheres, which leaves the corpus callosum as the way across.
+    slowness = 1 + 4 * (1 - smooth["wm"]) + 16 * np.clip(2 * smooth["csf"] - 0.3, 0, 1)
+    slowness = np.where(inside, slowness, np.inf).astype(np.float32)
 
     # Tumours start in the cerebrum's white matter: above the tentorium, or in a temporal lobe.
+    x, y, z = np.moveaxis(xyz, -1, 0)
     temporal = (np.abs(x) > 28) & (np.abs(x) < 52) & (y > -40) & (z > -24)
-    sites = xyz[(white > 0.55) & (coarse_depth > 10) & (np.abs(x) > 8) & ((z > 0) | temporal)]
+    sites = xyz[(smooth["wm"] > 0.55) & (coarse_depth > 10) & (np.abs(x) > 8) & ((z > 0) | temporal)]
     return Atlas(
         tissue,
         np.linalg.inv(affine),
