@@ -19,7 +19,7 @@ from analysis.neighbours import CANDIDATES, masked, nearest
 LEVELS = {"tau95": 0.95, "tau99": 0.99}
 FIXED_CORRELATIONS = (0.90, 0.95, 0.99)
 CONFIDENCE = 0.95
-PLANTED = 100  # copies of each kind
+PLANTED = 50  # copies of each kind
 MIN_PER_CELL = 20  # of generated and of held-out slices each: below, Mann–Whitney's normal approximation is poor
 
 
@@ -123,18 +123,17 @@ def audit(
     if len(set(training_subjects)) > 1:
         authenticity = _authenticity(slices, training, training_subjects, search)
 
+    similarity, reference = slices["similarity"].to_numpy(), null["similarity"].to_numpy()
     thresholds, shares, intervals, p_values = {}, {}, {}, {}
     for name, level in LEVELS.items():
-        thresholds[name] = tau = threshold(null["similarity"], level)
-        above = (slices["similarity"] > tau).to_numpy()
-        shares[name] = float(above.mean())
-        intervals[name] = [lower_bound(above, synthetic_subjects), 1.0]
-        p_values[name] = p_value(above, synthetic_subjects, null["similarity"].to_numpy(), held_out_subjects, level)
+        thresholds[name] = tau = threshold(reference, level)
+        shares[name] = float((similarity > tau).mean())
+        intervals[name] = [lower_bound(similarity, synthetic_subjects, tau), 1.0]
+        p_values[name] = p_value(similarity, synthetic_subjects, reference, held_out_subjects, level)
 
     controls = {kind: _found(table, np.sort(originals), thresholds) for kind, table in found.items()}
     controls["held_out"] = {
-        name: cross_fitted_rate(null["similarity"].to_numpy(), held_out_subjects, level)
-        for name, level in LEVELS.items()
+        name: cross_fitted_rate(reference, held_out_subjects, level) for name, level in LEVELS.items()
     }
     result = {
         "n_synthetic": len(synthetic),
@@ -174,34 +173,32 @@ def expected_above(n: int, level: float) -> float:
     return max(1 - level, 1 / (n + 1))
 
 
-def effective_size(above: np.ndarray, subjects: np.ndarray) -> float:
+def effective_size(similarity: np.ndarray, subjects: np.ndarray) -> float:
     """How many independent slices carry as much information as these, which come several from a subject.
 
-    Korn & Graubard, Survey Methodology 24 (1998): n / deff, with deff the variance of the share between subjects over
-    its binomial variance (at least 1), times (t_{n−1} / t_{S−1})² for the few subjects S that it is estimated from.
-    One subject counts as one slice.
+    Korn & Graubard, Survey Methodology 24 (1998): n / deff · (t_{n−1} / t_{S−1})², with deff the variance of a mean
+    over S subjects relative to that over independent slices, and the t quantiles for how well S subjects tell it. deff
+    is that of the ranks: that of the indicator "above tau" rests on a handful of slices and is too small just when tau
+    is (in simulation, 8–18 % false positives at alpha 0.05 instead of 1–7 %). One subject counts as one slice.
     """
-    n, (names, cluster) = len(above), np.unique(subjects, return_inverse=True)
-    S, share = len(names), above.mean()
-    if S in (1, n):
+    n, (names, cluster) = len(similarity), np.unique(subjects, return_inverse=True)
+    S, ranks = len(names), stats.rankdata(similarity) - (n + 1) / 2
+    if S in (1, n) or not ranks.any():
         return float(S)
-    deff = 1.0
-    if 0 < share < 1:
-        totals = np.bincount(cluster, above - share)
-        deff = max(1.0, S / (S - 1) * (totals**2).sum() / n**2 / (share * (1 - share) / n))
+    deff = S / (S - 1) * (np.bincount(cluster, ranks) ** 2).sum() / (ranks**2).sum()
     degrees = stats.t.ppf(CONFIDENCE, n - 1) / stats.t.ppf(CONFIDENCE, S - 1)
-    return max(1.0, n / deff * degrees**2)
+    return max(1.0, n / max(deff, 1.0) * degrees**2)
 
 
-def lower_bound(above: np.ndarray, subjects: np.ndarray) -> float:
-    """One-sided exact (Clopper–Pearson) lower bound of the share above, at the effective number of slices."""
-    n = effective_size(above, subjects)
-    hits = above.mean() * n
+def lower_bound(similarity: np.ndarray, subjects: np.ndarray, tau: float) -> float:
+    """One-sided exact (Clopper–Pearson) lower bound of the share above tau, at the effective number of slices."""
+    n = effective_size(similarity, subjects)
+    hits = (similarity > tau).mean() * n
     return float(stats.beta.ppf(1 - CONFIDENCE, hits, n - hits + 1)) if hits > 0 else 0.0
 
 
 def p_value(
-    above: np.ndarray, subjects: np.ndarray, null: np.ndarray, null_subjects: np.ndarray, level: float
+    similarity: np.ndarray, subjects: np.ndarray, null: np.ndarray, null_subjects: np.ndarray, level: float
 ) -> float:
     """Exact one-sided probability of at least this many slices above the threshold if the generator copies nothing.
 
@@ -210,9 +207,9 @@ def p_value(
     beta-binomial: exact for any distribution of similarities, and the binomial test where the null is large. Subjects
     are clusters on both sides: n and the number of synthetic slices are their effective sizes.
     """
-    n_null = effective_size(null > threshold(null, level), null_subjects)
-    n = int(effective_size(above, subjects))
-    hits = int(above.mean() * n + 1e-9)
+    n, n_null = effective_size(similarity, subjects), effective_size(null, null_subjects)
+    n = int(n + 1e-9)
+    hits = int((similarity > threshold(null, level)).mean() * n + 1e-9)
     expected = expected_above(len(null), level)
     return float(stats.betabinom.sf(hits - 1, n, expected * (n_null + 1), (1 - expected) * (n_null + 1)))
 

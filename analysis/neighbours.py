@@ -107,10 +107,10 @@ class Plan:
         # last quarter is left to temporaries of preparing a slice, less than three times its folded size.
         references = min(int(budget / 4 / (4 * folded)), 1024)
         queries = int(budget / 2 / (folded + 32 * max(references, 1)))
-        # Per query and candidate: half-complex double spectra of C images and a mask with as much again for their
-        # products, and 14 float32 maps of C channels for SSIM. Small pieces are fastest: they stay near the processor.
+        # Per query: 2k candidates and their product with it as double-complex half spectra, C images and a mask each,
+        # and 14 float32 maps of C channels for the SSIM of k. Small pieces are fastest: they stay near the processor.
         canvas = (height + 2 * MAX_SHIFT) * (width + 2 * MAX_SHIFT)
-        query = canvas * (16 * (channels + 1) + 56 * channels) * (2 * k + 2)
+        query = canvas * k * (48 * (channels + 1) + 56 * channels)
         rescored = int(min(budget, max(query, 2**27)) / query)
         if min(references, queries, rescored) < 1:
             least = max(16 * folded, 2 * folded + 64, query) / 2**30
