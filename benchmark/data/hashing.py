@@ -16,7 +16,7 @@ def content_hash(path: Path) -> str:
 
 
 def content_hashes(files: Iterable[Path], memory: Path) -> dict[Path, str]:
-    """sha256 of each file. `memory` is a JSON file {path: [size, mtime_ns, sha256]} that is read and brought up to date.
+    """sha256 of each file; the JSON file `memory` {path: [size, mtime_ns, sha256]} is read and brought up to date.
 
     Raises UserError for a file that cannot be read.
     """

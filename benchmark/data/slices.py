@@ -163,8 +163,11 @@ class SliceWriter:
         z: int | Sequence[int],
         split: str,
         seed: int | Sequence[int] = -1,
+        **more: Sequence[float],
     ) -> None:
         """Adds images uint8 [B, 4, H, W] and labels uint8 [B, H, W]; subject, z and seed are one for all or one each.
+
+        `more` are further columns of the index, the same in every call.
 
         Raises ValueError for another dtype or shape, or a label above 3.
         """
@@ -173,7 +176,7 @@ class SliceWriter:
                 raise ValueError(f"{name}: got {array.dtype} {array.shape}, expected uint8 [B, {self._shapes[name]}]")
         if labels.size and labels.max() >= len(CLASSES):
             raise ValueError(f"labels.npy: label {labels.max()} above {len(CLASSES) - 1}")
-        rows = {"subject": subject, "seed": seed, "z": z, "split": split}
+        rows = {"subject": subject, "seed": seed, "z": z, "split": split, **more}
         rows["tumour_pixels"] = [np.count_nonzero(annotation) for annotation in labels]
         rows = pd.DataFrame(rows, index=range(len(images)))
 

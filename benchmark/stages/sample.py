@@ -1,6 +1,5 @@
 """A trained generator → a synthetic SliceSet."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -46,25 +45,27 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         "generator": name,
         "spacing": {name: spacing},
     }
-    off_codes = folder / "off_code.jsonl"  # one line a batch, so that a restart keeps what was measured
-    if (folder / "meta.json").exists():  # complete, but its run was killed before it could say so
-        (folder / "meta.json").unlink()
+    (folder / "meta.json").unlink(missing_ok=True)  # complete, but its run was killed before it could say so
     with (
         SliceWriter(folder, real.meta["image_size"], meta, resume=True) as writer,
         progress_bar(own.samples, f"sample {name}", "img", writer.count) as bar,
-        off_codes.open("a+") as measured,
     ):
         while writer.count < own.samples:
             numbers = range(writer.count, min(writer.count + BATCH, own.samples))
             seeds = [own.seed * 10**9 + number for number in numbers]
             images, labels, off_code = from_network(model.sample(seeds).cpu())
-            measured.write(json.dumps([numbers.start, off_code.tolist()]) + "\n")
-            measured.flush()
-            writer.append(images.numpy(), labels.numpy(), subject=name, seed=seeds, z=-1, split="synthetic")
+            writer.append(
+                images.numpy(),
+                labels.numpy(),
+                subject=name,
+                seed=seeds,
+                z=-1,
+                split="synthetic",
+                off_code=off_code.tolist(),
+            )
             bar.update(len(numbers))
 
     slices = SliceSet.open(folder)
-    shares = dict(map(json.loads, off_codes.read_text().splitlines()))
     sheet = save_sheet(slices.images[:8], slices.labels[:8], folder / "samples.png")
     preview = folder / "preview.npz"
     np.savez_compressed(preview, images=slices.images[:PREVIEW], labels=slices.labels[:PREVIEW])
@@ -72,6 +73,6 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         tracked.log_artifact(path, "samples")
     return {
         "samples": len(slices),
-        "off_code_share": float(np.concatenate(list(shares.values())).mean()),
+        "off_code_share": float(slices.index["off_code"].mean()),
         "tumour_share": float((slices.index["tumour_pixels"] > 0).mean()),
     }
