@@ -255,12 +255,12 @@ def closest_pairs(
         if flip:
             compared[index, 0] = compared[index, 0, ..., ::-1]
         compared[index, 1] = ndimage.shift(compared[index, 1], (0, down, right), order=0)
-        moved = [f"moved {down:+d}, {right:+d} px"] * bool(down or right)
+        moved = [f"moved {down:+d},\n{right:+d} px"] * bool(down or right)
         how.append("\n".join([f"{close:.3f}", *["mirrored"] * bool(flip), *moved]))
     mosaics = np.block([[compared[:, :, 0], compared[:, :, 1]], [compared[:, :, 2], compared[:, :, 3]]])
 
     figure = Figure(figsize=(WIDTH, 1.3 + 1.3 * k))
-    images, differences = figure.subplots(1, 2, width_ratios=[2, 1], sharey=True)
+    images, differences = figure.subplots(1, 2, width_ratios=[2, 1])
     size = mosaics.shape[-1]
     _show(images, np.repeat(mosaics[..., None] / 255, 3, axis=-1))
     images.set_xticks(_centres(2, size), ["synthetic", "training"])

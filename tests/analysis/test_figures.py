@@ -1,0 +1,150 @@
+import io
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from analysis import figures, statistics
+
+
+def drawn(figure: Figure) -> list[str]:
+    """Every text of a figure, after drawing it."""
+    figure.savefig(io.BytesIO(), format="png", dpi=40)
+    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text() and text.get_visible()]
+
+
+def has(texts: list[str], part: str) -> bool:
+    return any(part in text for text in texts)
+
+
+@pytest.fixture
+def scores():
+    rng = np.random.default_rng(0)
+    patients = rng.uniform(0.5, 0.9, 8)
+    kept = {
+        ("none", "real"): 1.0,
+        ("diffusion", "synthetic"): 0.8,
+        ("diffusion", "both"): 1.0,
+        ("mine", "synthetic"): 0.6,
+    }
+    rows = [
+        ("phantom", generator, arm, "unet", "on", seed, f"case{k}", "mean", "dice", ratio * patients[k] + 0.01 * seed)
+        for (generator, arm), ratio in kept.items()
+        for seed in range(3)
+        for k in range(8)
+    ]
+    return pd.DataFrame(rows, columns=[*statistics.ARM, "seed", "subject", "region", "metric", "value"])
+
+
+@pytest.fixture
+def slices():
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (5, 4, 16, 16), dtype=np.uint8), rng.integers(0, 4, (5, 16, 16), dtype=np.uint8)
+
+
+def test_nothing_global_is_left_behind(scores):
+    import matplotlib.pyplot as plt
+
+    before = dict(matplotlib.rcParams)
+    drawn(figures.forest_plot(statistics.ratios(scores, 50), "phantom", "unet"))
+    drawn(figures.similarity_histogram(np.linspace(0.5, 0.9, 30), np.linspace(0.4, 0.8, 20), 0.78, 0.79, "mine"))
+    assert dict(matplotlib.rcParams) == before
+    assert plt.get_fignums() == []
+
+
+def test_every_chart_names_its_axes_and_prints_n(scores):
+    ratios = statistics.ratios(scores, 50)
+    texts = drawn(figures.forest_plot(ratios, "phantom", "unet"))
+    assert has(texts, "relative to real-only training (ratio)")
+    assert has(texts, "n = 8 subjects × 3 seeds")
+    texts = drawn(figures.dice_per_subject(scores, "phantom", "unet"))
+    assert has(texts, "real-only training")
+    assert has(texts, "training with synthetic images")
+    assert has(texts, "n = 8 subjects")
+    texts = drawn(
+        figures.similarity_histogram(np.linspace(0.5, 0.9, 30), np.linspace(0.4, 0.8, 20), 0.78, 0.79, "mine")
+    )
+    assert has(texts, "similarity to the nearest training slice")
+    assert has(texts, "share of slices")
+    assert has(texts, "n = 30")
+    assert has(texts, "n = 20")
+    assert has(texts, "τ95 0.780")
+
+
+def test_the_forest_plot_draws_each_interval_at_its_numbers(scores):
+    ratios = statistics.ratios(scores, 50)
+    figure = figures.forest_plot(ratios, "phantom", "unet")
+    spans = {tuple(line.get_xdata()) for line in figure.axes[0].lines if len(line.get_xdata()) == 2}
+    for _, row in ratios.iterrows():
+        assert (row["low"], row["high"]) in spans
+    verticals = {line.get_xdata()[0] for line in figure.axes[0].lines}
+    assert {0.80, 0.90, 0.95, 1} < verticals
+
+
+def test_an_arm_without_number_keeps_its_line(scores):
+    hole = (scores["generator"] == "mine") & (scores["seed"] == 1) & (scores["subject"] == "case2")
+    figure = figures.forest_plot(statistics.ratios(scores[~hole], 50), "phantom", "unet")
+    assert has(drawn(figure), "missing")
+    assert len(figure.axes[0].get_yticks()) == 3
+    assert has(drawn(figures.dice_per_subject(scores[~hole], "phantom", "unet")), "synthetic only: incomplete")
+
+
+def test_subjects_are_paired_with_themselves(scores):
+    figure = figures.dice_per_subject(scores, "phantom", "unet")
+    mean = scores.groupby(["generator", "arm", "subject"])["value"].mean()
+    (axis,) = [axis for axis in figure.axes if axis.get_title(loc="left").startswith("mine")]
+    (points,) = axis.collections
+    expected = np.column_stack([mean["none", "real"], mean["mine", "synthetic"]])
+    assert np.asarray(points.get_offsets()) == pytest.approx(expected)
+
+
+def test_shares_of_both_histograms_add_up_to_one():
+    figure = figures.similarity_histogram(np.linspace(0.5, 0.9, 37), np.linspace(0.4, 0.8, 11), 0.78, 0.79, "mine")
+    for outline in figure.axes[0].collections:
+        heights = outline.get_paths()[0].vertices[:, 1]
+        assert heights.max() <= 1
+    bars = figures.similarity_histogram(np.full(9, 0.5), np.full(4, 0.9), 0.9, 0.9, "mine").axes[0].collections
+    assert [path.get_paths()[0].vertices[:, 1].max() for path in bars] == [1.0, 1.0]
+
+
+def test_the_sample_sheet_shows_slices_and_the_overlay_their_classes(slices):
+    figure = figures.sample_sheet(slices, slices, "mine", rows=3)
+    texts = drawn(figure)
+    for text in ("T1", "T1ce", "T2", "FLAIR", "annotation", "NCR", "ED", "ET", "mine\n(3 of 5)", "real\n(3 of 5)"):
+        assert text in texts
+    shown = np.asarray(figure.axes[1].images[0].get_array())  # 16 px tiles stand without gap
+    assert shown.shape == (3 * 16, 5 * 16, 3)
+    assert shown[16:32, 32:48, 0] == pytest.approx(slices[0][1, 2] / 255)
+    picture = figures.overlay(np.full((1, 4), 100, np.uint8), np.array([[0, 1, 2, 3]]), opacity=1.0)
+    colours = [matplotlib.colors.to_rgb(colour) for colour in figures.CLASS_COLOURS.values()]
+    assert picture[0] == pytest.approx(np.array([(100 / 255,) * 3, *colours]))
+
+
+def test_pairs_are_shown_as_they_were_compared():
+    """A copy that is mirrored and moved differs from its original nowhere once aligned."""
+    original = np.zeros((4, 32, 32), np.uint8)
+    original[:, 10:20, 8:15] = np.arange(1, 5)[:, None, None] * 50
+    copy = np.roll(original, (3, -2), (1, 2))[..., ::-1]
+    pairs = np.stack([np.stack([copy, original])])
+    figure = figures.closest_pairs(pairs, np.array([0.99]), np.array([[3, -2]]), np.array([True]), "mine")
+    difference = np.ma.filled(figure.axes[1].images[0].get_array(), 0.0)
+    assert not difference.any()
+    texts = drawn(figure)
+    assert has(texts, "0.990\nmirrored\nmoved +3,\n-2 px")
+    assert has(texts, "8-bit intensity")
+
+
+def test_arrays_of_the_wrong_shape_are_refused(slices, scores):
+    images, labels = slices
+    with pytest.raises(ValueError, match=r"synthetic: images must be|mine: images must be"):
+        figures.sample_sheet((images[:, :3], labels), slices, "mine")
+    with pytest.raises(ValueError, match="pairs must be"):
+        figures.closest_pairs(images, np.ones(5), np.zeros((5, 2)), np.zeros(5, bool), "mine")
+    with pytest.raises(ValueError, match="finite and at least one"):
+        figures.similarity_histogram(np.array([]), np.ones(3), 1, 1, "mine")
+    with pytest.raises(ValueError, match="no ratios for cohort 'other'"):
+        figures.forest_plot(statistics.ratios(scores, 10), "other", "unet")
+    with pytest.raises(ValueError, match="no arm with a generator"):
+        figures.dice_per_subject(scores, "other", "unet")
