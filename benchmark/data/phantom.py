@@ -374,6 +374,7 @@ def write_subject(folder: Path, number: int, seed: int, grid: tuple[int, int, in
 
     Raises UserError where number, seed or grid are out of range.
     """
+    _check(number, seed, grid)
     name = subject_name(number)
     if (folder / name).exists():
         return

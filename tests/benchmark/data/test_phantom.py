@@ -257,6 +257,8 @@ def test_what_a_larger_killed_cohort_left_is_removed(tmp_path):
 def test_a_grid_out_of_range_is_refused(tmp_path, grid):
     with pytest.raises(UserError, match=r"grid .*16, 16, 8.*240, 240, 155"):
         write_cohort(tmp_path / "cohort", 1, 0, grid, workers=1)
+    with pytest.raises(UserError, match="grid"):
+        write_subject(tmp_path / "cohort", 1, 0, grid)
     assert not (tmp_path / "cohort").exists()
 
 
