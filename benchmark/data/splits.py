@@ -32,9 +32,8 @@ def assign(
 ) -> dict[str, Split]:
     """The split of every subject, each split with at least one.
 
-    With a `split_file` (the study's .mat, or a .csv with the columns subject and split) the seed and
-    `validation_share`, a share of all subjects, only choose validation subjects among the training ones, and only
-    where the file names none. Raises UserError for fewer than three subjects, shares that leave nothing for training,
+    With a `split_file` (the study's .mat, or a .csv with the columns subject and split) the seed only chooses validation
+    subjects, `validation_share` of the training ones, and only where the file names none. Raises UserError for fewer than three subjects, shares that leave nothing for training,
     a file that cannot be understood, contradicts itself, leaves out a subject, or leaves a split empty.
     """
     if len(set(subjects)) != len(subjects):
@@ -47,11 +46,9 @@ def assign(
         raise UserError(
             f"{len(subjects)} usable subject(s): at least {MINIMUM} are needed, for training, validation and test"
         )
-    validation_count = max(1, round(validation_share * len(subjects)))
     if split_file is None:
-        ranked = _ranked(subjects, seed)
         test_count = min(max(1, round(test_share * len(subjects))), len(subjects) - 2)
-        split = dict.fromkeys(subjects, "train") | dict.fromkeys(ranked[:test_count], "test")
+        split = dict.fromkeys(subjects, "train") | dict.fromkeys(_ranked(subjects, seed)[:test_count], "test")
     else:
         named, _ = _match(subjects, split_file)
         if missing := [subject for subject in subjects if subject not in named]:
@@ -63,7 +60,8 @@ def assign(
 
     if "validation" not in split.values():
         training = _ranked((subject for subject in subjects if split[subject] == "train"), seed)
-        split |= dict.fromkeys(training[: min(validation_count, len(training) - 1)], "validation")
+        count = max(1, round(validation_share * len(training if split_file else subjects)))
+        split |= dict.fromkeys(training[: max(min(count, len(training) - 1), 0)], "validation")
     for part in ("train", "validation", "test"):
         if part not in split.values():
             raise UserError(f"{split_file or 'the split'} leaves no usable subject for {part}")

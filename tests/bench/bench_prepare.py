@@ -73,7 +73,7 @@ def watch_workers(peaks: list[float], stop: threading.Event) -> None:
     while not stop.wait(0.1):
         for child in multiprocessing.active_children():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError, TypeError):  # it has just ended
-                peaks.append(max(peak_gib(child.pid), *peaks[-1:]))
+                peaks.append(max([peak_gib(child.pid), *peaks[-1:]]))
 
 
 def measure(what: str, folder: Path, workers: int, image_size: int) -> None:

@@ -1,0 +1,94 @@
+"""Small NIfTI cohorts whose canonical content is known: 24 × 24 × 10 voxels of 12 × 10 × 10 mm."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.orientations import axcodes2ornt, ornt_transform
+
+SHAPE = (10, 24, 24)  # Z, H, W
+SPACING = (12.0, 10.0, 10.0)  # a field of view of 256 mm is then 26 pixels wide
+
+
+def make_subject(seed: int, shape: tuple = SHAPE) -> tuple[np.ndarray, np.ndarray]:
+    """int16 images [4, Z, H, W] of an ellipsoid with noise, and classes [Z, H, W] of three shells inside it."""
+    rng = np.random.default_rng(seed)
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    brain = (x / 0.8) ** 2 + (y / 0.9) ** 2 + (z / 0.85) ** 2 < 1
+    images = rng.integers(300, 1200, (4, *shape)) * brain
+    radius = np.sqrt((x - 0.2) ** 2 + (y + 0.1) ** 2 + z**2)
+    labels = np.select([radius < 0.2, radius < 0.3, radius < 0.5], [1, 3, 2], 0)
+    return images.astype(np.int16), labels.astype(np.uint8)
+
+
+def save(volume: np.ndarray, path: Path, axes: str = "LPS", spacing: tuple = SPACING, scale: tuple | None = None):
+    """A volume [Z, H, W] (or [C, Z, H, W]) in LPS as NIfTI, stored along `axes`; `scale` is (slope, intercept)."""
+    affine = np.diag([-spacing[2], -spacing[1], spacing[0], 1.0])
+    affine[:3, 3] = 90, 120, -60
+    image = nib.Nifti1Image(np.asarray(volume).T, affine)
+    image = image.as_reoriented(ornt_transform(axcodes2ornt("LPS"), axcodes2ornt(axes)))
+    if scale:
+        image.header.set_slope_inter(*scale)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(image, path)
+
+
+def save_brats(
+    folder: Path, name: str, images, labels, style: str = "2020", suffix: str = ".nii.gz", et: int = 4, **how
+):
+    """One subject in its own folder, named as BraTS does."""
+    endings = {
+        "2020": ("_t1", "_t1ce", "_t2", "_flair", "_seg"),
+        "2023": ("-t1n", "-t1c", "-t2w", "-t2f", "-seg"),
+    }[style]
+    annotation = np.where(labels == 3, et, labels).astype(np.uint8)
+    for ending, volume in zip(endings, (*images, annotation), strict=True):
+        save(volume, folder / name / f"{name}{ending}{suffix}", **how)
+
+
+def save_msd(folder: Path, name: str, images, labels, suffix: str = ".nii.gz", **how):
+    """FLAIR, T1, T1ce, T2 in one 4-D file; 1 ED, 2 NCR, 3 ET."""
+    save(images[[3, 0, 1, 2]], folder / "imagesTr" / f"{name}{suffix}", **how)
+    save(np.array([0, 2, 1, 3], np.uint8)[labels], folder / "labelsTr" / f"{name}{suffix}", **how)
+
+
+NNUNET_V2 = {
+    "channel_names": {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"},
+    "labels": {"background": 0, "NCR": 1, "ED": 2, "ET": 3},
+    "file_ending": ".nii.gz",
+}
+
+
+def save_nnunet(
+    folder: Path,
+    name: str,
+    images,
+    labels,
+    suffix=".nii.gz",
+    dataset=None,
+    order=(0, 1, 2, 3),
+    values=(0, 1, 2, 3),
+    **how,
+):
+    """`order` says which modality channel i holds, `values` how each class is stored, `dataset` is dataset.json."""
+    for channel, modality in enumerate(order):
+        save(images[modality], folder / "imagesTr" / f"{name}_{channel:04d}{suffix}", **how)
+    save(np.array(values, np.uint8)[labels], folder / "labelsTr" / f"{name}{suffix}", **how)
+    (folder / "dataset.json").write_text(json.dumps(dataset or NNUNET_V2))
+
+
+@pytest.fixture(scope="session")
+def nifti() -> SimpleNamespace:
+    """The functions above."""
+    return SimpleNamespace(
+        make_subject=make_subject,
+        save=save,
+        save_brats=save_brats,
+        save_msd=save_msd,
+        save_nnunet=save_nnunet,
+        shape=SHAPE,
+        spacing=SPACING,
+    )
