@@ -108,16 +108,17 @@ class Table:
         return self.data.to_csv(index=False)
 
 
-def study_tables(scores: pd.DataFrame, tests: pd.DataFrame) -> list[Table]:
+def study_tables(scores: pd.DataFrame, tests: pd.DataFrame, ratios: pd.DataFrame) -> list[Table]:
     """The study's table for every cohort and segmenter: Dice as mean ± standard deviation over seeds.
 
     Rows: real only, then generator × original images × augmentation; columns ET, ED, NCR, mean. Every combination of
-    what occurs has its row; cells without (all) their scores say so. scores: the long table; tests: `paired_tests`.
-    Raises ValueError where the long table is not as described there.
+    what occurs has its row; cells without (all) their scores say so. scores: the long table; tests, ratios: of
+    `analysis.statistics`. Raises ValueError where the long table is not as described there.
     """
     matrices = dice_matrices(scores)
     p_holm = tests.set_index([*ARM, "region"])["p_holm"]
-    arms = pd.DataFrame(list(matrices), columns=ARM)
+    apart = ratios.set_index([*ARM, "region"]).eval("low > 1 or high < 1")
+    arms = in_study_order(pd.DataFrame(list(matrices), columns=ARM))
     trained = arms[arms["arm"] != "real"]
     combinations = [
         ("none", "real"),
@@ -126,7 +127,7 @@ def study_tables(scores: pd.DataFrame, tests: pd.DataFrame) -> list[Table]:
     augmentations = _ordered(arms["augmentation"], ("off", "on"))
 
     tables = []
-    for (cohort, segmenter), _ in arms.groupby(["cohort", "segmenter"]):
+    for cohort, segmenter in arms[["cohort", "segmenter"]].drop_duplicates().itertuples(index=False):
         records, reasons = [], []
         for (generator, arm), augmentation in product(combinations, augmentations):
             key = (cohort, generator, arm, segmenter, augmentation)
@@ -143,10 +144,13 @@ def study_tables(scores: pd.DataFrame, tests: pd.DataFrame) -> list[Table]:
                 record[f"{region}_mean"] = level.mean()
                 record[f"{region}_sd"] = level.std(ddof=1) if len(level) > 1 else np.nan
                 record[f"{region}_p_holm"] = p_holm.get((*key, region), np.nan)
+                record[f"{region}_apart"] = bool(apart.get((*key, region), False))
             records.append(record)
         numbers = [f"{region}_{what}" for region in STUDY_COLUMNS for what in ("mean", "sd", "p_holm")]
-        data = pd.DataFrame(records, columns=[*ARM, "seeds", "subjects", *numbers])
-        tables.append(_study_table(cohort, segmenter, data.astype(dict.fromkeys(numbers, "float64")), reasons))
+        apart_columns = [f"{region}_apart" for region in STUDY_COLUMNS]
+        data = pd.DataFrame(records, columns=[*ARM, "seeds", "subjects", *numbers, *apart_columns])
+        data = data.astype(dict.fromkeys(numbers, "float64") | dict.fromkeys(apart_columns, "boolean"))
+        tables.append(_study_table(cohort, segmenter, data, reasons))
     return tables
 
 
@@ -163,14 +167,16 @@ def _study_table(cohort: str, segmenter: str, data: pd.DataFrame, reasons: list[
                 continue
             bold = row["arm"] != "real" and mean == best.loc[row["arm"], f"{region}_mean"]
             text = f"{mean:.3f}" if np.isnan(sd) else f"{mean:.3f} ± {sd:.3f}"
-            cells.append(Cell(text, bool(bold), "*" if row[f"{region}_p_holm"] < ALPHA else ""))
+            mark = "" if not row[f"{region}_p_holm"] < ALPHA else "*†" if row[f"{region}_apart"] else "*"
+            cells.append(Cell(text, bool(bold), mark))
         rows.append(cells)
     subjects = _range(data.loc[data["subjects"] > 0, "subjects"])
     notes = [
         f"Mean ± standard deviation over segmenter seeds (no ± with one seed) of the mean Dice over {subjects} test "
         "subjects. Bold: best of its column among generators with the same original images. "
         "*: differs from the real-only row with the same augmentation (Wilcoxon over subjects, Holm over each column, "
-        f"p < {ALPHA})."
+        f"p < {ALPHA}), as these trainings went. †: and the 95 % interval of its ratio excludes 1, so other seeds are "
+        "expected to differ, too."
     ]
     return Table(
         name=f"dice_{cohort}_{segmenter}",
@@ -192,8 +198,8 @@ def ratio_tables(ratios: pd.DataFrame, tests: pd.DataFrame) -> list[Table]:
         tests[[*on, "shift", "rank_biserial", "p", "p_holm", "family", "reason"]], on=on, suffixes=("", "_test")
     )
     tables = []
-    for (cohort, segmenter), data in merged[merged["region"] == "mean"].groupby(["cohort", "segmenter"]):
-        data = in_study_order(data)
+    primary = in_study_order(merged[merged["region"] == "mean"])
+    for (cohort, segmenter), data in primary.groupby(["cohort", "segmenter"], sort=False):
         rows, reasons = [], []
         for _, row in data.iterrows():
             if row["reason"]:
@@ -236,18 +242,21 @@ def region_ratio_tables(ratios: pd.DataFrame) -> list[Table]:
     """For every cohort and segmenter: the ratio per class and nested region, with its interval."""
     regions = ["NCR", "ED", "ET", "WT", "TC"]
     tables = []
-    for (cohort, segmenter), data in ratios[ratios["region"] != "mean"].groupby(["cohort", "segmenter"]):
+    secondary = in_study_order(ratios[ratios["region"] != "mean"])
+    for (cohort, segmenter), data in secondary.groupby(["cohort", "segmenter"], sort=False):
         by_region = data.set_index([*ARM, "region"])
         rows = []
-        for _, arm in in_study_order(data.drop_duplicates(ARM)).iterrows():
+        for _, arm in data.drop_duplicates(ARM).iterrows():
             found = [by_region.loc[(*arm[ARM], region)] for region in regions]
-            rows.append([*_arm_cells(arm), *[Cell("–" if np.isnan(row["ratio"]) else interval(row)) for row in found]])
+            rows.append(
+                [*_arm_cells(arm), *[Cell("–" if np.isnan(row["ratio"]) else interval(row, 2)) for row in found]]
+            )
         title = f"Dice kept per class and region, with 95 % interval: {label(segmenter)}, {cohort}"
         columns = ["Generator", "Original images", "Augmentation", *regions]
         note = (
             f"Over {_range(data['subjects'])} test subjects. WT = NCR + ED + ET; TC = NCR + ET. –: no ratio, see data."
         )
-        tables.append(Table(f"ratio_regions_{cohort}_{segmenter}", title, columns, rows, in_study_order(data), [note]))
+        tables.append(Table(f"ratio_regions_{cohort}_{segmenter}", title, columns, rows, data, [note]))
     return tables
 
 
@@ -259,9 +268,8 @@ def rank_table(ranks: pd.DataFrame, rank_tests: pd.DataFrame) -> Table:
         for _, row in rank_tests.iterrows()
         for order in ((row["generator"], row["other"]), (row["other"], row["generator"]))
     }
-    position = ranks["arm"].map(_ordered(ranks["arm"], ORIGINALS).index)
-    order = ["cohort", "segmenter", "position", "augmentation", "mean_rank", "generator"]
-    ordered = ranks.assign(position=position).sort_values(order).drop(columns="position").reset_index(drop=True)
+    groups = in_study_order(ranks.assign(generator="")).drop_duplicates(group)[group]
+    ordered = groups.merge(ranks.sort_values(["mean_rank", "generator"]), on=group, how="left")[ranks.columns]
     rows, following, reasons = [], [], []
     for index, row in ordered.iterrows():
         setting = (row["cohort"], label(row["segmenter"]), originals(row["arm"]), row["augmentation"])
@@ -323,11 +331,11 @@ def plain_table(name: str, title: str, data: pd.DataFrame, notes: Sequence[str] 
     return Table(name, title, columns, rows, data, notes)
 
 
-def interval(row: pd.Series) -> str:
+def interval(row: pd.Series, digits: int = 3) -> str:
     """'0.840 [0.800, 0.880]', or the ratio alone where it has no interval."""
     if np.isnan(row["low"]):
-        return f"{row['ratio']:.3f}"
-    return f"{row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        return f"{row['ratio']:.{digits}f}"
+    return f"{row['ratio']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
 
 
 def passes(value: object) -> str:
@@ -371,12 +379,10 @@ def _ordered(values: Iterable[str], order: Iterable[str]) -> list[str]:
 
 
 def in_study_order(data: pd.DataFrame) -> pd.DataFrame:
-    """Rows in the order of the study's table."""
-    keys = {column: _ordered(data[column], order) for column, order in (("generator", LABELS), ("arm", ORIGINALS))}
-    position = {column: data[column].map(keys[column].index) for column in keys}
-    order = data.assign(**{f"_{column}": value for column, value in position.items()})
-    order = order.sort_values(["cohort", "segmenter", "_generator", "_arm", "augmentation"], kind="stable")
-    return data.loc[order.index]
+    """Rows by cohort, segmenter, generator, original images and augmentation, models in the order of LABELS."""
+    orders = {"cohort": (), "segmenter": LABELS, "generator": LABELS, "arm": ORIGINALS, "augmentation": ("off", "on")}
+    position = {column: data[column].map(_ordered(data[column], order).index) for column, order in orders.items()}
+    return data.loc[pd.DataFrame(position).sort_values(list(orders), kind="stable").index]
 
 
 def _range(counts: pd.Series) -> str:
@@ -402,6 +408,7 @@ _LATEX = str.maketrans(
         "–": "--",
         "…": r"\ldots{}",
         "τ": r"$\tau$",
+        "†": r"$\dagger$",
         "\u00a0": "~",
         "\n": " ",
     }

@@ -52,9 +52,13 @@ def scores():
     )
 
 
+def study_tables(scores: pd.DataFrame) -> list[tables.Table]:
+    return tables.study_tables(scores, statistics.paired_tests(scores), statistics.ratios(scores, 200))
+
+
 @pytest.fixture
 def study(scores):
-    (table,) = tables.study_tables(scores, statistics.paired_tests(scores))
+    (table,) = study_tables(scores)
     return table
 
 
@@ -107,8 +111,10 @@ def test_bold_marks_the_best_generator_among_those_with_the_same_originals(study
     assert not any(bold[key] for key in bold if key[0] == "None (real only)")
 
 
-def test_stars_are_holm_s_and_never_on_the_reference(scores, study):
-    p_holm = statistics.paired_tests(scores).set_index(["generator", "arm", "augmentation", "region"])["p_holm"]
+def test_marks_are_holm_s_and_the_interval_s_and_never_on_the_reference(scores, study):
+    key = ["generator", "arm", "augmentation", "region"]
+    tests, ratios = statistics.paired_tests(scores).set_index(key), statistics.ratios(scores, 200).set_index(key)
+    marks = set()
     for row in study.rows:
         if row[0].text == "None (real only)":
             assert {cell.mark for cell in row} == {""}
@@ -116,14 +122,18 @@ def test_stars_are_holm_s_and_never_on_the_reference(scores, study):
         generator = {"StyleGAN 3": "stylegan3", "Diffusion": "diffusion"}[row[0].text]
         arm = {"no": "synthetic", "yes": "both"}[row[1].text]
         for region, cell in zip(("ET", "ED", "NCR", "mean"), row[4:], strict=True):
-            assert (cell.mark == "*") == (p_holm[generator, arm, row[2].text, region] < 0.05)
+            where = (generator, arm, row[2].text, region)
+            assert ("*" in cell.mark) == (tests.loc[where, "p_holm"] < 0.05)
+            assert ("†" in cell.mark) <= (not ratios.loc[where, "low"] <= 1 <= ratios.loc[where, "high"])
+            marks.add(cell.mark)
+    assert {"", "*†"} <= marks
 
 
 def test_missing_and_incomplete_cells_are_shown_with_their_reason(scores):
     gone = (scores["generator"] == "diffusion") & (scores["arm"] == "both") & (scores["augmentation"] == "on")
     hole = (scores["generator"] == "stylegan3") & (scores["arm"] == "both") & (scores["subject"] == "case3")
     kept = scores[~gone & ~(hole & (scores["seed"] == 2))]
-    (table,) = tables.study_tables(kept, statistics.paired_tests(kept))
+    (table,) = study_tables(kept)
     cells = {tuple(cell.text for cell in row[:3]): [cell.text for cell in row[3:]] for row in table.rows}
     assert cells["Diffusion", "yes", "on"] == ["0", *["missing"] * 4]
     assert cells["StyleGAN 3", "yes", "on"] == ["3", *["incomplete"] * 4]
@@ -134,7 +144,7 @@ def test_one_seed_has_no_deviation():
     scores = long_table(
         {("none", "real", "on"): np.full((1, 7), 0.5), ("diffusion", "synthetic", "on"): np.full((1, 7), 0.4)}
     )
-    (table,) = tables.study_tables(scores, statistics.paired_tests(scores))
+    (table,) = study_tables(scores)
     assert [row[7].text for row in table.rows] == ["0.500", "0.400"]
 
 

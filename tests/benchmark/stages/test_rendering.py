@@ -200,7 +200,7 @@ def test_the_reader_is_told_what_this_is_and_what_it_is_not(report):
     assert "Demonstration: budgets of minutes prove the thread" in page.words
     assert "Only 3 segmenter seeds: intervals are too narrow" in page.words
     assert "Only 12 test subjects" in page.words
-    assert "12 subjects × 3 seeds" in page.words
+    assert "n = 12 subjects × 3 seeds" in page.words
     assert "n = 800 synthetic, 300 held-out slices" in page.words
     assert "commit 0123abc" in page.words
 
