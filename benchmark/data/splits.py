@@ -32,9 +32,11 @@ def assign(
 ) -> dict[str, Split]:
     """The split of every subject, each split with at least one.
 
-    With a `split_file` (the study's .mat, or a .csv with the columns subject and split) the seed only chooses validation
-    subjects, `validation_share` of the training ones, and only where the file names none. Raises UserError for fewer than three subjects, shares that leave nothing for training,
-    a file that cannot be understood, contradicts itself, leaves out a subject, or leaves a split empty.
+    With a `split_file` (the study's .mat, or a .csv with the columns subject and split) the seed only chooses
+    validation subjects, `validation_share` of the training ones, and only where the file names none.
+
+    Raises UserError for fewer than three subjects, shares that leave nothing for training, and a file that cannot be
+    understood, contradicts itself, leaves out a subject, or leaves a split empty.
     """
     if len(set(subjects)) != len(subjects):
         raise ValueError("subject names are not unique")
