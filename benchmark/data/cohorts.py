@@ -18,9 +18,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from nibabel.affines import voxel_sizes
-from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from benchmark.errors import UserError
 
@@ -40,6 +40,11 @@ LAYOUTS = (*BRATS_ENDINGS, "msd", "nnunet")
 
 AFFINE_TOLERANCE = 1e-2  # mm: tools round the affine differently
 VOXEL_SIZES = 0.05, 50.0  # mm: what is outside is a unit or a header gone wrong
+
+
+_UNREADABLE = (  # what Python, zlib and nibabel raise for damaged files; found by damaging them byte by byte
+    OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error, WrapStructError, HeaderDataError,
+)  # fmt: skip
 
 
 class RejectedSubject(Exception):
@@ -381,25 +386,18 @@ def _load(path: Path, channels: int | None = None) -> _Stored:
         header = kind.from_fileobj(BytesIO(content))
         affine, (slope, intercept) = header.get_best_affine(), header.get_slope_inter()
         shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
+        if min(shape, default=0) < 1:
+            raise ValueError(f"its shape is {shape}")
         if dtype.kind not in "iuf":
             raise RejectedSubject(path, f"voxels of type {dtype} are no grey values")
         if (promised := math.prod(shape) * dtype.itemsize) > len(content) - offset:
             raise EOFError(f"{len(content) - offset} of {promised} bytes of voxels are there")
         voxels = np.frombuffer(content, dtype, math.prod(shape), offset).reshape(shape, order="F")
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        OverflowError,
-        MemoryError,
-        zlib.error,
-        ImageFileError,
-        HeaderDataError,
-    ) as e:
-        raise RejectedSubject(path, f"truncated or unreadable: {e}") from e
+    except _UNREADABLE as error:
+        raise RejectedSubject(path, f"truncated or unreadable: {error}") from error
 
     shape = (*voxels.shape[:3], channels) if channels else voxels.shape[:3]
-    if len(shape) < 3 or min(shape) == 0 or math.prod(shape) != voxels.size:
+    if len(shape) < 3 or math.prod(shape) != voxels.size:
         expected = f"4-D with {channels} channels" if channels else "3-D"
         raise RejectedSubject(path, f"shape {voxels.shape} is not {expected}")
     if not np.isfinite(affine).all() or np.isnan(io_orientation(affine)).any():
@@ -453,7 +451,7 @@ def _to_8bit(path: Path, stored: _Stored, modality: str, grid: _Grid, out: np.nd
     maximum = precision(maximum)
     for source, target in zip(grid.view(voxels), out, strict=True):  # slice by slice, to stay in the cache
         if scaled:
-            source = source * slope + intercept
+            source = np.multiply(source, slope, dtype=np.float64) + intercept
         if source.max() <= 0:
             continue
         values = np.multiply(source, 255, dtype=precision)
@@ -466,7 +464,7 @@ def _to_classes(stored: _Stored, grid: _Grid, subject: Subject) -> np.ndarray:
     """The annotation as classes 0–3, uint8 [Z, H, W]."""
     values = stored.voxels
     if stored.slope != 1 or stored.intercept != 0:
-        values = values * stored.slope + stored.intercept
+        values = np.multiply(values, stored.slope, dtype=np.float64) + stored.intercept
     if values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= 255:
         values = values.astype(np.uint8, copy=False)
     else:
