@@ -147,6 +147,7 @@ class Report(Section):
     """Analysis → pages, tables, figures."""
 
     title: str = Field("Can synthetic images stand in?", description="title of the report")
+    out: Path = Field(Path("reports/out"), description="folder that the newest report is copied to")
 
 
 class Config(BaseModel):

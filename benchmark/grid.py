@@ -1,18 +1,20 @@
 """The table: its cells, and a call for one stage or for all of them."""
 
 import logging
+import shutil
 import sys
 import time
 import traceback
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 import pandas as pd
 
 from benchmark import tracking
 from benchmark.config import Config
 from benchmark.errors import UserError
-from benchmark.stages import StageResult, fingerprint, needs, pull, run_name
+from benchmark.stages import MANIFEST, StageResult, fingerprint, needs, pull, run_name
 
 TABLE_STAGES = ("analyze", "report", "benchmark")
 
@@ -110,7 +112,7 @@ def run_table(stage: str, config: Config) -> StageResult:
         if stage != "analyze":
             last = pull("report", config, {**by_name, "analyze": last})
             tracked.log_artifact(last.path, "report")
-            print(f"report: {last.path / 'index.html'}", file=sys.stderr)
+            _copy_report(last.path, config.report.out)
         numbers = {key: value for key, value in last.headline.items() if isinstance(value, int | float)}
         tracked.log_metrics({**numbers, "table_seconds": time.monotonic() - started})
         failed = [name for name, result in by_name.items() if result.status != "FINISHED"]
@@ -119,6 +121,14 @@ def run_table(stage: str, config: Config) -> StageResult:
     reused = last.reused and all(result.reused for result in by_name.values())
     run_id = tracked.run_id if stage == "benchmark" else last.run_id
     return StageResult(stage, run_id, last.fingerprint, last.path, reused, last.headline, {}, status)
+
+
+def _copy_report(report: Path, out: Path) -> None:
+    """Replaces what stands in `out` by this report; the stage's own folder stays as its run recorded it."""
+    for name in ("tables", "figures"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    shutil.copytree(report, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
+    print(f"report: {out / 'index.html'}", file=sys.stderr)
 
 
 def _attempt(job: Job, results: dict[str, StageResult]) -> StageResult:

@@ -29,7 +29,7 @@ PACKAGES = ("torch", "monai", "nibabel", "mlflow", "numpy", "scipy", "statsmodel
 
 
 def settings(config: Config) -> dict:
-    return {**config.report.model_dump(mode="json"), "demo": _is_demo(config)}
+    return {**config.report.model_dump(mode="json", exclude={"out"}), "demo": _is_demo(config)}
 
 
 def needs(config: Config) -> dict:

@@ -59,6 +59,8 @@ def call(server, tmp_path_factory):
 
     def run(stage, *, check=True, **keys):
         keys = {"preset": "smoke", "work_dir": str(work), "json": "true", **keys}
+        if stage == "benchmark":
+            keys["out"] = work / "out"
         options = [part for key, value in keys.items() for part in (f"--{key}", str(value))]
         done = subprocess.run(
             [sys.executable, "-m", "benchmark", stage, *options],
@@ -84,7 +86,7 @@ def _line_within(done):
 def table(call):
     """The whole table through `mlflow run`, as `make demo` calls it."""
     command = [BIN / "mlflow", "run", ".", "-e", "benchmark", "--env-manager", "local", "--experiment-name", "thread"]
-    for key in ("preset=smoke", f"work_dir={call.work}", "json=true"):
+    for key in ("preset=smoke", f"work_dir={call.work}", f"out={call.work / 'out'}", "json=true"):
         command += ["-P", key]
     done = subprocess.run(command, cwd=ROOT, env=call.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -101,7 +103,7 @@ def _runs(client, stage):
     return client.search_runs(experiments, f"tags.stage = '{stage}'", max_results=100)
 
 
-def test_the_table_ends_in_a_report(table):
+def test_the_table_ends_in_a_report(table, call):
     assert table["stage"] == "benchmark"
     assert table["status"] == "FINISHED"
     assert not table["reused"]
@@ -109,6 +111,7 @@ def test_the_table_ends_in_a_report(table):
     assert "Passing this audit is not proof of anonymity." in (report / "index.html").read_text()
     assert {path.suffix for path in (report / "tables").iterdir()} == {".csv", ".md", ".tex"}
     assert list((report / "figures").glob("*.png"))
+    assert (call.work / "out" / "index.html").read_bytes() == (report / "index.html").read_bytes()
 
 
 def test_the_called_run_is_the_one_that_mlflow_run_made_and_holds_the_others(table, client):
