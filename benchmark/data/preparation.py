@@ -91,10 +91,10 @@ def prepare(
                     _append(main, subject.name, folder, result, slice(None) if result.kept.all() else result.kept)
                     if result.cut:
                         warnings.append(f"{subject.name}: {result.cut} voxels above 0 lie outside the field of view")
-                if isinstance(result, Rejection) or not every[done - 1]:
+                    if every[done - 1]:
+                        whole[subject.name] = folder, result
+                if subject.name not in whole:
                     shutil.rmtree(folder)
-                else:
-                    whole[subject.name] = folder, result
                 if progress:
                     progress(done, len(names), subject.name)
 

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from benchmark.data.cohorts import MODALITIES
 from benchmark.errors import UserError
 
-MODALITIES = ("T1", "T1ce", "T2", "FLAIR")
 CLASSES = ("background", "NCR", "ED", "ET")
 SPLITS = ("train", "validation", "test", "synthetic")
 COLUMNS = ("subject", "seed", "z", "split", "tumour_pixels")

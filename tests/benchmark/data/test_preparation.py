@@ -83,6 +83,20 @@ def test_study_geometry_is_zero_padding_by_8_and_the_15_percent_rule(tmp_path, n
     assert result.rejections == result.warnings == []
 
 
+def test_slices_are_kept_above_15_percent_of_the_padded_slice_and_above_50(tmp_path, nifti):
+    """0.15 × 256² = 9830.4 pixels; of the unpadded slice it would be 8640."""
+    bright = [9831, 8641, 9830, 9832, 12000, 0, 9831]  # pixels of each slice
+    values = [51, 51, 51, 255, 50, 255, 52]
+    images, labels = nifti.make_subject(0, (7, 240, 240))
+    for z, (count, value) in enumerate(zip(bright, values, strict=True)):
+        images[0, z].flat[:] = [value] * count + [50] * (240 * 240 - count)
+    for number in range(3):
+        images[1, 0, 0, 0] = 2000 + number  # three patients
+        nifti.save_brats(tmp_path / "cohort", f"s{number}", images, labels, spacing=(1, 1, 1), suffix=".nii")
+    run(tmp_path / "cohort", tmp_path / "out", image_size=32)
+    assert slices_of(SliceSet.open(tmp_path / "out"), "s1")[2] == [0, 3, 6]
+
+
 def test_the_field_of_view_is_in_millimetres(tmp_path, nifti):
     """24 × 24 pixels of 8 × 16 mm are padded to 32 rows and cropped to 16 columns, then resized to a square."""
     for n in range(3):
