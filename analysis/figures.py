@@ -73,9 +73,7 @@ def sample_sheet(
             )
         grey = np.repeat(images[:rows, ..., None] / 255, 3, axis=-1)
         annotated = [overlay(image[3], label) for image, label in zip(images[:rows], labels[:rows], strict=True)]
-        blocks.append(
-            (f"{source}\n({len(grey)} of {len(images)})", np.concatenate([grey, np.stack(annotated)[:, None]], 1))
-        )
+        blocks.append((f"{source}, n = {len(grey)}", np.concatenate([grey, np.stack(annotated)[:, None]], 1)))
 
     figure = Figure(figsize=(WIDTH, 0.75 + 0.88 * sum(len(tiles) for _, tiles in blocks)))
     axes = figure.subplots(2, 1, height_ratios=[len(tiles) for _, tiles in blocks])

@@ -75,12 +75,12 @@ class Table:
         def line(cells: Iterable[str]) -> str:
             return "    " + " & ".join(cells) + r" \\"
 
-        lines = [r"\begin{table}", r"  \centering", rf"  \caption{{{_latex_escape(self.title)}}}"]
+        lines = [r"\begin{table}", r"  \centering", rf"  \caption{{{_latex_escape(self.title)}}}", r"  \smallskip"]
         lines += [rf"  \begin{{tabular}}{{{'l' * len(self.columns)}}}", r"    \toprule"]
         lines += [line(map(_latex_escape, self.columns)), r"    \midrule"]
         lines += [line(map(render, row)) for row in self.rows]
         lines += [r"    \bottomrule", r"  \end{tabular}"]
-        lines += [rf"  \par\footnotesize {_latex_escape(note)}" for note in self.notes]
+        lines += [rf"  \par\smallskip\footnotesize {_latex_escape(note)}" for note in self.notes]
         return "\n".join([*lines, r"\end{table}"]) + "\n"
 
     def html(self) -> Markup:
@@ -180,7 +180,7 @@ def _study_table(cohort: str, segmenter: str, data: pd.DataFrame, reasons: list[
     ]
     return Table(
         name=f"dice_{cohort}_{segmenter}",
-        title=f"Dice on real test subjects: {label(segmenter)}, {cohort}",
+        title=f"Dice on test subjects: {label(segmenter)}, {cohort}",
         columns=["Generator", "Original images", "Augmentation", "Seeds", *STUDY_COLUMNS.values()],
         rows=rows,
         data=data,
@@ -327,7 +327,7 @@ def empty_case_table(scores: pd.DataFrame) -> Table:
 def plain_table(name: str, title: str, data: pd.DataFrame, notes: Sequence[str] = ()) -> Table:
     """Any DataFrame as it stands; numbers to three significant digits, empty cells as "–"."""
     rows = [[Cell(_plain(value)) for value in row] for row in data.itertuples(index=False)]
-    columns = [str(column).replace("_", " ").capitalize() for column in data.columns]
+    columns = [column[:1].upper() + column[1:].replace("_", " ") for column in data.columns]
     return Table(name, title, columns, rows, data, notes)
 
 

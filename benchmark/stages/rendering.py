@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import figures, tables
-from analysis.statistics import CALIBRATION, MARGINS, caveats
+from analysis.statistics import CALIBRATION, MARGINS, caveats, counted
 
 TEMPLATES = Path(__file__).parents[2] / "reports" / "templates"
 NOT_PROOF = "Passing this audit is not proof of anonymity."
@@ -165,7 +165,7 @@ def _line(row: pd.Series) -> dict:
         "setting": f"{trained}, {tables.label(row['segmenter'])}, augmentation {row['augmentation']}",
         "ratio": None if np.isnan(row["ratio"]) else f"{row['ratio']:.2f}",
         "interval": None if np.isnan(row["low"]) else f"{row['low']:.2f}–{row['high']:.2f}",
-        "n": f"n = {row['subjects']} subjects × {row['seeds']} seed{'s' * (row['seeds'] != 1)}",
+        "n": f"n = {counted(row['subjects'], 'subject')} × {counted(row['seeds'], 'seed')}",
         "margins": [(f"{margin:.2f}", tables.passes(row[f"passes_{margin:.2f}"])) for margin in MARGINS],
         "reason": row["reason"],
     }
@@ -278,12 +278,22 @@ def _control_table(audits: dict[str, dict]) -> tables.Table:
 
 
 def _calibration_table() -> tables.Table:
+    names = {
+        "seed_sd": "SD of a training's Dice",
+        "coverage": "Interval holds the truth [%]",
+        "non_inferiority": "Margin passed [%]",
+        "wilcoxon": "Wilcoxon [%]",
+        "wilcoxon_new_seeds": "Wilcoxon, new seeds [%]",
+        "ranks": "Ranks [%]",
+        "ranks_new_seeds": "Ranks, new seeds [%]",
+    }
     note = (
-        "Per cent of simulated studies with known truth. Coverage should be 95, every other column at most 5. "
-        "“New seeds”: false positives where the null speaks of other trainings of the same models, too."
+        "Simulated studies with known truth: how often the 95 % interval of the ratio holds it (should be 95), and how "
+        "often a test is significant at 0.05 although its null is true (at most 5): an arm exactly at the margin, arms "
+        "without any difference as these trainings went, and arms that differ by nothing but the luck of their seeds."
     )
     title = "How far intervals and tests keep their promises"
-    return tables.plain_table("calibration", title, CALIBRATION, [note])
+    return tables.plain_table("calibration", title, CALIBRATION.rename(columns=names), [note])
 
 
 def _figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
@@ -326,7 +336,7 @@ def _figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
             yield (
                 f"samples_{name}",
                 "samples",
-                f"Real slices and slices of {tables.label(name)}, not selected.",
+                f"Real slices above, slices of {tables.label(name)} below.",
                 figures.sample_sheet(samples, inputs.sample_images["real"], name),
             )
 

@@ -112,7 +112,7 @@ def test_shares_of_both_histograms_add_up_to_one():
 def test_the_sample_sheet_shows_slices_and_the_overlay_their_classes(slices):
     figure = figures.sample_sheet(slices, slices, "mine", rows=3)
     texts = drawn(figure)
-    for text in ("T1", "T1ce", "T2", "FLAIR", "annotation", "NCR", "ED", "ET", "mine\n(3 of 5)", "real\n(3 of 5)"):
+    for text in ("T1", "T1ce", "T2", "FLAIR", "annotation", "NCR", "ED", "ET", "mine, n = 3", "real, n = 3"):
         assert text in texts
     shown = np.asarray(figure.axes[1].images[0].get_array())  # 16 px tiles stand without gap
     assert shown.shape == (3 * 16, 5 * 16, 3)

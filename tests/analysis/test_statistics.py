@@ -315,3 +315,12 @@ def test_few_seeds_or_subjects_are_called_out(seeds, subjects, starts):
     found = statistics.caveats(table)
     assert len(found) == len(starts)
     assert all(text.startswith(start) for text, start in zip(found, starts, strict=True))
+
+
+def test_calibration_keeps_its_promise_at_the_study_s_size_and_the_caveats_begin_where_it_breaks():
+    table = statistics.CALIBRATION
+    study = table[(table["subjects"] == 56) & (table["seeds"] == 10)]
+    assert study["coverage"].between(93, 97).all()
+    assert (study[["non_inferiority", "wilcoxon", "ranks"]] <= 6).all(axis=None)
+    broken = table[~table["coverage"].between(92, 98)]
+    assert ((broken["seeds"] < 5) | (broken["subjects"] < 20)).all()

@@ -207,7 +207,7 @@ def test_the_reader_is_told_what_this_is_and_what_it_is_not(report):
 
 def test_the_verdict_stands_before_tables_and_figures(report):
     _, _, page = report
-    order = [page.words.index(text) for text in ("Patients at risk", "Dice on real test subjects", "Definitions")]
+    order = [page.words.index(text) for text in ("Patients at risk", "Dice on test subjects", "Definitions")]
     assert order == sorted(order)
 
 
@@ -286,6 +286,15 @@ def test_a_report_without_audit_costs_or_ranks_says_so(tmp_path):
     words = Page((tmp_path / "index.html").read_text()).words
     for text in ("Not audited.", "Not trained here.", "No generator was audited."):
         assert text in words
+
+
+def test_a_single_training_and_subject_or_no_synthetic_arm_at_all_still_make_a_report(tmp_path):
+    build_report(tmp_path / "one", report_inputs({"diffusion": 0.9}, scores=long_table({"diffusion": 0.9}, 1, 1)))
+    words = Page((tmp_path / "one" / "index.html").read_text()).words
+    assert "one subject: no interval" in words
+    assert "n = 1 subject × 1 seed" in words
+    build_report(tmp_path / "none", report_inputs({}, scores=long_table({})))
+    assert "None (real only)" in (tmp_path / "none" / "tables" / "dice_phantom_unet.md").read_text()
 
 
 def test_the_same_inputs_give_the_same_bytes(report, inputs, tmp_path):
