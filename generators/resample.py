@@ -16,7 +16,7 @@ from torch import Tensor
 def lowpass(taps: int, cutoff: float, half_width: float, rate: float) -> Tensor:
     """Kaiser-windowed sinc [taps] of unit DC gain: half power near `cutoff`, transition band cutoff ± half_width.
 
-    Frequencies in cycles per canvas, `rate` in samples per canvas. 2106.12423, Appendix C, eqs. 5–8.
+    Frequencies in cycles per canvas, `rate` in samples per canvas. 2106.12423, Appendix C.
     """
     return torch.from_numpy(signal.firwin(taps, cutoff, width=2 * half_width, fs=rate)).float()
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import generators
+from generators.base import Generator
 
 TINY = {
     "stylegan3": {"z_dim": 8, "w_dim": 8, "channel_base": 64, "channel_max": 8, "layers": 6, "r1_interval": 2},
@@ -15,7 +16,7 @@ TINY = {
 BATCH, CHANNELS, SIZE = 4, 5, 16
 
 
-def create(name: str, seed: int = 0) -> generators.base.Generator:
+def create(name: str, seed: int = 0) -> Generator:
     torch.manual_seed(seed)
     return generators.create(name, CHANNELS, SIZE, **TINY.get(name, {}))
 

@@ -26,7 +26,7 @@ def place(made: StyleGAN3Network, angle: float = 0.0, shift: tuple[float, float]
 
 
 def decibels(error: torch.Tensor) -> float:
-    """Peak signal-to-noise ratio for images in [-1, 1] (2106.12423, eq. 3)."""
+    """Peak signal-to-noise ratio for images in [-1, 1] (2106.12423, EQ-T in Section 2)."""
     return 10 * math.log10(4 / error.square().mean())
 
 
