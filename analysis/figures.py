@@ -40,6 +40,7 @@ STYLE = {
     "ytick.labelsize": 8,
     "figure.constrained_layout.use": True,
     "figure.dpi": 100,
+    "text.parse_math": False,  # a dollar sign in a name is a dollar sign
 }
 GAP_SHARE = 32  # tiles stand one 32nd of their width apart
 WIDTH = 4.8  # inches: 9 pt text stays readable on a phone

@@ -37,7 +37,7 @@ def long_table(dice: dict[tuple[str, str, str], np.ndarray], cohort="phantom") -
     return pd.DataFrame(rows, columns=columns)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def scores():
     rng = np.random.default_rng(0)
     patients = rng.uniform(0.6, 0.8, 10)
@@ -56,7 +56,7 @@ def study_tables(scores: pd.DataFrame) -> list[tables.Table]:
     return tables.study_tables(scores, statistics.paired_tests(scores), statistics.ratios(scores, 200))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def study(scores):
     (table,) = study_tables(scores)
     return table

@@ -1,4 +1,5 @@
 import re
+from functools import lru_cache
 from html.parser import HTMLParser
 from itertools import product
 
@@ -10,7 +11,7 @@ from analysis import statistics
 from benchmark.stages.rendering import CohortFacts, ReportInputs, build_report, duration
 
 CLASSES, REGIONS = ("NCR", "ED", "ET"), ("NCR", "ED", "ET", "WT", "TC", "mean")
-HOSTILE = "<script>alert('x')</script> & \"Müller\"_50%/../\\x"
+HOSTILE = "<script>alert('x')</script> & \"Müller\"_50%/../\\x $\\frac{$"
 
 
 def long_table(
@@ -96,12 +97,30 @@ def phantom_slices(rng: np.random.Generator, count: int, size: int = 32) -> tupl
     return images.astype(np.uint8), labels
 
 
+def analysed(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    return {
+        "scores": scores,
+        "ratios": statistics.ratios(scores, replicates=500),
+        "tests": statistics.paired_tests(scores),
+        "ranks": statistics.ranks(scores),
+        "rank_tests": statistics.rank_tests(scores, permutations=500),
+    }
+
+
+@lru_cache
+def two_generators() -> dict[str, pd.DataFrame]:
+    return analysed(long_table({"stylegan3": 0.85, "diffusion": 0.92}))
+
+
 def report_inputs(
-    generators: dict[str, float], share: float = 0.1, size: int = 32, pictures: bool = False, **changes
+    generators: tuple[str, ...] = ("stylegan3", "diffusion"),
+    share: float = 0.1,
+    size: int = 32,
+    pictures: bool = False,
+    tables: dict[str, pd.DataFrame] | None = None,
+    **changes,
 ) -> ReportInputs:
     rng = np.random.default_rng(1)
-    scores = changes.pop("scores", None)
-    scores = long_table(generators) if scores is None else scores
     audits = {name: audit(rng, share) for name in generators}
     costs = [
         (stage, name, 0, images, seconds, images / seconds, "cpu, 2 threads")
@@ -118,11 +137,7 @@ def report_inputs(
             1,
             size,
         ),
-        "scores": scores,
-        "ratios": statistics.ratios(scores, replicates=500),
-        "tests": statistics.paired_tests(scores),
-        "ranks": statistics.ranks(scores),
-        "rank_tests": statistics.rank_tests(scores, permutations=500),
+        **(two_generators() if tables is None else tables),
         "audits": {name: summary for name, (summary, _) in audits.items()},
         "nearest": {name: arrays for name, (_, arrays) in audits.items() if pictures},
         "sample_images": {name: phantom_slices(rng, 6, size) for name in ("real", *generators) if pictures},
@@ -165,7 +180,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def inputs():
-    return report_inputs({"stylegan3": 0.85, "diffusion": 0.92}, pictures=True)
+    return report_inputs(pictures=True)
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +249,7 @@ def test_the_cards_print_the_ratio_of_the_means_and_the_worst_setting_decides(re
 
 def test_a_patient_cohort_is_not_called_simulated(tmp_path):
     cohort = CohortFacts("clinic", False, {"test": 12}, {"test": 300}, 0, 64)
-    build_report(tmp_path, report_inputs({"diffusion": 0.9}, cohort=cohort, demo_notice=None))
+    build_report(tmp_path, report_inputs(cohort=cohort, demo_notice=None))
     html = (tmp_path / "index.html").read_text()
     assert "imulated phantom" not in html
     assert "Demonstration" not in html
@@ -249,7 +264,15 @@ def test_names_from_files_are_escaped_everywhere(tmp_path):
     missing = pd.DataFrame({"cell": [HOSTILE], "reason": [HOSTILE]})
     written = build_report(
         tmp_path,
-        report_inputs({HOSTILE: 0.9}, scores=scores, cohort=cohort, missing=missing, title=HOSTILE, warnings=[HOSTILE]),
+        report_inputs(
+            (HOSTILE,),
+            tables=analysed(scores),
+            pictures=True,
+            cohort=cohort,
+            missing=missing,
+            title=HOSTILE,
+            warnings=[HOSTILE],
+        ),
     )
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "<script" not in html
@@ -264,13 +287,11 @@ def test_names_from_files_are_escaped_everywhere(tmp_path):
 
 
 def test_missing_cells_are_shown_with_their_reason(tmp_path):
-    scores = long_table({"diffusion": 0.9, "stylegan3": 0.9})
+    scores = two_generators()["scores"]
     gone = (scores["generator"] == "diffusion") & (scores["arm"] == "both") & (scores["augmentation"] == "off")
     hole = (scores["generator"] == "stylegan3") & (scores["subject"] == "case_004") & (scores["seed"] == 2)
     missing = pd.DataFrame({"cell": ["diffusion, both, off"], "reason": ["the loss was not finite at step 120"]})
-    build_report(
-        tmp_path, report_inputs({"diffusion": 0.9, "stylegan3": 0.9}, scores=scores[~gone & ~hole], missing=missing)
-    )
+    build_report(tmp_path, report_inputs(tables=analysed(scores[~gone & ~hole]), missing=missing))
     words = Page((tmp_path / "index.html").read_text()).words
     assert "the loss was not finite at step 120" in words
     assert "1 of 36 seed × subject cells are missing, for example seed 2, subject case_004" in words
@@ -280,7 +301,7 @@ def test_missing_cells_are_shown_with_their_reason(tmp_path):
 
 
 def test_a_report_without_audit_costs_or_ranks_says_so(tmp_path):
-    inputs = report_inputs({"diffusion": 0.9}, audits={})
+    inputs = report_inputs(audits={})
     empty = inputs.costs.iloc[:0]
     build_report(tmp_path, ReportInputs(**{**inputs.__dict__, "costs": empty, "ranks": inputs.ranks.iloc[:0]}))
     words = Page((tmp_path / "index.html").read_text()).words
@@ -289,11 +310,11 @@ def test_a_report_without_audit_costs_or_ranks_says_so(tmp_path):
 
 
 def test_a_single_training_and_subject_or_no_synthetic_arm_at_all_still_make_a_report(tmp_path):
-    build_report(tmp_path / "one", report_inputs({"diffusion": 0.9}, scores=long_table({"diffusion": 0.9}, 1, 1)))
+    build_report(tmp_path / "one", report_inputs(("diffusion",), tables=analysed(long_table({"diffusion": 0.9}, 1, 1))))
     words = Page((tmp_path / "one" / "index.html").read_text()).words
     assert "one subject: no interval" in words
     assert "n = 1 subject × 1 seed" in words
-    build_report(tmp_path / "none", report_inputs({}, scores=long_table({})))
+    build_report(tmp_path / "none", report_inputs((), tables=analysed(long_table({}))))
     assert "None (real only)" in (tmp_path / "none" / "tables" / "dice_phantom_unet.md").read_text()
 
 
