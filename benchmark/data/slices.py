@@ -142,11 +142,9 @@ class SliceWriter:
             raise ValueError(f"{self.folder} is a complete slice set already: nothing to resume")
         if not resume:
             self._discard()
-        self._final("meta.json").unlink(missing_ok=True)
         for name in self._shapes:  # killed while close() renamed
             if self._final(name).exists():
                 self._final(name).replace(self._partial(name))
-        self._final("index.parquet").unlink(missing_ok=True)
 
         self._journal = self._partial("index.jsonl").open("a+b")
         for name in self._shapes:
