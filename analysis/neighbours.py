@@ -104,8 +104,8 @@ class Plan:
         budget = memory_gib * 2**30
         folded = 4 * (channels + 1) * height * width  # a slice and its mask in float32
         # Half of the budget holds queries and their scores (8 float32 numbers a pair), a quarter the references; the
-        # last quarter is left to temporaries of preparing a slice, less than three times its folded size.
-        references = min(int(budget / 4 / (4 * folded)), 1024)
+        # last quarter is left to temporaries.
+        references = min(int(budget / 4 / folded), 1024)
         queries = int(budget / 2 / (folded + 32 * max(references, 1)))
         # Per query: 2k candidates and their product with it as double-complex half spectra, C images and a mask each,
         # and 14 float32 maps of C channels for the SSIM of k. Small pieces are fastest: they stay near the processor.
@@ -113,7 +113,7 @@ class Plan:
         query = canvas * k * (48 * (channels + 1) + 56 * channels)
         rescored = int(min(budget, max(query, 2**27)) / query)
         if min(references, queries, rescored) < 1:
-            least = max(16 * folded, 2 * folded + 64, query) / 2**30
+            least = max(4 * folded, 2 * folded + 64, query) / 2**30
             raise ValueError(
                 f"memory_gib={memory_gib:g} is too little for slices of {height}×{width}; {least:.3f} is the least"
             )
@@ -143,8 +143,8 @@ def _cropped(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def masked(images: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
     """Slices uint8 [N, C, H, W] → float32 with zeros outside the brain, and the brain mask, bool [N, H, W]."""
     pixels = torch.from_numpy(np.array(images, order="C")).to(device)
-    mask = (pixels > BRAIN_THRESHOLD).any(1)
-    return pixels * mask[:, None].float(), mask
+    mask = pixels.amax(1) > BRAIN_THRESHOLD
+    return (pixels * mask[:, None]).float(), mask
 
 
 # ---- exhaustive search ---------------------------------------------------------------------------------------------
@@ -160,41 +160,38 @@ def masked(images: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
 # arithmetic of one. (s and d are integers below 512, exact in TF32 too: a caller who allows that loses nothing.)
 
 
-@dataclass(frozen=True)
 class _Folded:
-    """A chunk of slices, folded at the midline: [n, 2, ·] holds sums, then differences, of images and of masks."""
+    """Slices folded at the midline, and their sums; memory for `capacity` of them, which every `load` uses again."""
 
-    image: Tensor
-    mask: Tensor
-    sum: Tensor
-    square: Tensor
-    area: Tensor
-
-    @classmethod
-    def of(cls, images: np.ndarray, device: torch.device, centred: bool = False) -> "_Folded":
-        n, channels, height, width = images.shape
+    def __init__(self, capacity: int, shape: tuple[int, ...], device: torch.device, centred: bool) -> None:
+        channels, height, width = shape
+        self.centred, self.device = centred, device
         if centred:
             pool = max(1, min(height, width) // COARSE)
             height, width = height // pool, width // (2 * pool) * 2
-        image = torch.empty(n, 2, channels * height * width // 2, device=device)
-        mask = torch.empty(n, 2, height * width // 2, device=device)
-        sums, squares, areas = (torch.empty(n, dtype=torch.float64, device=device) for _ in range(3))
-        step = max(1, 2**20 // (channels * height * width))  # pieces that stay in the processor's cache
-        for start in range(0, n, step):
-            piece = slice(start, start + step)
-            x, m = masked(images[piece], device)
-            if centred:
-                x, m = _centred(x, m, (height, width))
-            sums[piece], squares[piece] = (
-                x.sum((1, 2, 3), dtype=torch.float64),
-                x.square().sum((1, 2, 3), dtype=torch.float64),
+        self.image = torch.empty(capacity, 2, channels, height, width // 2, device=device)  # sums, then differences
+        self.mask = torch.empty(capacity, 2, 1, height, width // 2, device=device)
+        self.sum, self.square, self.area = torch.empty(3, capacity, device=device)
+
+    def load(self, images: np.ndarray) -> "_Folded":
+        """Fills in slices uint8 [N, C, H, W]; the rows from N on are meaningless."""
+        half = self.image.shape[-1]
+        step = max(1, 2**18 // images[0].size)  # pieces that stay in the processor's cache
+        for start in range(0, len(images), step):
+            x, m = masked(images[start : start + step], self.device)
+            if self.centred:
+                x, m = _centred(x, m, (self.image.shape[-2], 2 * half))
+            piece = slice(start, start + len(x))
+            self.sum[piece], self.square[piece], self.area[piece] = (
+                x.sum((1, 2, 3)),
+                x.square().sum((1, 2, 3)),
+                m.sum((1, 2)),
             )
-            areas[piece] = m.sum((1, 2))
-            for half, values in ((image, x), (mask, m.float())):
-                left, right = values[..., : width // 2], values[..., width // 2 :].flip(-1)
-                half[piece, 0] = (left + right).flatten(1)
-                half[piece, 1] = (left - right).flatten(1)
-        return cls(image, mask, sums, squares, areas)
+            for folded, values in ((self.image, x), (self.mask, m[:, None].float())):
+                left, right = values[..., :half], values[..., half:].flip(-1)
+                torch.add(left, right, out=folded[piece, 0])
+                torch.sub(left, right, out=folded[piece, 1])
+        return self
 
 
 def _centred(images: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -210,25 +207,25 @@ def _centred(images: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Tenso
 
 def _products(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Inner products of folded slices as is and with one of them mirrored, each [n_a, n_b]."""
-    sums, differences = a[:, 0] @ b[:, 0].T, a[:, 1] @ b[:, 1].T
+    sums, differences = (a[:, half].flatten(1) @ b[:, half].flatten(1).T for half in (0, 1))
     return (sums + differences).mul_(0.5), sums.sub_(differences).mul_(0.5)
 
 
-def _correlations(a: _Folded, b: _Folded, channels: int) -> Tensor:
-    """Correlations [n_a, n_b], float32, the larger of both orientations."""
-    best = None
-    for dot, overlap in zip(_products(a.image, b.image), _products(a.mask, b.mask), strict=True):
-        n = overlap.neg_().add_(a.area[:, None]).add_(b.area).mul_(channels).clamp_(min=1)
-        spread = _spread(a.square[:, None], a.sum[:, None], n) * _spread(b.square, b.sum, n)
-        r = dot.sub_((a.sum[:, None].float() / n).mul_(b.sum.float())).div_(spread.clamp_(min=1e-30).sqrt_())
-        r = r.mul_(spread > 1e-20)
+def _correlations(a: _Folded, b: _Folded, n_b: int) -> Tensor:
+    """Correlations of all of a with the first n_b of b, float32 [n_a, n_b], the larger of both orientations."""
+    best, channels = None, a.image.shape[2]
+    sums, squares, areas = b.sum[:n_b], b.square[:n_b], b.area[:n_b]
+    products = zip(_products(a.image, b.image[:n_b]), _products(a.mask, b.mask[:n_b]), strict=True)
+    for dot, overlap in products:
+        n = overlap.neg_().add_(a.area[:, None]).add_(areas).mul_(channels).clamp_(min=1)
+        spread = _spread(a.square[:, None], a.sum[:, None], n).mul_(_spread(squares, sums, n))
+        r = dot.sub_((a.sum[:, None] / n).mul_(sums)).div_(spread.sqrt().clamp_(min=1)).mul_(spread > 0)
         best = r if best is None else torch.maximum(best, r)
     return best
 
 
 def _spread(square: Tensor, total: Tensor, n: Tensor) -> Tensor:
     """Q − S²/n in float32; exactly zero where rounding could have made it: a constant slice."""
-    square, total = square.float(), total.float()
     spread = square - (total / n).mul_(total)
     return spread.mul_(spread > 1e-5 * square)
 
@@ -243,12 +240,13 @@ def _search(
     centred: bool,
 ) -> np.ndarray:
     """Rows of the k best correlated references of every query, int64 [M, ≤ k], ascending; −1 where there are fewer."""
-    folded = _Folded.of(queries, device, centred)
+    folded = _Folded(len(queries), queries.shape[1:], device, centred).load(queries)
+    block = _Folded(min(chunk, len(references)), references.shape[1:], device, centred)
     best = torch.empty(len(queries), 0, device=device)
     rows = torch.empty(len(queries), 0, dtype=torch.int64, device=device)
     for start in range(0, len(references), chunk):
-        block = _Folded.of(references[start : start + chunk], device, centred)
-        scores = _correlations(folded, block, references.shape[1])
+        part = references[start : start + chunk]
+        scores = _correlations(folded, block.load(part), len(part))
         if groups is not None:
             same = groups[0][:, None] == groups[1][None, start : start + chunk]
             scores.masked_fill_(torch.from_numpy(same).to(device), -torch.inf)

@@ -98,9 +98,8 @@ class TestNearest:
         assert nearest(queries, references).equals(nearest(clean, references))
 
     def test_memory_bound_sets_the_pieces_and_not_the_result(self):
-        queries, references = patients(8, 6, size=16)[0], patients(9, 300, size=16)[0]
-        assert Plan.of(queries.shape[1:], 0.01).references < 300 / 2
-        assert Plan.of(queries.shape[1:], 2.0).references > 300
+        queries, references = patients(8, 6, size=16)[0], patients(9, 1030, size=16)[0]
+        assert Plan.of(queries.shape[1:], 0.01).references < 600 < 1024 == Plan.of(queries.shape[1:], 2.0).references
         little, plenty = (nearest(queries, references, memory_gib=gib) for gib in (0.01, 2.0))
         assert little.drop(columns="similarity").equals(plenty.drop(columns="similarity"))
         assert little["similarity"].to_numpy() == pytest.approx(plenty["similarity"].to_numpy(), abs=1e-6)

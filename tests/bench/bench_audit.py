@@ -11,7 +11,7 @@ import torch
 from analysis import neighbours
 
 
-def seconds(work: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
+def seconds(work: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
     """Best wall time of a few repeats, after one for warming up."""
     times = []
     for _ in range(repeats + 1):
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=64, help="height and width of the slices [px]")
     parser.add_argument("--queries", type=int, default=1024)
-    parser.add_argument("--references", type=int, default=4096)
+    parser.add_argument("--references", type=int, default=2048)
     parser.add_argument("--memory-gib", type=float, default=2.0)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
@@ -51,7 +51,7 @@ def main() -> None:
 
     # 4 modalities and a mask; sums and differences over half the slice: both orientations for the arithmetic of one
     arithmetic = 2 * len(queries) * len(references) * 5 * options.size**2
-    duration = seconds(search, device, repeats=1)
+    duration = seconds(search, device)
     print(f"matrix multiply, float32, {n}³: {peak / 1e9:.0f} GFLOP/s")
     print(
         f"exhaustive search, {len(queries)} × {len(references)} slices of {options.size} px: {duration:.2f} s, "
@@ -67,7 +67,7 @@ def main() -> None:
             part = slice(start, start + plan.rescored)
             neighbours._rescore(few[part], references, rows[part], neighbours.CANDIDATES, neighbours.MAX_SHIFT, device)
 
-    print(f"re-scoring: {seconds(rescore, device, repeats=1) / len(few) * 1e3:.0f} ms a slice")
+    print(f"re-scoring: {seconds(rescore, device) / len(few) * 1e3:.0f} ms a slice")
 
 
 if __name__ == "__main__":
