@@ -29,7 +29,7 @@ lint: env ## ruff: style and format
 	$(BIN)/ruff format --check .
 
 bench: env ## Speed and calibration, side by side in one run
-	@for script in tests/bench/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in tests/bench/bench_*.py; do echo "== $$script"; PYTHONPATH=. $(BIN)/python $$script || exit 1; done
 
 ui: env ## MLflow's pages on http://127.0.0.1:5000 (PORT=…)
 	$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}

@@ -134,7 +134,8 @@ def open_run(name: str, tags: Mapping[str, Any], params: Mapping[str, Any]) -> I
     FINISHED is set last, after everything else is written; an exception ends it as FAILED, an interrupt as KILLED.
     """
     nested = mlflow.active_run() is not None
-    run = StageRun(mlflow.start_run(run_name=name, nested=nested, tags={"mlflow.runName": name, **tags}))
+    words = {key: str(value) for key, value in {"mlflow.runName": name, **tags}.items()}
+    run = StageRun(mlflow.start_run(run_name=name, nested=nested, tags=words))
     try:
         run.log_params(params)
         yield run

@@ -59,7 +59,7 @@ class Progress:
     best_seen: int = 0
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     loss_sums: dict[str, float] = field(default_factory=dict)  # since the last point of the curve
-    loss_steps: int = 0
+    loss_counts: dict[str, int] = field(default_factory=dict)  # lazy regularizers report only now and then
 
 
 class Diverged(UserError):
@@ -142,7 +142,7 @@ def train(
                         f"last good checkpoint: {last}. Lower the learning rate, or use precision=fp32."
                     )
                 progress.loss_sums[key] = progress.loss_sums.get(key, 0.0) + number
-            progress.loss_steps += 1
+                progress.loss_counts[key] = progress.loss_counts.get(key, 0) + 1
         pending.clear()
 
     with (
@@ -162,15 +162,17 @@ def train(
             finished = progress.seen >= budget.images
             if progress.seen % log_every == 0 or finished:
                 settle()
-                losses = {key: value / progress.loss_steps for key, value in progress.loss_sums.items()}
+                losses = {key: value / progress.loss_counts[key] for key, value in progress.loss_sums.items()}
                 speed = (progress.seen - logged_seen) / (time.monotonic() - logged_at)
                 record({**losses, "images_per_second": speed})
-                progress.loss_sums, progress.loss_steps = {}, 0
+                progress.loss_sums, progress.loss_counts = {}, {}
                 logged_seen, logged_at = progress.seen, time.monotonic()
             if progress.seen in snapshot_at:
                 settle()
                 paused = time.monotonic()
-                record(metrics := on_snapshot(progress.seen))
+                metrics = on_snapshot(progress.seen)
+                if metrics:
+                    record(metrics)
                 if score is not None and metrics[score] > progress.best_score:
                     progress.best_score, progress.best_seen = metrics[score], progress.seen
                     save_weights(model.weights(), folder / "best.safetensors")

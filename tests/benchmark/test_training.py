@@ -164,6 +164,34 @@ class _Diverging:
         return {"steps": self.steps}
 
 
+class _Lazy(_Diverging):
+    """Its loss is the number of the step; every third step it adds a regularizer of 6."""
+
+    def train_step(self, images, seen):
+        step = seen // 8
+        return {"loss": torch.tensor(float(step))} | ({"penalty": torch.tensor(6.0)} if step % 3 == 0 else {})
+
+
+def test_a_point_of_the_curve_is_the_mean_over_the_steps_that_report(tmp_path):
+    budget = Budget(images=8 * 1200, batch_size=8, seed=0, snapshots=1, checkpoint_seconds=1e9)
+    points = []
+    train(
+        _Lazy(),
+        _read,
+        lambda images: (torch.from_numpy(images),),
+        budget,
+        tmp_path,
+        name="toy",
+        on_metrics=lambda metrics, seen: points.append((seen, metrics)),
+        on_snapshot=lambda seen: {},
+    )
+    curve = [(seen, metrics) for seen, metrics in points if metrics]
+    assert len(curve) == 200
+    assert curve[0][0] == 48
+    assert curve[0][1]["loss"] == sum(range(6)) / 6
+    assert curve[0][1]["penalty"] == 6
+
+
 @pytest.mark.parametrize("checkpoint_seconds", [0.0, 1e9])
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpoint(tmp_path, checkpoint_seconds):
     budget = Budget(images=80, batch_size=8, seed=0, snapshots=1, checkpoint_seconds=checkpoint_seconds)
