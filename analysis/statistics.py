@@ -12,7 +12,6 @@ from itertools import combinations, product
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 MARGINS = (0.80, 0.90, 0.95)
 ALPHA = 0.05
@@ -276,7 +275,9 @@ def _holm(table: pd.DataFrame, family: list[str]) -> pd.DataFrame:
     """Fills p_holm and family from p, over the rows of each family that have a p-value."""
     table["family"] = table.groupby(family)["p"].transform("count").astype(int)
     for _, p in table["p"].dropna().groupby([table[column] for column in family]):
-        table.loc[p.index, "p_holm"] = multipletests(p, method="holm")[1]
+        p = p.sort_values()
+        # Holm (1979); statsmodels' form of it collects all garbage of the process at every call, 0.2 s each.
+        table.loc[p.index, "p_holm"] = np.minimum(np.maximum.accumulate(p * np.arange(len(p), 0, -1)), 1)
     return table
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from analysis import statistics
 
@@ -241,6 +242,15 @@ def test_equal_up_to_rounding_is_no_difference():
     table = long_table({("none", "real"): patients, ("diffusion", "synthetic"): patients + 1e-12})
     row = row_of(statistics.paired_tests(table))
     assert (row["p"], row["shift"], row["rank_biserial"]) == (1.0, 0.0, 0.0)
+
+
+def test_holm_equals_statsmodels_and_passes_over_what_has_no_p():
+    rng = np.random.default_rng(0)
+    p = np.concatenate([rng.random(6) ** 3, [0.01, 0.01, np.nan]])
+    table = statistics._holm(pd.DataFrame({"p": p, "p_holm": np.nan, "group": "one"}), ["group"])
+    assert table["p_holm"][:8].to_numpy() == pytest.approx(multipletests(p[:8], method="holm")[1])
+    assert np.isnan(table["p_holm"][8])
+    assert set(table["family"]) == {8}
 
 
 def test_holm_families_are_the_columns_of_a_table(dice):
