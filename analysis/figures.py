@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy import ndimage
@@ -258,32 +258,32 @@ def closest_pairs(
         how.append("\n".join([f"{close:.3f}", *["mirrored"] * bool(flip), *moved]))
     mosaics = np.block([[compared[:, :, 0], compared[:, :, 1]], [compared[:, :, 2], compared[:, :, 3]]])
 
-    figure = Figure(figsize=(WIDTH, 1.3 + 1.3 * k))
-    images, differences = figure.subplots(1, 2, width_ratios=[2, 1])
+    colours = ScalarMappable(Normalize(-128, 128), "RdBu_r")
+    difference = colours.to_rgba(mosaics[:, :1] - mosaics[:, 1:])[..., :3]
+    tiles = np.concatenate([np.repeat(mosaics[..., None] / 255, 3, axis=-1), difference], axis=1)
+
+    figure = Figure(figsize=(WIDTH, 1.1 + 1.35 * k))
+    axis = figure.subplots()
+    _show(axis, tiles)
     size = mosaics.shape[-1]
-    _show(images, np.repeat(mosaics[..., None] / 255, 3, axis=-1))
-    images.set_xticks(_centres(2, size), ["synthetic", "training"])
-    images.set_yticks(_centres(k, size), how)
-    images.set_ylabel("similarity")
-    scale = {"cmap": "RdBu_r", "vmin": -128, "vmax": 128}
-    shown = _show(differences, (mosaics[:, :1] - mosaics[:, 1:]).astype(float), **scale)
-    differences.set_xticks(_centres(1, size), ["difference"])
-    bar = figure.colorbar(shown, ax=[images, differences], location="bottom", shrink=0.6, aspect=40, pad=0.02)
+    axis.set_xticks(_centres(3, size), ["synthetic", "training", "difference"])
+    axis.set_yticks(_centres(k, size), how)
+    axis.set_ylabel("similarity")
+    bar = figure.colorbar(colours, ax=axis, location="bottom", shrink=0.6, aspect=40, pad=0.02)
     bar.set_label("synthetic − training [8-bit intensity]\neach mosaic: T1, T1ce / T2, FLAIR", fontsize=8)
     figure.suptitle(f"{label(name)}: the {k} closest pairs", fontsize=9, fontweight="bold", x=0.01, ha="left")
     return figure
 
 
-def _show(axis: Axes, tiles: np.ndarray, **scale) -> AxesImage:
-    """Tiles [rows, columns, H, W] or, in colour, [rows, columns, H, W, 3] as one image with white gaps and no frame."""
+def _show(axis: Axes, tiles: np.ndarray) -> None:
+    """RGB tiles in 0..1 [rows, columns, H, W, 3] as one image with white gaps and no frame."""
     gap = tiles.shape[3] // GAP_SHARE
-    margins = [(0, 0), (0, 0), (0, gap), (0, gap)] + [(0, 0)] * (tiles.ndim - 4)
-    padded = np.pad(tiles.astype(float), margins, constant_values=1.0 if tiles.ndim == 5 else np.nan)
+    padded = np.pad(tiles, [(0, 0), (0, 0), (0, gap), (0, gap), (0, 0)], constant_values=1.0)
     image = np.concatenate(np.concatenate(padded, axis=1), axis=1)[: -gap or None, : -gap or None]
+    axis.imshow(image, interpolation="nearest")
     axis.set(xticks=[], yticks=[])
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    return axis.imshow(image, interpolation="nearest", **scale)
 
 
 def _centres(count: int, size: int) -> np.ndarray:

@@ -129,8 +129,12 @@ def test_pairs_are_shown_as_they_were_compared():
     copy = np.roll(original, (3, -2), (1, 2))[..., ::-1]
     pairs = np.stack([np.stack([copy, original])])
     figure = figures.closest_pairs(pairs, np.array([0.99]), np.array([[3, -2]]), np.array([True]), "mine")
-    difference = np.ma.filled(figure.axes[1].images[0].get_array(), 0.0)
-    assert not difference.any()
+    size = 2 * 32
+    shown = np.asarray(figure.axes[0].images[0].get_array())
+    synthetic, training, difference = shown[:, :size], shown[:, size + 2 : 2 * size + 2], shown[:, -size:]
+    assert (synthetic == training).all()
+    assert np.ptp(synthetic) > 0
+    assert difference == pytest.approx(np.broadcast_to(matplotlib.colormaps["RdBu_r"](0.5)[:3], difference.shape))
     texts = drawn(figure)
     assert has(texts, "0.990\nmirrored\nmoved +3,\n-2 px")
     assert has(texts, "8-bit intensity")
