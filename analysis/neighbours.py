@@ -26,6 +26,16 @@ COARSE = 64  # px, to which slices are averaged for the search of centred slices
 MAX_SHIFT = 8  # px, and never more than a quarter of the slice
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5  # Wang et al. 2004, with their K1 = 0.01, K2 = 0.03 and L = 255
 
+COLUMNS = {
+    "similarity": float,
+    "row": np.int64,
+    "kind": "U8",
+    "shift_y": np.int64,
+    "shift_x": np.int64,
+    "mirrored": bool,
+    "correlation": float,
+}
+
 
 def nearest(
     queries: np.ndarray,
@@ -72,7 +82,9 @@ def nearest(
     groups = None if query_groups is None or reference_groups is None else _codes(query_groups, reference_groups)
     device = torch.device(device)
 
-    tables = []
+    found = {
+        name: np.empty(len(queries), dtype) for name, dtype in COLUMNS.items()
+    }  # small tables kept would pin memory
     with tqdm(total=len(queries), desc=name, unit="slice", disable=None) as progress:
         for start in range(0, len(queries), plan.queries):
             chunk = queries[start : start + plan.queries]
@@ -84,9 +96,11 @@ def nearest(
             candidates = np.sort(np.concatenate(searches, 1))  # ascending: a tie goes to the lowest row
             for part in range(0, len(chunk), plan.rescored):
                 rows = candidates[part : part + plan.rescored]
-                tables.append(_rescore(chunk[part : part + plan.rescored], references, rows, k, shift, device))
+                best = _rescore(chunk[part : part + plan.rescored], references, rows, k, shift, device)
+                for column, values in best.items():
+                    found[column][start + part :][: len(rows)] = values
                 progress.update(len(rows))
-    return pd.concat(tables, ignore_index=True)
+    return pd.DataFrame(found)
 
 
 @dataclass(frozen=True)
@@ -264,8 +278,8 @@ def _search(
 
 def _rescore(
     queries: np.ndarray, references: np.ndarray, rows: np.ndarray, k: int, shift: int, device: torch.device
-) -> pd.DataFrame:
-    """The best of the candidates `rows` [M, n] of every query, as `nearest` returns it; SSIM for the k best of them."""
+) -> dict[str, np.ndarray]:
+    """The best of the candidates `rows` [M, n] of every query, by column of `nearest`; SSIM for the k best of them."""
     M, n = rows.shape
     queries, references = _cropped(queries, references[np.maximum(rows, 0).ravel()])
     a, a_mask = masked(queries, device)
@@ -292,17 +306,15 @@ def _rescore(
         values[winner] for values in (rows, correlated, ssim, orientation, down, right)
     )
     kinds = {"ssim": ssim > correlated, "shifted": (down != 0) | (right != 0), "mirrored": orientation == 1}
-    return pd.DataFrame(
-        {
-            "similarity": np.maximum(correlated, ssim),
-            "row": rows,
-            "kind": np.select(list(kinds.values()), list(kinds), "pearson"),
-            "shift_y": down,
-            "shift_x": right,
-            "mirrored": orientation == 1,
-            "correlation": correlation,
-        }
-    )
+    return {
+        "similarity": np.maximum(correlated, ssim),
+        "row": rows,
+        "kind": np.select(list(kinds.values()), list(kinds), "pearson"),
+        "shift_y": down,
+        "shift_x": right,
+        "mirrored": orientation == 1,
+        "correlation": correlation,
+    }
 
 
 def _shifted_correlations(a: Tensor, a_mask: Tensor, b: Tensor, b_mask: Tensor, shift: int) -> Tensor:
