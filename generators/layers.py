@@ -90,3 +90,19 @@ class Mapping(nn.Module):
         if self.training:
             self.mean.lerp_(w.detach().mean(0), 1 - 0.998)
         return self.mean.lerp(w, truncation)
+
+
+class UpConv2d(Conv2d):
+    """Nearest-neighbour upsampling by two, then a 3 × 3 convolution, [B, I, H, W] → [B, O, 2H, 2W].
+
+    An output pixel sees only 2 × 2 different inputs, so both are one transposed convolution, whose kernel holds the
+    sums of the weights that meet the same input: the same result with 4/9 of the arithmetic.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, 3, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        kernel = F.avg_pool2d(self.weight.flip((2, 3)), 2, stride=1, padding=1) * (4 * self.gain)
+        return F.conv_transpose2d(x, kernel.transpose(0, 1).to(x.dtype), bias, stride=2, padding=1)
