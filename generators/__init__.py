@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from generators.base import Generator
 
 _BUILT_IN = {
+    "progressive_gan": "generators.progressive_gan:ProgressiveGAN",
+    "stylegan1": "generators.stylegan1:StyleGAN1",
     "stylegan3": "generators.stylegan3:StyleGAN3",
     "diffusion": "generators.diffusion:Diffusion",
 }

@@ -9,7 +9,10 @@ import torch
 import generators
 from generators.base import Generator
 
+GROWING = {"z_dim": 8, "channel_base": 64, "channel_max": 8, "stable_images": 2, "fade_images": 7}
 TINY = {
+    "progressive_gan": GROWING,
+    "stylegan1": {**GROWING, "w_dim": 8, "mapping_layers": 2},
     "stylegan3": {"z_dim": 8, "w_dim": 8, "channel_base": 64, "channel_max": 8, "layers": 6, "r1_interval": 2},
     "diffusion": {"widths": [8, 16], "attention": 8, "sampling_steps": 3, "precision": "fp32"},
 }

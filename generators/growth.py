@@ -1,0 +1,157 @@
+"""Progressive growing (Karras et al. 2018, arXiv 1710.10196, Section 2): GANs that begin with small images.
+
+How far a GAN has grown is one number, its level: at level 5 it makes and judges images of 2⁵ pixels a side, at 5.3
+images of 2⁶ pixels, of whose finest detail 30 % are faded in. The level is a function of the images seen.
+"""
+
+import copy
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from generators import adversarial
+from generators.base import Generator, GeneratorConfig, half_life_decay, update_ema
+
+
+class GrowthConfig(GeneratorConfig):
+    """What may be chosen about any GAN that grows; defaults are the papers'."""
+
+    stable_images: int = Field(800_000, ge=0, description="training at each resolution before the next [images]")
+    fade_images: int = Field(800_000, ge=1, description="length over which a resolution is faded in [images]")
+    z_dim: int = Field(512, ge=1, description="width of the random input z [numbers]")
+    channel_base: int = Field(16384, ge=1, description="feature maps × resolution, in both networks [maps × pixels]")
+    channel_max: int = Field(512, ge=1, description="most feature maps of a layer, in both networks [maps]")
+    learning_rate: float = Field(0.001, gt=0, le=1, description="Adam's step, both networks [per step]")
+    ema_half_life: float = Field(10_000, ge=0, description="averaging of the generator's weights [images]")
+    ema_ramp: float = Field(0.05, gt=0, description="that half-life is at most this share of images seen [share]")
+    mirror: bool = Field(False, description="flip training images left-right at random [yes/no]")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the convolutions [name]")
+
+    def maps(self, level: int) -> int:
+        """Feature maps of layers at 2^level pixels a side."""
+        return max(min(self.channel_base >> level, self.channel_max), 1)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+
+def level_at(seen: int, first: int, last: int, config: GrowthConfig) -> float:
+    """Level after `seen` images: stable at `first`, then a fade and a stable phase for each level up to `last`."""
+    phase, within = divmod(seen - config.stable_images, config.fade_images + config.stable_images)
+    return min(first + max(phase + min(within / config.fade_images, 1.0), 0.0), float(last))
+
+
+def up(images: Tensor, factor: int = 2) -> Tensor:
+    """Nearest-neighbour upsampling of [B, C, H, W]."""
+    return F.interpolate(images, scale_factor=factor) if factor > 1 else images
+
+
+def down(images: Tensor, factor: int = 2) -> Tensor:
+    """Average pooling of [B, C, H, W], the inverse of `up` on its results."""
+    return F.avg_pool2d(images, factor) if factor > 1 else images
+
+
+def fade(before: Callable[[], Tensor], after: Tensor, level: float) -> Tensor:
+    """(1 − α) before + α after within a fade, else `after` alone (Figure 2); α is the level's fraction."""
+    alpha = level % 1
+    return torch.lerp(before(), after, alpha) if alpha else after
+
+
+def grown(images: Tensor, level: float) -> Tensor:
+    """Training images of full resolution at a level: of 2^⌈level⌉ pixels, faded like the generator's (Figure 2)."""
+    images = down(images, images.shape[2] >> math.ceil(level))
+    return fade(lambda: up(down(images)), images, level)
+
+
+class GrowingGAN(Generator):
+    """A GAN that grows: all but its networks and its losses.
+
+    `Network` makes a generator with a buffer `level`, the level at which it was last trained, and `Judge` a
+    discriminator (images, level) → scores [B]; both take (channels, resolution, config), and their images at a level
+    have 2^⌈level⌉ pixels a side.
+    """
+
+    Network: ClassVar[type[nn.Module]]
+    Judge: ClassVar[type[nn.Module]]
+    name: ClassVar[str]
+    first: ClassVar[int]  # level at which training starts
+    config: GrowthConfig
+
+    def __init__(self, channels: int, resolution: int, config: GrowthConfig) -> None:
+        super().__init__(channels, resolution, config)
+        if resolution not in (16, 32, 64, 128, 256, 512, 1024):
+            raise ValueError(f"{self.name} makes images of 16, 32, 64, ... 1024 pixels a side, not {resolution}")
+        self.networks = {
+            "generator": self.Network(channels, resolution, config),
+            "discriminator": self.Judge(channels, resolution, config),
+        }
+        self.ema = {"generator": copy.deepcopy(self.networks["generator"]).eval().requires_grad_(False)}
+        self.optimizers = {
+            name: adversarial.lazy_adam(network.parameters(), config.learning_rate, None)
+            for name, network in self.networks.items()
+        }
+
+    @abstractmethod
+    def fakes(self, count: int, level: float) -> Tensor:
+        """Images of the generator for fresh noise from torch's global random state."""
+
+    @abstractmethod
+    def generator_loss(self, fake: Tensor) -> Tensor:
+        """Loss of the scores [B] of generated images."""
+
+    @abstractmethod
+    def discriminator_losses(
+        self, discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, seen: int
+    ) -> dict[str, Tensor]:
+        """`loss_discriminator`, which is trained on, and what else is worth a look, of real and generated images."""
+
+    def train_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
+        """One generator and one discriminator step at the level of `seen`.
+
+        Losses: loss_generator and what `discriminator_losses` lists; `level`, how far the networks have grown.
+        """
+        config, generator, discriminator = self.config, self.networks["generator"], self.networks["discriminator"]
+        level = level_at(seen, self.first, int(math.log2(self.resolution)), config)
+        generator.level.fill_(level)
+        if config.mirror:
+            images = adversarial.mirror(images)
+
+        def discriminate(x: Tensor) -> Tensor:
+            return discriminator(x, level)
+
+        discriminator.requires_grad_(False)
+        loss_generator = self.generator_loss(discriminate(self.fakes(len(images), level)))
+        self.step("generator", loss_generator)
+        discriminator.requires_grad_(True)
+
+        with torch.no_grad():
+            fake = self.fakes(len(images), level)
+        losses = self.discriminator_losses(discriminate, grown(images, level), fake, seen)
+        self.step("discriminator", losses["loss_discriminator"])
+
+        half_life = min(config.ema_half_life, (seen + len(images)) * config.ema_ramp)
+        update_ema(self.ema["generator"], generator, half_life_decay(len(images), half_life))
+        losses |= {"loss_generator": loss_generator, "level": torch.tensor(level)}
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def step(self, name: str, loss: Tensor) -> None:
+        """One optimizer step of the named network down its loss's gradient; what has not grown yet stays as it is."""
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizers[name].step()
+
+    @torch.no_grad()
+    def sample(self, seeds: Sequence[int]) -> Tensor:
+        images = self.sampled(seeds, float(self.ema["generator"].level))
+        return up(images, self.resolution // images.shape[2]).clamp(-1, 1)
+
+    @abstractmethod
+    def sampled(self, seeds: Sequence[int], level: float) -> Tensor:
+        """Images of the averaged generator; image i depends on seeds[i] alone."""

@@ -1,0 +1,148 @@
+"""Progressive GAN (Karras et al. 2018, arXiv 1710.10196; sections refer to it)."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from generators.base import latents
+from generators.discriminator import minibatch_std
+from generators.growth import GrowingGAN, GrowthConfig, down, fade, up
+from generators.layers import LEAK, Conv2d, Linear, UpConv2d, leaky_relu, pixel_norm
+
+
+class ProgressiveGANConfig(GrowthConfig):
+    """What may be chosen about a progressive GAN and its training; defaults are the paper's."""
+
+    gradient_penalty: float = Field(10.0, ge=0, description="weight λ of the gradient penalty [1]")
+    drift: float = Field(0.001, ge=0, description="weight ε of the squared scores of real images [1]")
+
+
+def normalized(x: Tensor) -> Tensor:
+    """Leaky ReLU and pixelwise normalization (Section 4.2), which makes a gain in between meaningless."""
+    return pixel_norm(F.leaky_relu(x, LEAK))
+
+
+class ProgressiveBlock(nn.Module):
+    """x [B, I, H, W] → [B, O, 2H, 2W] (Table 2, left)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = UpConv2d(inputs, outputs)
+        self.conv2 = Conv2d(outputs, outputs, 3, pad=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return normalized(self.conv2(normalized(self.conv1(x))))
+
+
+class ProgressiveGenerator(nn.Module):
+    """z [B, z_dim] → images [B, channels, 2^⌈level⌉, 2^⌈level⌉], not clamped (Table 2, left)."""
+
+    def __init__(self, channels: int, resolution: int, config: ProgressiveGANConfig) -> None:
+        super().__init__()
+        self.dtype = config.dtype
+        self.register_buffer("level", torch.tensor(2.0))
+        levels = range(2, int(math.log2(resolution)) + 1)
+        maps = config.maps
+        self.input = Conv2d(config.z_dim, maps(2), 4, pad=3)
+        self.conv = Conv2d(maps(2), maps(2), 3, pad=1)
+        self.blocks = nn.ModuleList(ProgressiveBlock(maps(i - 1), maps(i)) for i in levels[1:])
+        self.to_image = nn.ModuleList(Conv2d(maps(i), channels, 1) for i in levels)
+
+    def forward(self, z: Tensor, level: float) -> Tensor:
+        z = pixel_norm(z)[:, :, None, None]
+        x = normalized(self.input(z.to(self.dtype, memory_format=torch.channels_last)))
+        x = before = normalized(self.conv(x))
+        top = math.ceil(level) - 2
+        for block in self.blocks[:top]:
+            before, x = x, block(x)
+        image = fade(lambda: up(self.to_image[top - 1](before)), self.to_image[top](x), level)
+        return image.float()
+
+
+class DiscriminatorBlock(nn.Module):
+    """x [B, I, H, W] → [B, O, H, W], yet to be halved (Table 2, right)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = Conv2d(inputs, inputs, 3, pad=1)
+        self.conv2 = Conv2d(inputs, outputs, 3, pad=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return leaky_relu(self.conv2(leaky_relu(self.conv1(x))))
+
+
+class GrowingDiscriminator(nn.Module):
+    """Images [B, channels, 2^⌈level⌉, 2^⌈level⌉] → scores [B], float32 (Table 2, right)."""
+
+    first = 2  # level of the smallest images
+
+    def __init__(self, channels: int, resolution: int, config: GrowthConfig) -> None:
+        super().__init__()
+        self.dtype = config.dtype
+        last = int(math.log2(resolution))
+        maps = config.maps
+        self.from_image = nn.ModuleList(Conv2d(channels, maps(i), 1) for i in range(self.first, last + 1))
+        self.blocks = nn.ModuleList(DiscriminatorBlock(maps(i), maps(i - 1)) for i in range(3, last + 1))
+        self.conv1 = Conv2d(maps(2) + 1, maps(2), 3, pad=1)
+        self.conv2 = Conv2d(maps(2), maps(2), 4)
+        self.score = Linear(maps(2), 1)
+
+    def forward(self, images: Tensor, level: float) -> Tensor:
+        images = images.to(self.dtype, memory_format=torch.channels_last)
+        top = math.ceil(level)
+        x = leaky_relu(self.from_image[top - self.first](images))
+        for i in range(top, 2, -1):
+            x = self.down(self.blocks[i - 3](x))
+            if i == top:
+                x = fade(lambda: leaky_relu(self.from_image[top - 1 - self.first](down(images))), x, level)
+        # Groups of 4 samples rather than the whole minibatch: the statistic means the same on any number of devices.
+        x = leaky_relu(self.conv1(minibatch_std(x.to(self.conv1.weight.dtype))))
+        return self.score(leaky_relu(self.conv2(x)).flatten(1)).squeeze(1)
+
+    def down(self, x: Tensor) -> Tensor:
+        return down(x)
+
+
+def gradient_penalty(discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+    """E (‖∇D(x̂)‖ − 1)² at points x̂ drawn uniformly between pairs of real and generated images (1704.00028, eq. 3)."""
+    between = torch.lerp(fake, real, torch.rand(len(real), 1, 1, 1).to(real.device)).requires_grad_()
+    (gradient,) = torch.autograd.grad(discriminate(between).sum(), between, create_graph=True)
+    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+class ProgressiveGAN(GrowingGAN):
+    """Progressive GAN: grows from 4 × 4 pixels, trained as a Wasserstein GAN with gradient penalty (Appendix A.1)."""
+
+    Config, Network, Judge = ProgressiveGANConfig, ProgressiveGenerator, GrowingDiscriminator
+    name, first = "progressive_gan", 2
+    config: ProgressiveGANConfig
+
+    def fakes(self, count: int, level: float) -> Tensor:
+        return self.networks["generator"](torch.randn(count, self.config.z_dim).to(self.device), level)
+
+    def generator_loss(self, fake: Tensor) -> Tensor:
+        return -fake.mean()
+
+    def discriminator_losses(
+        self, discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, seen: int
+    ) -> dict[str, Tensor]:
+        """WGAN-GP's loss (1704.00028, eq. 3) + ε E D(x)² (Appendix A.1).
+
+        Losses: loss_discriminator; score_real and score_fake, the mean scores; gradient_penalty without its weight.
+        """
+        penalty = gradient_penalty(discriminate, real, fake)
+        score_real, score_fake = discriminate(real), discriminate(fake)
+        loss = score_fake.mean() - score_real.mean() + self.config.drift * score_real.square().mean()
+        return {
+            "loss_discriminator": loss + self.config.gradient_penalty * penalty,
+            "score_real": score_real.mean(),
+            "score_fake": score_fake.mean(),
+            "gradient_penalty": penalty,
+        }
+
+    def sampled(self, seeds: Sequence[int], level: float) -> Tensor:
+        return self.ema["generator"](latents(seeds, self.config.z_dim).to(self.device), level)

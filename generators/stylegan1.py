@@ -1,0 +1,171 @@
+"""StyleGAN (Karras et al. 2019, arXiv 1812.04948; sections refer to it)."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from generators import adversarial
+from generators.base import latents
+from generators.growth import GrowingGAN, GrowthConfig, fade, up
+from generators.layers import LEAK, Conv2d, Linear, Mapping, UpConv2d
+from generators.progressive_gan import GrowingDiscriminator
+from generators.resample import downsample
+
+BINOMIAL = torch.tensor([1.0, 2.0, 1.0]) / 4  # after upsampling (Appendix C)
+BILINEAR = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8  # the same filter and the average of two in one
+
+
+class StyleGAN1Config(GrowthConfig):
+    """What may be chosen about a StyleGAN and its training; defaults are the paper's."""
+
+    w_dim: int = Field(512, ge=1, description="width of the style space W [numbers]")
+    mapping_layers: int = Field(8, ge=1, le=16, description="depth of the mapping network [layers]")
+    mixing: float = Field(0.9, ge=0, le=1, description="training images whose styles come from two w [share]")
+    r1_gamma: float = Field(10.0, ge=0, description="weight of the R1 gradient penalty, halved in the loss [1]")
+    r1_interval: int = Field(1, ge=1, description="R1 in one step out of so many; more than 1 is faster [steps]")
+    truncation: float = Field(1.0, ge=0, le=1, description="psi: 1 samples all of W, 0 only its mean [share]")
+
+
+def adaptive_instance_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """x [B, C, H, W] with each map brought to standard deviation `scale` and mean `shift`, both [B, C] (eq. 1)."""
+    scale, shift = (style.to(x.dtype)[:, :, None, None] for style in (scale, shift))
+    return torch.addcmul(shift, F.instance_norm(x, eps=1e-8), scale)
+
+
+class StyleLayer(nn.Module):
+    """Convolution, noise, leaky ReLU, AdaIN (Figure 1b).
+
+    x [B, I, H, W], w [B, w_dim], noise [B, 1, H', W'] → [B, O, H', W'], where H' is 2H if `grow`, else H. Without
+    `inputs`, x is the learned constant, which nothing convolves.
+    """
+
+    def __init__(self, w_dim: int, inputs: int | None, outputs: int, grow: bool) -> None:
+        super().__init__()
+        self.conv, self.grow = None, grow
+        if inputs is not None:
+            make = UpConv2d(inputs, outputs, bias=False) if grow else Conv2d(inputs, outputs, 3, pad=1, bias=False)
+            self.conv = make
+        self.noise_gain = nn.Parameter(torch.zeros(outputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.style = Linear(w_dim, 2 * outputs)
+        self.register_buffer("blur", BINOMIAL, persistent=False)
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+        if self.conv is not None:
+            x = self.conv(x)
+        if self.grow:
+            x = downsample(x, self.blur, 1, pad=1)
+        bias, noise_gain = (p.to(x.dtype)[:, None, None] for p in (self.bias, self.noise_gain))
+        x = F.leaky_relu(x + torch.addcmul(bias, noise_gain, noise.to(x.dtype)), LEAK)  # AdaIN undoes any gain
+        scale, shift = self.style(w).chunk(2, 1)
+        return adaptive_instance_norm(x, 1 + scale, shift)  # 1 +: the initial bias of y_s (Appendix C)
+
+
+class StyleGAN1Network(nn.Module):
+    """z [B, z_dim] → images [B, channels, 2^⌈level⌉, 2^⌈level⌉], not clamped (Figure 1b)."""
+
+    def __init__(self, channels: int, resolution: int, config: StyleGAN1Config) -> None:
+        super().__init__()
+        self.dtype = config.dtype
+        self.register_buffer("level", torch.tensor(3.0))
+        self.mapping = Mapping(config.z_dim, config.w_dim, config.mapping_layers)
+        last, maps = int(math.log2(resolution)), config.maps
+        self.constant = nn.Parameter(torch.ones(maps(2), 4, 4))
+        self.layers = nn.ModuleList()  # two for each level from 2
+        for i in range(2, last + 1):
+            self.layers.append(StyleLayer(config.w_dim, maps(i - 1) if i > 2 else None, maps(i), grow=i > 2))
+            self.layers.append(StyleLayer(config.w_dim, maps(i), maps(i), grow=False))
+        self.to_image = nn.ModuleList(Conv2d(maps(i), channels, 1) for i in range(3, last + 1))
+
+    def noise_pixels(self, level: float) -> list[int]:
+        """Pixels of each layer's noise at a level."""
+        return [4**i for i in range(2, math.ceil(level) + 1) for _ in range(2)]
+
+    def styles(self, z: Tensor, level: float, mixing: float = 0.0, truncation: float = 1.0) -> Tensor:
+        """w of each layer [B, layers, w_dim] for z [B, z_dim]. `mixing`: chance that an image takes its styles from
+        a random layer on from a second, random z (Section 3.1). `truncation`: psi (Appendix B)."""
+        layers = len(self.noise_pixels(level))
+        if mixing == 0:
+            return self.mapping(z, truncation)[:, None].expand(-1, layers, -1)
+        other = torch.randn(z.shape).to(z.device)
+        w, other = self.mapping(torch.cat([z, other]), truncation)[:, None].chunk(2)
+        cut = torch.where(torch.rand(len(z)) < mixing, torch.randint(1, layers, (len(z),)), layers)
+        first = torch.arange(layers) < cut[:, None]  # [B, layers]
+        return torch.where(first.to(z.device)[:, :, None], w, other)
+
+    def forward(self, w: Tensor, noise: Tensor, level: float) -> Tensor:
+        """w [B, layers, w_dim], noise [B, pixels of all layers]."""
+        noises = noise.split(self.noise_pixels(level), 1)
+        x = before = self.constant.expand(len(w), -1, -1, -1).to(self.dtype, memory_format=torch.channels_last)
+        for i, (layer, pixels) in enumerate(zip(self.layers, noises, strict=False)):
+            if layer.grow:
+                before = x
+            size = math.isqrt(pixels.shape[1])
+            x = layer(x, w[:, i], pixels.reshape(-1, 1, size, size))
+        top = math.ceil(level) - 3
+        image = fade(lambda: up(self.to_image[top - 1](before)), self.to_image[top](x), level)
+        return image.float()
+
+
+class BilinearDiscriminator(GrowingDiscriminator):
+    """Progressive GAN's discriminator from 8 × 8 pixels, with bilinear downsampling (Appendix C)."""
+
+    first = 3
+
+    def __init__(self, channels: int, resolution: int, config: StyleGAN1Config) -> None:
+        super().__init__(channels, resolution, config)
+        self.register_buffer("blur", BILINEAR, persistent=False)
+
+    def down(self, x: Tensor) -> Tensor:
+        return downsample(x, self.blur, 2, pad=1)
+
+
+class StyleGAN1(GrowingGAN):
+    """StyleGAN: grows from 8 × 8 pixels; non-saturating loss with R1 (Appendix C)."""
+
+    Config, Network, Judge = StyleGAN1Config, StyleGAN1Network, BilinearDiscriminator
+    name, first = "stylegan1", 3
+    config: StyleGAN1Config
+
+    def fakes(self, count: int, level: float) -> Tensor:
+        generator = self.networks["generator"]
+        w = generator.styles(torch.randn(count, self.config.z_dim).to(self.device), level, self.config.mixing)
+        return generator(w, torch.randn(count, sum(generator.noise_pixels(level)), device=self.device), level)
+
+    def generator_loss(self, fake: Tensor) -> Tensor:
+        return adversarial.generator_loss(fake)
+
+    def discriminator_losses(
+        self, discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, seen: int
+    ) -> dict[str, Tensor]:
+        """Logistic loss with R1.
+
+        Losses: loss_discriminator; score_real and score_fake, the mean logits; r1, the squared gradient norm, at the
+        steps that compute it.
+        """
+        config = self.config
+        score_real, score_fake = discriminate(real), discriminate(fake)
+        losses = {
+            "loss_discriminator": adversarial.discriminator_loss(score_real, score_fake),
+            "score_real": score_real.mean(),
+            "score_fake": score_fake.mean(),
+        }
+        if config.r1_gamma > 0 and adversarial.is_due(seen, len(real), config.r1_interval):
+            losses["r1"] = adversarial.r1_penalty(discriminate, real)
+            losses["loss_discriminator"] = losses["loss_discriminator"] + losses["r1"] * (
+                config.r1_gamma / 2 * config.r1_interval
+            )
+        return losses
+
+    def sampled(self, seeds: Sequence[int], level: float) -> Tensor:
+        """z and noise are one draw a seed, always as long as full resolution needs, so that z does not change with the
+        level."""
+        generator, z_dim = self.ema["generator"], self.config.z_dim
+        pixels = sum(generator.noise_pixels(math.log2(self.resolution)))
+        drawn = latents(seeds, z_dim + pixels).to(self.device)
+        w = generator.styles(drawn[:, :z_dim], level, truncation=self.config.truncation)
+        return generator(w, drawn[:, z_dim : z_dim + sum(generator.noise_pixels(level))], level)
