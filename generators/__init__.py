@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 _BUILT_IN = {
     "progressive_gan": "generators.progressive_gan:ProgressiveGAN",
     "stylegan1": "generators.stylegan1:StyleGAN1",
+    "stylegan2": "generators.stylegan2:StyleGAN2",
     "stylegan3": "generators.stylegan3:StyleGAN3",
     "diffusion": "generators.diffusion:Diffusion",
 }

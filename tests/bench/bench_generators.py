@@ -23,6 +23,7 @@ import generators
 BATCH, CHANNELS, SIZE, INTERVAL = 16, 5, 64, 16
 # The comparison's widths; a generator that is not named runs with its defaults.
 CONFIG = {
+    "stylegan2": {"channel_base": 2048, "channel_max": 64, "r1_interval": INTERVAL},
     "stylegan3": {"channel_base": 2048, "channel_max": 64, "r1_interval": INTERVAL},
     "diffusion": {"precision": "fp32"},
 }
@@ -77,14 +78,18 @@ def report(name: str, repeats: int, device: torch.device, peak: float) -> None:
     def ordinary() -> None:
         model.train_step(images, BATCH)
 
+    def half_interval() -> None:  # path length is regularized twice as often as R1
+        model.train_step(images, BATCH * INTERVAL // 2)
+
     def regularized() -> None:
         model.train_step(images, 0)
 
     def sample() -> None:
         model.sample(range(BATCH))
 
-    step, lazy, sampling = (seconds(call, repeats, device) for call in (ordinary, regularized, sample))
-    step += (lazy - step) / INTERVAL
+    calls = (ordinary, half_interval, regularized, sample)
+    step, half, lazy, sampling = (seconds(call, repeats, device) for call in calls)
+    step += (half + lazy - 2 * step) / INTERVAL
     for label, call, duration in (("training", ordinary, step), ("sampling", sample, sampling)):
         with FlopCounterMode(display=False) as counter:
             call()

@@ -17,6 +17,7 @@ from benchmark.training import Budget, Checkpoints, Diverged, Progress, mix, pic
 
 RESOLUTION = 16
 TINY = {
+    "stylegan2": {"channel_base": 64, "channel_max": 4, "z_dim": 8, "w_dim": 8, "mapping_layers": 2},
     "stylegan3": {"channel_base": 64, "channel_max": 4, "z_dim": 8, "w_dim": 8},
     "diffusion": {"widths": (8, 16), "sampling_steps": 2},
     "unet": {"widths": (4, 8, 8)},
@@ -76,7 +77,9 @@ def _train(name, folder, images=96, checkpoint_seconds=0.0, pause=0.0):
 def processes():
     """Processes that start quickly: forked from a server that has imported torch and the models already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "generators.stylegan3", "generators.diffusion", "segmenters.unet"])
+    context.set_forkserver_preload(
+        ["torch", "generators.stylegan2", "generators.stylegan3", "generators.diffusion", "segmenters.unet"]
+    )
     return context
 
 

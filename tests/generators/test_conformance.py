@@ -13,6 +13,16 @@ GROWING = {"z_dim": 8, "channel_base": 64, "channel_max": 8, "stable_images": 2,
 TINY = {
     "progressive_gan": GROWING,
     "stylegan1": {**GROWING, "w_dim": 8, "mapping_layers": 2},
+    "stylegan2": {
+        "z_dim": 8,
+        "w_dim": 8,
+        "mapping_layers": 2,
+        "channel_base": 64,
+        "channel_max": 8,
+        "path_length_interval": 2,
+        "augmentation": True,
+        "augmentation_images": 100,
+    },
     "stylegan3": {"z_dim": 8, "w_dim": 8, "channel_base": 64, "channel_max": 8, "layers": 6, "r1_interval": 2},
     "diffusion": {"widths": [8, 16], "attention": 8, "sampling_steps": 3, "precision": "fp32"},
 }

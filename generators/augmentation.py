@@ -1,0 +1,141 @@
+"""Adaptive discriminator augmentation: training GANs with limited data (Karras et al. 2020, arXiv 2006.06676)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from generators.adversarial import is_due
+from generators.resample import downsample, upsample
+
+INTERVAL = 4  # minibatches between two adjustments of p (Section 3)
+SHIFT = 0.125  # largest whole-pixel, and standard deviation of a fractional, translation; canvas widths (Appendix B)
+SCALE = 0.2 * math.log(2)  # standard deviation of the logarithm of a scale (Appendix B)
+BRIGHTNESS, CONTRAST = 0.2, 0.5 * math.log(2)  # standard deviations of an offset and of a factor's log (Appendix B)
+BACKGROUND = -1.0  # what lies outside of an image: air, and no annotation
+
+# Daubechies' 12-tap symlet, as a filter of unit DC gain. It is orthogonal to its own shifts by two samples, so that
+# going to twice the rate and back returns every sample as it was (Appendix B).
+SYMLET = (
+    torch.tensor(
+        [
+            *(0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633),
+            *(0.4910559419267466, 0.787641141030194, 0.3379294217276218, -0.07263752278646252),
+            *(-0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148),
+        ]
+    )
+    / math.sqrt(2)
+)  # fmt: skip
+CENTRE = (SYMLET * torch.arange(12)).sum().item()  # the symlet is not quite symmetric: its delay in samples
+
+
+class AdaptiveAugmentation:
+    """What the discriminator sees of images [B, C, H, H], each transformation with a probability p that follows r_t.
+
+    r_t = E[sign D(real)] is 0 for a discriminator that guesses and 1 for one that knows its training images by heart.
+    p rises while r_t lies above `target` and falls below it, fast enough to go from 0 to 1 in `images` images
+    (Section 3). Transformations are few enough below p = 1 that they do not leak into what is generated (Section 2.2).
+    """
+
+    def __init__(self, target: float, images: float, quarter_turns: bool) -> None:
+        self.target, self.images, self.quarter_turns = target, images, quarter_turns
+        self.p = 0.0
+        self.signs, self.count = torch.zeros(()), 0  # of the real logits since the last adjustment: sum, number
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Each image transformed afresh, all its channels by one geometry; differentiable twice."""
+        if self.p == 0:
+            return images
+        transforms = random_transforms(len(images), images.shape[2], self.p, self.quarter_turns)
+        return random_intensity(warp(images, transforms.to(images.device)), self.p)
+
+    def update(self, real: Tensor, seen: int) -> None:
+        """Takes the logits [B] of a batch of real images; adjusts p at every fourth one."""
+        self.signs = self.signs.to(real.device) + real.detach().sign().sum()
+        self.count += len(real)
+        if is_due(seen, len(real), INTERVAL):
+            step = self.count / self.images
+            overfits = self.signs.item() / self.count > self.target  # eq. 1, r_t
+            self.p = min(max(self.p + (step if overfits else -step), 0.0), 1.0)
+            self.signs, self.count = torch.zeros(()), 0
+
+    def state_dict(self) -> dict:
+        return {"p": self.p, "signs": self.signs, "count": self.count}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Inverse of `state_dict`."""
+        self.p, self.signs, self.count = state["p"], state["signs"], state["count"]
+
+
+def sometimes(values: Tensor, neutral: float, p: float) -> Tensor:
+    """values [B], each replaced by `neutral` with probability 1 − p."""
+    return torch.where(torch.rand(len(values)) < p, values, neutral)
+
+
+def scaling(x: Tensor, y: Tensor) -> Tensor:
+    """Homogeneous matrices [B, 3, 3] that scale by x [B] and y [B]."""
+    return torch.diag_embed(torch.stack([x, y, torch.ones_like(x)], 1))
+
+
+def rotation(angle: Tensor) -> Tensor:
+    """Homogeneous matrices [B, 3, 3] that rotate by angle [B], in radians."""
+    cos, sin, zero, one = angle.cos(), angle.sin(), torch.zeros_like(angle), torch.ones_like(angle)
+    return torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], 1).unflatten(1, (3, 3))
+
+
+def translation(x: Tensor, y: Tensor) -> Tensor:
+    """Homogeneous matrices [B, 3, 3] that move by x [B] and y [B]."""
+    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    return torch.stack([one, zero, x, zero, one, y, zero, zero, one], 1).unflatten(1, (3, 3))
+
+
+def random_transforms(batch: int, size: int, p: float, quarter_turns: bool) -> Tensor:
+    """Where to sample each image: matrices [B, 3, 3] from a point of the result to one of the image of `size` pixels.
+
+    Points are (x, y, 1) in canvas widths from the middle. The paper's pixel blitting and geometric transformations in
+    its order and with its distributions (Appendix B); each is as likely as its inverse, which is what is drawn.
+    Quarter turns are the paper's, but no brain is scanned lying on its side.
+    """
+
+    def lognormal() -> Tensor:
+        return sometimes((SCALE * torch.randn(batch)).exp(), 1, p)
+
+    def angle() -> Tensor:  # of two rotations at least one happens with probability p
+        return sometimes((2 * torch.rand(batch) - 1) * math.pi, 0, 1 - math.sqrt(1 - p))
+
+    one = torch.ones(batch)
+    transforms = scaling(sometimes(2.0 * torch.randint(2, (batch,)) - 1, 1, p), one)
+    if quarter_turns:
+        transforms = transforms @ rotation(sometimes(torch.randint(4, (batch,)) * (math.pi / 2), 0, p))
+    move = torch.rand(batch) < p
+    x, y = (move * (SHIFT * size * (2 * torch.rand(2, batch) - 1)).round() / size).unbind()
+    transforms = transforms @ translation(x, y)
+    scale = lognormal()
+    transforms = transforms @ scaling(scale, scale) @ rotation(angle())
+    scale = lognormal()
+    transforms = transforms @ scaling(scale, 1 / scale) @ rotation(angle())
+    move = torch.rand(batch) < p
+    x, y = (move * SHIFT * torch.randn(2, batch)).unbind()
+    return transforms @ translation(x, y)
+
+
+def warp(images: Tensor, transforms: Tensor) -> Tensor:
+    """images [B, C, H, H] sampled where transforms [B, 3, 3] say: bilinearly at twice their rate (Appendix B)."""
+    size, kernel = images.shape[2], SYMLET.to(images)
+    fine = upsample(images - BACKGROUND, 2 * kernel, 2)
+    last, middle = fine.shape[2] - 1, size - 1 + CENTRE
+    position = (torch.arange(last + 1, device=images.device, dtype=images.dtype) - middle) / (2 * size)
+    y, x = torch.meshgrid(position, position, indexing="ij")
+    points = torch.stack([x, y, torch.ones_like(x)], 2).flatten(0, 1) @ transforms[:, :2].mT.to(images)  # [B, N², 2]
+    grid = (points * (2 * size) + middle) * (2 / last) - 1
+    fine = F.grid_sample(fine, grid.unflatten(1, x.shape), align_corners=True)
+    return downsample(fine, kernel, 2) + BACKGROUND
+
+
+def random_intensity(images: Tensor, p: float) -> Tensor:
+    """Brightness and contrast of each image [C, H, W], but for its last channel: that is the annotation."""
+    offset = sometimes(BRIGHTNESS * torch.randn(len(images)), 0, p)
+    factor = sometimes((CONTRAST * torch.randn(len(images))).exp(), 1, p)
+    offset, factor = (value.to(images.device)[:, None, None, None] for value in (offset, factor))
+    return torch.cat([(images[:, :-1] + offset) * factor, images[:, -1:]], 1)

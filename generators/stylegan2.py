@@ -1,0 +1,287 @@
+"""StyleGAN2 (Karras et al. 2020, arXiv 1912.04958; sections, figures and equations refer to it)."""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from generators import adversarial
+from generators.augmentation import AdaptiveAugmentation
+from generators.base import Generator, GeneratorConfig, half_life_decay, latents, update_ema
+from generators.discriminator import Discriminator
+from generators.layers import LEAK, LEAKY_GAIN, Linear, Mapping, modulated_conv2d
+from generators.resample import downsample, upsample
+
+UP = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4  # bilinear filter of all upsampling; a DC gain of two restores the level
+
+
+class StyleGAN2Config(GeneratorConfig):
+    """What may be chosen about a StyleGAN2 and its training; defaults are the paper's (configuration E)."""
+
+    z_dim: int = Field(512, ge=1, description="width of the random input z [numbers]")
+    w_dim: int = Field(512, ge=1, description="width of the style space W [numbers]")
+    mapping_layers: int = Field(8, ge=1, le=16, description="depth of the mapping network [layers]")
+    channel_base: int = Field(16384, ge=32, description="feature maps × resolution, in both networks [maps × pixels]")
+    channel_max: int = Field(512, ge=1, description="most feature maps of a layer, in both networks [maps]")
+    generator_learning_rate: float = Field(0.002, gt=0, le=1, description="Adam's step, generator [per step]")
+    discriminator_learning_rate: float = Field(0.002, gt=0, le=1, description="Adam's step, discriminator [per step]")
+    style_mixing: float = Field(0.9, ge=0, le=1, description="images made from two styles, not one [share]")
+    r1_gamma: float = Field(10.0, ge=0, description="weight of the R1 gradient penalty, halved in the loss [1]")
+    r1_interval: int = Field(16, ge=1, description="one R1 step every so many steps [steps]")
+    path_length_weight: float = Field(2.0, ge=0, description="weight of the path-length penalty [1]")
+    path_length_interval: int = Field(8, ge=1, description="one path-length step every so many steps [steps]")
+    path_length_decay: float = Field(
+        0.01, gt=0, le=1, description="share of a new length in their running mean [share]"
+    )
+    ema_half_life: float = Field(10_000, ge=0, description="averaging of the generator's weights [images]")
+    ema_ramp: float = Field(0.05, gt=0, description="that half-life is at most this share of images seen [share]")
+    augmentation: bool = Field(False, description="adaptive discriminator augmentation, for small cohorts [yes/no]")
+    augmentation_target: float = Field(0.6, ge=-1, le=1, description="mean sign of D(real) that it keeps to [1]")
+    augmentation_images: float = Field(500_000, gt=0, description="its strength goes from 0 to 1 over these [images]")
+    augmentation_quarter_turns: bool = Field(False, description="it also turns by multiples of 90 degrees [yes/no]")
+    mirror: bool = Field(False, description="flip training images left-right at random [yes/no]")
+    truncation: float = Field(1.0, ge=0, le=1, description="psi: 1 samples all of W, 0 only its mean [share]")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of convolutions and filters [name]")
+
+
+def modulated_upsampling_conv2d(
+    x: Tensor, weight: Tensor, style: Tensor, bias: Tensor, kernel: Tensor, gain: float
+) -> Tensor:
+    """Upsampling by two with the low-pass `kernel`, and `modulated_conv2d` with a 3 × 3 weight of what that gives.
+
+    x [B, I, H, W] → [B, O, 2H, 2W]. The two linear filters are applied in the other order, as a strided transposed
+    convolution (which turns its weight by 180°) and a low-pass of its result: a quarter of the multiplications.
+    """
+    x = x * (style * gain).to(x.dtype)[:, :, None, None]
+    x = F.conv_transpose2d(x, weight.to(x.dtype).transpose(0, 1), stride=2)
+    x = downsample(x, kernel, 1, pad=1)
+    norm = (style.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt().to(x.dtype)  # eq. 3
+    return torch.addcmul(bias.to(x.dtype)[:, None, None], x, norm[:, :, None, None])
+
+
+class SynthesisLayer(nn.Module):
+    """Modulated 3 × 3 convolution, noise, bias, leaky ReLU (Figure 2d); with `up`, at twice the resolution.
+
+    x [B, inputs, H, W], w [B, w_dim], noise [B, 1, H', W'] → [B, outputs, H', W'].
+    """
+
+    def __init__(self, w_dim: int, inputs: int, outputs: int, up: bool) -> None:
+        super().__init__()
+        self.style = Linear(w_dim, inputs, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.up = up
+        self.register_buffer("kernel", UP, persistent=False)
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
+        # Leaky ReLU's gain multiplies its small inputs: a positive factor commutes with it.
+        style, bias = self.style(w), self.bias * LEAKY_GAIN
+        if self.up:
+            x = modulated_upsampling_conv2d(x, self.weight, style, bias, self.kernel, LEAKY_GAIN)
+        else:
+            x = modulated_conv2d(x, self.weight, style, bias, gain=LEAKY_GAIN)
+        x = x.add_((noise * (self.noise_strength * LEAKY_GAIN)).to(x.dtype))
+        return F.leaky_relu(x, LEAK, inplace=True)
+
+
+class ToImage(nn.Module):
+    """1 × 1 modulated convolution without demodulation or nonlinearity to the image [B, channels, H, W], float32."""
+
+    def __init__(self, w_dim: int, maps: int, channels: int) -> None:
+        super().__init__()
+        self.style = Linear(w_dim, maps, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(channels, maps, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        gain = 1 / math.sqrt(x.shape[1])
+        return modulated_conv2d(x, self.weight, self.style(w), self.bias, demodulate=False, gain=gain).float()
+
+
+class Synthesis(nn.Module):
+    """w [B, styles, w_dim], noise [B, noise_size] → images [B, channels, resolution, resolution], not clamped.
+
+    The skip generator (Section 4.1, Figure 7b): every resolution adds its own image to the one below, upsampled. Each
+    layer has a style of its own; an image shares that of the layer that follows it.
+    """
+
+    def __init__(self, channels: int, resolution: int, config: StyleGAN2Config) -> None:
+        super().__init__()
+        self.dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        resolutions = [2**i for i in range(2, int(math.log2(resolution)) + 1)]
+        widths = [min(config.channel_base // r, config.channel_max) for r in resolutions]
+        self.constant = nn.Parameter(torch.randn(widths[0], 4, 4))
+        self.layers = nn.ModuleList([SynthesisLayer(config.w_dim, widths[0], widths[0], up=False)])
+        self.to_images = nn.ModuleList([ToImage(config.w_dim, widths[0], channels)])
+        self.noise_shapes = [(4, 4)]
+        for r, below, width in zip(resolutions[1:], widths[:-1], widths[1:], strict=True):
+            self.layers.append(SynthesisLayer(config.w_dim, below, width, up=True))
+            self.layers.append(SynthesisLayer(config.w_dim, width, width, up=False))
+            self.to_images.append(ToImage(config.w_dim, width, channels))
+            self.noise_shapes += [(r, r)] * 2
+        self.styles = len(self.layers) + 1
+        self.noise_size = sum(h * w for h, w in self.noise_shapes)
+        self.register_buffer("kernel", UP, persistent=False)
+
+    def forward(self, w: Tensor, noise: Tensor) -> Tensor:
+        noises = noise.split([h * w for h, w in self.noise_shapes], 1)
+        x = self.constant.to(self.dtype).expand(len(w), -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        for i, (layer, shape) in enumerate(zip(self.layers, self.noise_shapes, strict=True)):
+            x = layer(x, w[:, i], noises[i].unflatten(1, (1, *shape)))
+            if i == 0:
+                image = self.to_images[0](x, w[:, 1])
+            elif not layer.up:
+                image = upsample(image, self.kernel, 2, crop=1) + self.to_images[i // 2](x, w[:, i + 1])
+        return image
+
+
+class StyleGAN2Network(nn.Module):
+    """z [B, z_dim], noise [B, synthesis.noise_size] → images [B, channels, resolution, resolution], not clamped."""
+
+    def __init__(self, channels: int, resolution: int, config: StyleGAN2Config) -> None:
+        super().__init__()
+        self.mapping = Mapping(config.z_dim, config.w_dim, config.mapping_layers)
+        self.synthesis = Synthesis(channels, resolution, config)
+
+    def forward(self, z: Tensor, noise: Tensor, truncation: float = 1.0) -> Tensor:
+        w = self.mapping(z, truncation)
+        return self.synthesis(w[:, None].expand(-1, self.synthesis.styles, -1), noise)
+
+
+def mix_styles(first: Tensor, second: Tensor, styles: int, probability: float) -> Tensor:
+    """w [B, w_dim] twice → [B, styles, w_dim]: `first`, but with `probability` `second` from a random layer on.
+
+    The layer is uniform over all but the first, so that both take part (1812.04948, Section 3.1).
+    """
+    crossover = torch.randint(1, styles, (len(first),))
+    crossover = torch.where(torch.rand(len(first)) < probability, crossover, styles)
+    late = torch.arange(styles) >= crossover[:, None]
+    return torch.where(late.to(first.device)[:, :, None], second[:, None], first[:, None])
+
+
+def path_lengths(images: Tensor, w: Tensor) -> Tensor:
+    """‖Jᵀy‖ [B] for y ~ N(0, 1), J the derivative of images [B, C, H, W] by w [B, styles, w_dim] (Section 3.2, eq. 4).
+
+    Lengths are root mean squares over styles, and y is divided by √(H·W): both make them comparable between
+    resolutions. In these units the paper's weight ln 2 / (r² (ln r − ln 2)) of Appendix B is two at every resolution r.
+    """
+    y = torch.randn(images.shape, device=images.device, dtype=images.dtype) / math.sqrt(images[0, 0].numel())
+    (gradient,) = torch.autograd.grad((images * y).sum(), w, create_graph=True)
+    return gradient.square().sum(2).mean(1).sqrt()
+
+
+class StyleGAN2(Generator):
+    """StyleGAN2, with non-saturating loss, lazy R1 and path-length regularization (Appendix B)."""
+
+    Config = StyleGAN2Config
+
+    def __init__(self, channels: int, resolution: int, config: StyleGAN2Config) -> None:
+        super().__init__(channels, resolution, config)
+        if resolution < 8 or resolution & (resolution - 1):
+            raise ValueError(f"stylegan2 makes images of 8, 16, 32, ... pixels a side, not {resolution}")
+        generator = StyleGAN2Network(channels, resolution, config)
+        discriminator = Discriminator(
+            channels, resolution, config.channel_base, config.channel_max, dtype=generator.synthesis.dtype
+        )
+        self.networks = {"generator": generator, "discriminator": discriminator}
+        self.ema = {"generator": copy.deepcopy(generator).eval().requires_grad_(False)}
+        self.optimizers = {
+            "generator": adversarial.lazy_adam(
+                generator.parameters(),
+                config.generator_learning_rate,
+                config.path_length_interval if config.path_length_weight > 0 else None,
+            ),
+            "discriminator": adversarial.lazy_adam(
+                discriminator.parameters(),
+                config.discriminator_learning_rate,
+                config.r1_interval if config.r1_gamma > 0 else None,
+            ),
+        }
+        self.path_length = torch.zeros(())  # running mean: a of eq. 4
+        self.augmentation = AdaptiveAugmentation(
+            config.augmentation_target, config.augmentation_images, config.augmentation_quarter_turns
+        )
+
+    def train_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
+        """One generator and one discriminator step, and at their intervals a path-length and an R1 step.
+
+        Losses: loss_generator, loss_discriminator; score_real and score_fake, the mean logits; path_length, its mean,
+        and path_penalty, its mean squared distance from the running mean, at the steps that compute them; r1, the
+        squared gradient norm, likewise; ada_p, the probability of augmentation, where that is on.
+        """
+        config, generator, discriminator = self.config, self.networks["generator"], self.networks["discriminator"]
+        if config.mirror:
+            images = adversarial.mirror(images)
+
+        def discriminate(x: Tensor) -> Tensor:
+            return discriminator(self.augmentation(x) if config.augmentation else x)
+
+        discriminator.requires_grad_(False)
+        fake = discriminate(self.generate(len(images))[0])
+        loss_generator = adversarial.generator_loss(fake)
+        self.step("generator", loss_generator)
+        discriminator.requires_grad_(True)
+        losses = {"loss_generator": loss_generator}
+
+        if config.path_length_weight > 0 and adversarial.is_due(seen, len(images), config.path_length_interval):
+            lengths = path_lengths(*self.generate(max(len(images) // 2, 1)))  # half a batch: Appendix B
+            mean = lengths.detach().mean()
+            self.path_length = self.path_length.to(mean.device).lerp(mean, config.path_length_decay)
+            losses |= {"path_length": mean, "path_penalty": (lengths - self.path_length).square().mean()}
+            weight = config.path_length_weight * config.path_length_interval
+            self.step("generator", losses["path_penalty"] * weight)
+
+        with torch.no_grad():
+            fake, _ = self.generate(len(images))
+        real, fake = discriminate(images), discriminate(fake)
+        losses["loss_discriminator"] = adversarial.discriminator_loss(real, fake)
+        self.step("discriminator", losses["loss_discriminator"])
+        losses |= {"score_real": real.mean(), "score_fake": fake.mean()}
+
+        if config.r1_gamma > 0 and adversarial.is_due(seen, len(images), config.r1_interval):
+            losses["r1"] = adversarial.r1_penalty(discriminate, images)
+            self.step("discriminator", losses["r1"] * (config.r1_gamma / 2 * config.r1_interval))
+
+        if config.augmentation:
+            self.augmentation.update(real, seen)
+            losses["ada_p"] = torch.tensor(self.augmentation.p)
+        half_life = min(config.ema_half_life, (seen + len(images)) * config.ema_ramp)
+        update_ema(self.ema["generator"], generator, half_life_decay(len(images), half_life))
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def generate(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Fresh images [B, C, H, W] of the network in training, not clamped, and their w [B, styles, w_dim]."""
+        network = self.networks["generator"]
+        z = torch.randn(2 * batch, self.config.z_dim).to(self.device)
+        first, second = network.mapping(z).chunk(2)
+        w = mix_styles(first, second, network.synthesis.styles, self.config.style_mixing)
+        noise = torch.randn(batch, network.synthesis.noise_size, device=self.device)
+        return network.synthesis(w, noise), w
+
+    def step(self, name: str, loss: Tensor) -> None:
+        """One optimizer step of the named network down its loss's gradient."""
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizers[name].step()
+
+    @torch.no_grad()
+    def sample(self, seeds: Sequence[int]) -> Tensor:
+        network = self.ema["generator"]
+        draws = latents(seeds, self.config.z_dim + network.synthesis.noise_size).to(self.device)
+        z, noise = draws.split([self.config.z_dim, network.synthesis.noise_size], 1)
+        return network(z, noise, self.config.truncation).clamp(-1, 1)
+
+    def extra_state(self) -> dict:
+        return {"path_length": self.path_length, "augmentation": self.augmentation.state_dict()}
+
+    def load_extra_state(self, state: dict) -> None:
+        if state.keys() != self.extra_state().keys():
+            raise RuntimeError(f"state holds {sorted(state)}, this model has {sorted(self.extra_state())}")
+        self.path_length = state["path_length"]
+        self.augmentation.load_state_dict(state["augmentation"])
