@@ -21,8 +21,12 @@ from torch.utils.flop_counter import FlopCounterMode
 import generators
 
 BATCH, CHANNELS, SIZE, INTERVAL = 16, 5, 64, 16
-# The comparison's widths; a generator that is not named runs with its defaults.
+# The comparison's widths, at full resolution; a generator that is not named runs with its defaults.
+WIDTHS = {"channel_base": 2048, "channel_max": 64}
+GROWN = {"stable_images": 0, "fade_images": 1}  # long before the first step that is timed
 CONFIG = {
+    "progressive_gan": {**WIDTHS, **GROWN},
+    "stylegan1": {**WIDTHS, **GROWN, "r1_interval": INTERVAL},
     "stylegan2": {"channel_base": 2048, "channel_max": 64, "r1_interval": INTERVAL},
     "stylegan3": {"channel_base": 2048, "channel_max": 64, "r1_interval": INTERVAL},
     "diffusion": {"precision": "fp32"},
@@ -76,13 +80,13 @@ def report(name: str, repeats: int, device: torch.device, peak: float) -> None:
     images = torch.rand(BATCH, CHANNELS, SIZE, SIZE, device=device) * 2 - 1
 
     def ordinary() -> None:
-        model.train_step(images, BATCH)
+        model.train_step(images, BATCH * (INTERVAL + 1))
 
     def half_interval() -> None:  # path length is regularized twice as often as R1
         model.train_step(images, BATCH * INTERVAL // 2)
 
     def regularized() -> None:
-        model.train_step(images, 0)
+        model.train_step(images, BATCH * INTERVAL)
 
     def sample() -> None:
         model.sample(range(BATCH))

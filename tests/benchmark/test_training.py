@@ -16,7 +16,10 @@ import segmenters
 from benchmark.training import Budget, Checkpoints, Diverged, Progress, mix, pick_device, shuffled_rows, train
 
 RESOLUTION = 16
+GROWING = {"channel_base": 64, "channel_max": 4, "z_dim": 8, "stable_images": 4}
 TINY = {
+    "progressive_gan": {**GROWING, "fade_images": 36},
+    "stylegan1": {**GROWING, "fade_images": 76, "w_dim": 8, "mapping_layers": 2},
     "stylegan2": {"channel_base": 64, "channel_max": 4, "z_dim": 8, "w_dim": 8, "mapping_layers": 2},
     "stylegan3": {"channel_base": 64, "channel_max": 4, "z_dim": 8, "w_dim": 8},
     "diffusion": {"widths": (8, 16), "sampling_steps": 2},
