@@ -113,8 +113,7 @@ def run_table(stage: str, config: Config) -> StageResult:
             last = pull("report", config, {**by_name, "analyze": last})
             tracked.log_artifact(last.path, "report")
             _copy_report(last.path, config.report.out)
-        numbers = {key: value for key, value in last.headline.items() if isinstance(value, int | float)}
-        tracked.log_metrics({**numbers, "table_seconds": time.monotonic() - started})
+        tracked.log_summary({**last.headline, "table_seconds": time.monotonic() - started})
         failed = [name for name, result in by_name.items() if result.status != "FINISHED"]
         tracked.set_tags({"failed_jobs": len(failed)})
     status = "FAILED" if failed else last.status

@@ -93,12 +93,19 @@ class StageRun:
         self._client = mlflow.MlflowClient()
         self._pending: list[Metric] = []
         self._flushed = time.monotonic()
+        self._curves: set[str] = set()
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Configuration, under 'cfg.'; nested sections are dotted."""
         mlflow.log_params({f"cfg.{key}": value for key, value in _flat(params)}, run_id=self.run_id)
 
+    def log_summary(self, headline: Mapping[str, Any]) -> None:
+        """The headline's numbers, nested ones dotted, as metrics; what has a curve of its own keeps that."""
+        numbers = {key: value for key, value in _flat(headline) if isinstance(value, int | float)}
+        self.log_metrics({key: value for key, value in numbers.items() if key not in self._curves})
+
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        self._curves |= metrics.keys()
         now = int(time.time() * 1000)
         self._pending += [Metric(key, float(value), now, step) for key, value in metrics.items()]
         if time.monotonic() - self._flushed > FLUSH_SECONDS:

@@ -102,7 +102,7 @@ def _run(stage: str, config: Config, mark: str, folder: Path, inputs: Mapping[st
         started = time.monotonic()
         headline = module.run(config, inputs, folder, tracked)
         headline = {**headline, "stage_seconds": round(time.monotonic() - started, 3)}
-        tracked.log_metrics(dict(_numbers(headline)))
+        tracked.log_summary(headline)
         result = StageResult(stage, tracked.run_id, mark, folder, False, headline, module.tags(config))
         _write_manifest(result)
         tracked.log_artifact(folder / MANIFEST)
@@ -144,14 +144,6 @@ def _write_manifest(result: StageResult) -> None:
     partial = folder / f"{MANIFEST}.partial"
     partial.write_text(json.dumps({**facts, "files": files}, indent=1))
     partial.replace(folder / MANIFEST)
-
-
-def _numbers(headline: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for key, value in headline.items():
-        if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float):
-            yield f"{prefix}{key}", float(value)
 
 
 @contextmanager

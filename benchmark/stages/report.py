@@ -25,7 +25,7 @@ DEMO_NOTICE = (
     "NIfTI files to this page. It says nothing about the methods: generators of this quality come nowhere near what "
     "they reach with their full budgets."
 )
-PACKAGES = ("torch", "monai", "nibabel", "mlflow", "numpy", "scipy", "statsmodels", "pandas")
+PACKAGES = ("torch", "monai", "nibabel", "mlflow", "numpy", "scipy", "pandas")
 
 
 def settings(config: Config) -> dict:
@@ -77,12 +77,12 @@ def _is_demo(config: Config) -> bool:
 
 def _cohort_facts(config: Config, folder: Path) -> CohortFacts:
     slices = SliceSet.open(folder)
-    by_split = slices.index.groupby("split")
+    by_split = {split: slices.index[slices.index["split"] == split] for split in ("train", "validation", "test")}
     return CohortFacts(
         name=slices.meta["cohort"],
         simulated=slices.meta["simulated"],
-        subjects=by_split["subject"].nunique().to_dict(),
-        slices=by_split.size().to_dict(),
+        subjects={split: rows["subject"].nunique() for split, rows in by_split.items()},
+        slices={split: len(rows) for split, rows in by_split.items()},
         rejected=len(pd.read_csv(folder / "rejected.csv")),
         image_size=config.prepare.image_size,
     )

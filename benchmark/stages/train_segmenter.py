@@ -93,7 +93,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         "images_per_second": round(progress.seen / progress.seconds, 2),
         "device": str(device),
         "training_slices": count,
-        SCORE: progress.best_score,
+        "best_validation_dice": progress.best_score,
         "best_at_images": progress.best_seen,
     }
 
