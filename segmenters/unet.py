@@ -1,4 +1,4 @@
-"""The study's U-Net: MONAI's DynUNet with nnU-Net's training recipe (Isensee et al. 2021, 1809.10486)."""
+"""The study's U-Net: MONAI's DynUNet with nnU-Net's loss and deep supervision (Isensee et al. 2021, 1809.10486)."""
 
 from typing import Annotated, Literal
 
@@ -17,12 +17,18 @@ Width = Annotated[int, Field(ge=4, le=4096)]
 
 
 class UNetConfig(SegmenterConfig):
-    """A small network for minutes on a CPU. The study's: widths [64, 128, 256, 512, 1024, 2048], images 3.2e7."""
+    """A small network for minutes on a CPU.
+
+    The study's set-up: widths [64, 128, 256, 512, 1024, 2048], optimizer sgd, learning_rate 0.01, images 32,000,000.
+    SGD with that momentum needs long schedules: in 4,000 images of the phantom cohort it reached a mean Dice of 0.43
+    where AdamW reached 0.70.
+    """
 
     widths: tuple[Width, ...] = Field(
         (16, 32, 64, 128), min_length=3, max_length=8, description="width of each level, finest first [channels]"
     )
-    learning_rate: float = Field(1e-2, gt=0, le=1, description="SGD's step size at the start [1]")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with Nesterov momentum 0.99 [name]")
+    learning_rate: float = Field(3e-3, gt=0, le=1, description="step size at the start of its polynomial decay [1]")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="arithmetic inside the network [name]")
 
 
@@ -80,7 +86,7 @@ class StudyUNet(DynUNet):
 
 
 class UNet(Segmenter):
-    """U-Net with deep supervision, soft Dice over the batch + cross-entropy, SGD and polynomial decay.
+    """U-Net with deep supervision, soft Dice over the batch + cross-entropy, and polynomial decay.
 
     Raises ValueError for a resolution that the levels cannot halve down to at least 2 px.
     """
@@ -97,11 +103,13 @@ class UNet(Segmenter):
             )
         network = StudyUNet(channels, classes, config.widths)
         self.networks["segmenter"] = network
-        self.optimizers["segmenter"] = torch.optim.SGD(
-            network.parameters(), lr=config.learning_rate, momentum=0.99, nesterov=True, weight_decay=3e-5, fused=True
+        self.optimizers["segmenter"] = (
+            torch.optim.AdamW(network.parameters(), weight_decay=1e-2, fused=True)
+            if config.optimizer == "adamw"
+            else torch.optim.SGD(network.parameters(), momentum=0.99, nesterov=True, weight_decay=3e-5, fused=True)
         )
-        # as in nnU-Net, Dice leaves the background out: it is always easy, and no score counts it
-        self.loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+        # the study leaves the background out of its Swin transformer's Dice, and says nothing of that for the U-Net
+        self.loss = DiceCELoss(include_background=True, to_onehot_y=True, softmax=True, batch=True)
 
     def train_step(self, images: Tensor, labels: Tensor, seen: int) -> dict[str, Tensor]:
         network, optimizer = self.networks["segmenter"], self.optimizers["segmenter"]
@@ -117,8 +125,16 @@ class UNet(Segmenter):
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
+        """As declared; outside the foreground, where `normalize` left all channels zero, nothing but background.
+
+        Training slices all show a good part of a brain; on nearly empty ones instance norm makes the network invent
+        tumours in the air, which nnU-Net keeps out by cropping to the foreground.
+        """
         self.networks["segmenter"].eval()
-        return self._forward(images)[0]
+        logits = self._forward(images)[0]
+        air = (images == 0).all(1, keepdim=True)
+        logits[:, 1:].masked_fill_(air, torch.finfo(logits.dtype).min)
+        return logits
 
     def _forward(self, images: Tensor) -> list[Tensor]:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):

@@ -19,11 +19,11 @@ def small(**config):
 
 
 def soft_dice_and_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """By hand: 1 − mean over the foreground classes of 2 Σ p y / (Σ p + Σ y), sums over the batch; plus −log p."""
+    """By hand: 1 − mean over the classes of 2 Σ p y / (Σ p + Σ y), sums over the batch; plus −log p."""
     probability = logits.softmax(1)
     truth = F.one_hot(labels, 4).permute(0, 3, 1, 2)
     overlap = 2 * (probability * truth).sum((0, 2, 3)) / (probability.sum((0, 2, 3)) + truth.sum((0, 2, 3)))
-    return 1 - overlap[1:].mean() - probability.gather(1, labels[:, None]).log().mean()
+    return 1 - overlap.mean() - probability.gather(1, labels[:, None]).log().mean()
 
 
 def test_the_study_s_network_has_its_parameters():
@@ -71,7 +71,7 @@ def test_loss_is_dice_and_cross_entropy_weighted_by_halves():
 
 def test_first_step_is_nesterov_sgd_with_clipping_and_weight_decay():
     """From rest: w ← w − lr (1 + 0.99) (g + 3e-5 w), with g of norm at most 12."""
-    model = small(learning_rate=0.02)
+    model = small(optimizer="sgd", learning_rate=0.02)
     images, labels = _train_batch()
     network = model.networks["segmenter"]
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
@@ -83,6 +83,27 @@ def test_first_step_is_nesterov_sgd_with_clipping_and_weight_decay():
         expected = before[name] - 0.02 * 1.99 * (gradient + 3e-5 * before[name])
         assert torch.allclose(parameter, expected, atol=1e-6)
     assert squares**0.5 <= 12 + 1e-4
+
+
+def test_adamw_moves_every_weight_by_the_step_size_at_first():
+    """Adam's first step is lr · sign(g), beside the decay of 0.01 lr w (1711.05101)."""
+    model = small(learning_rate=1e-3)
+    network = model.networks["segmenter"]
+    before = network.output_block.weight.detach().clone()
+    model.train_step(*_train_batch(), 0)
+    moved = before * (1 - 1e-3 * 1e-2) - network.output_block.weight.detach()
+    assert torch.allclose(moved, 1e-3 * network.output_block.weight.grad.sign(), atol=1e-5)
+
+
+def test_air_is_background_and_the_brain_is_left_alone():
+    model = small()
+    images, labels = _train_batch()
+    model.train_step(images, labels, 0)
+    images[:, :, :8] = 0
+    predicted = model.predict(images)
+    assert (predicted[:, :, :8].argmax(1) == 0).all()
+    assert torch.equal(predicted[:, :, 8:], model.networks["segmenter"](images)[:, :, 8:])
+    assert (model.predict(torch.zeros(2, 4, 32, 32)).argmax(1) == 0).all()
 
 
 def test_gradients_are_clipped_at_12():
