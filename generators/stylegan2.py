@@ -91,7 +91,7 @@ class SynthesisLayer(nn.Module):
 
 
 class ToImage(nn.Module):
-    """1 × 1 modulated convolution without demodulation or nonlinearity to the image [B, channels, H, W], float32."""
+    """1 × 1 modulated convolution, not demodulated, to the image [B, channels, H, W] in the precision of w."""
 
     def __init__(self, w_dim: int, maps: int, channels: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class ToImage(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         gain = 1 / math.sqrt(x.shape[1])
-        return modulated_conv2d(x, self.weight, self.style(w), self.bias, demodulate=False, gain=gain).float()
+        return modulated_conv2d(x, self.weight, self.style(w), self.bias, demodulate=False, gain=gain).to(w.dtype)
 
 
 class Synthesis(nn.Module):

@@ -1,0 +1,203 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from generators import adversarial
+from generators.augmentation import (
+    SYMLET,
+    AdaptiveAugmentation,
+    random_intensity,
+    random_transforms,
+    rotation,
+    scaling,
+    translation,
+    warp,
+)
+from generators.discriminator import Discriminator
+
+
+def smooth(size: int, channels: int = 1) -> torch.Tensor:
+    """Images [2, channels, size, size] of blurred noise, level at the borders as around a brain."""
+    rng = np.random.default_rng(0)
+    noise = ndimage.gaussian_filter(rng.standard_normal((2, channels, size, size)), (0, 0, 2, 2))
+    window = np.hanning(size)
+    return torch.from_numpy(4 * noise * np.outer(window, window) - 1).float()
+
+
+def adaptive(**changes) -> AdaptiveAugmentation:
+    return AdaptiveAugmentation(**{"target": 0.6, "images": 1000, "quarter_turns": False} | changes)
+
+
+def follow(augmentation: AdaptiveAugmentation, positive: int, steps: int) -> list[float]:
+    """p over steps with batches of ten real logits, `positive` of them above zero."""
+    logits = torch.tensor([2.0] * positive + [-0.5] * (10 - positive))
+    history = []
+    for step in range(steps):
+        augmentation.update(logits, seen=10 * step)
+        history.append(augmentation.p)
+    return history
+
+
+def test_p_rises_above_the_target_and_falls_below_it():
+    augmentation = adaptive()
+    assert follow(augmentation, 9, 41)[-1] == pytest.approx(0.41)  # r_t = 0.8
+    assert follow(augmentation, 7, 21)[-1] == pytest.approx(0.41 - 0.21)  # r_t = 0.4
+
+
+def test_p_stays_within_0_and_1():
+    augmentation = adaptive()
+    rising = follow(augmentation, 10, 120)
+    assert max(rising) == rising[-1] == 1
+    assert rising[96] == pytest.approx(0.97)  # from 0 to 1 in 1000 images
+    falling = follow(augmentation, 0, 120)
+    assert min(falling) == falling[-1] == 0
+
+
+def test_p_follows_the_mean_sign_over_four_batches():
+    augmentation = adaptive()
+    assert follow(augmentation, 10, 9) == pytest.approx([0.01] * 4 + [0.05] * 4 + [0.09])
+    augmentation, high, low = adaptive(), torch.ones(10), torch.tensor([0.1] * 5 + [-9.0] * 5)
+    for step, logits in enumerate((low, high, high, low, high)):  # r_t of the last four is 3/4; their mean logit is < 0
+        augmentation.update(logits, seen=10 * step)
+    assert augmentation.p == pytest.approx(0.04)  # down from 0 to 0 at the first, up by four batches
+
+
+def test_state_resumes_between_two_adjustments():
+    whole, other = adaptive(), adaptive()
+    follow(whole, 9, 7)
+    other.load_state_dict(whole.state_dict())
+    for augmentation in (whole, other):
+        augmentation.update(-torch.ones(10), seen=70)
+        augmentation.update(-torch.ones(10), seen=80)
+    assert whole.p == other.p < 0.05
+
+
+def test_symlet_is_orthogonal_and_smooth():
+    """Daubechies: unit norm, orthogonal to its even shifts, six vanishing moments of the high-pass."""
+    h = SYMLET.double().numpy() * math.sqrt(2)
+    for shift in range(6):
+        assert h[2 * shift :] @ h[: 12 - 2 * shift] == pytest.approx(float(shift == 0), abs=1e-6)
+    alternating = h * (-1.0) ** np.arange(12)
+    for moment in range(6):
+        assert alternating @ ((np.arange(12) - 5.5) / 5.5) ** moment == pytest.approx(0, abs=1e-6)
+
+
+def test_nothing_happens_at_p_0():
+    images = torch.randn(3, 5, 16, 16)
+    assert adaptive()(images) is images
+    torch.testing.assert_close(random_transforms(8, 16, 0.0, True), torch.eye(3).expand(8, 3, 3), atol=0, rtol=0)
+    torch.testing.assert_close(random_intensity(images, 0.0), images, atol=0, rtol=0)
+    torch.testing.assert_close(warp(images, torch.eye(3).expand(3, 3, 3)), images, atol=1e-4, rtol=0)
+
+
+def test_whole_pixels_move_exactly():
+    images = torch.rand(2, 5, 16, 16) * 2 - 1
+    moved = warp(images, translation(torch.tensor([3 / 16, 0.0]), torch.tensor([0.0, -2 / 16])))
+    torch.testing.assert_close(moved[0, :, :, :13], images[0, :, :, 3:], atol=1e-4, rtol=0)
+    torch.testing.assert_close(moved[1, :, 2:], images[1, :, :14], atol=1e-4, rtol=0)
+    assert (moved[0, :, :, -1] + 1).abs().max() < 0.2  # background comes in
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        rotation(torch.tensor([0.5])),
+        scaling(torch.tensor([-1.0]), torch.tensor([1.0])),
+        scaling(torch.tensor([1.2]), torch.tensor([0.9])) @ translation(torch.tensor([0.05]), torch.tensor([-0.11])),
+    ],
+    ids=["turn", "flip", "scale and move"],
+)
+def test_warp_is_scipys_affine_transform(transform):
+    images = smooth(32)
+    (xx, xy, x), (yx, yy, y) = transform[0, :2].double().numpy()
+    matrix, move = np.array([[yy, yx], [xy, xx]]), 32 * np.array([y, x])  # scipy's axes are (y, x), in pixels
+    offset = 15.5 - matrix @ [15.5, 15.5] + move
+    for before, after in zip(images, warp(images, transform.expand(2, 3, 3)), strict=True):
+        expected = ndimage.affine_transform(before[0].numpy(), matrix, offset, order=3, cval=-1)
+        np.testing.assert_allclose(after[0], expected, atol=0.03)
+    assert np.ptp(images.numpy()) > 1
+
+
+def test_transforms_have_the_papers_distributions():
+    torch.manual_seed(0)
+    p, matrices = 0.4, random_transforms(20_000, 64, 0.4, False).double()
+    determinant = torch.linalg.det(matrices)
+    assert (determinant < 0).double().mean().item() == pytest.approx(p / 2, abs=0.01)  # flipped
+    scale = determinant.abs().sqrt().log()
+    scaled = scale.abs() > 1e-5
+    assert scaled.double().mean().item() == pytest.approx(p, abs=0.015)
+    assert scale[scaled].std().item() == pytest.approx(0.2 * math.log(2), rel=0.03)
+    turned = (matrices[:, 0, 1].abs() > 1e-5) | (matrices[:, 1, 0].abs() > 1e-5)
+    assert turned.double().mean().item() == pytest.approx(p, abs=0.015)
+    moved = (matrices[:, :2, 2].abs() > 1e-6).any(1)
+    assert moved.double().mean().item() == pytest.approx(1 - (1 - p) ** 2, abs=0.015)
+    quarters = random_transforms(20_000, 64, p, True)
+    turned = (quarters[:, :2, :2].diagonal(dim1=1, dim2=2).abs() < 1e-5).all(1)
+    still = (1 - math.sqrt(1 - p), p / 2)  # not turned freely, by a quarter or three
+    assert turned.double().mean().item() == pytest.approx((1 - still[0]) ** 2 * still[1], abs=0.015)
+
+
+def test_brightness_and_contrast_leave_the_annotation_alone():
+    torch.manual_seed(0)
+    images = torch.rand(4000, 5, 2, 2) * 2 - 1
+    changed = random_intensity(images, 0.5)
+    assert torch.equal(changed[:, 4], images[:, 4])
+    factor = (changed[:, :4].amax((1, 2, 3)) - changed[:, :4].amin((1, 2, 3))) / (
+        images[:, :4].amax((1, 2, 3)) - images[:, :4].amin((1, 2, 3))
+    )
+    offset = (changed[:, :4] / factor[:, None, None, None] - images[:, :4]).mean((1, 2, 3))
+    for values, deviation in ((factor.log(), 0.5 * math.log(2)), (offset, 0.2)):
+        acted = values.abs() > 1e-5
+        assert acted.float().mean().item() == pytest.approx(0.5, abs=0.03)
+        assert values[acted].std().item() == pytest.approx(deviation, rel=0.05)
+
+
+def test_annotation_moves_with_the_image():
+    """Modalities made from the annotation are still, up to brightness and contrast, made from it."""
+    torch.manual_seed(0)
+    label = smooth(32).repeat(8, 1, 1, 1)
+    augmentation = adaptive(quarter_turns=True)
+    augmentation.p = 0.9
+    out = augmentation(label.expand(-1, 5, -1, -1))
+    assert (out[:, 4:] - label).abs().amax((1, 2, 3)).gt(0.2).sum() > 10
+    for image in out:
+        assert np.corrcoef(image.flatten(1)).min() > 0.9999
+
+
+def test_augmentation_differentiates_twice():
+    images = torch.randn(1, 2, 6, 6, dtype=torch.float64, requires_grad=True)
+    transform = rotation(torch.tensor([0.4])) @ translation(torch.tensor([0.06]), torch.tensor([0.1]))
+
+    def squared(x):
+        return warp(x, transform).square()
+
+    assert torch.autograd.gradcheck(squared, images)
+    assert torch.autograd.gradgradcheck(squared, images)
+
+
+def test_r1_through_augmentation_equals_finite_differences():
+    """∂R1/∂weight along a random direction, of the discriminator behind the augmentation, in float64."""
+    torch.manual_seed(0)
+    discriminator = Discriminator(5, 8, 32, 4, dtype=torch.float64).double()
+    images, augmentation = torch.randn(2, 5, 8, 8, dtype=torch.float64), adaptive()
+    augmentation.p = 0.8
+    parameters = list(discriminator.parameters())
+    directions = [torch.randn_like(p) for p in parameters]
+
+    def penalty(step):
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for p, d in zip(parameters, directions, strict=True):
+                p += step * d
+        value = adversarial.r1_penalty(lambda x: discriminator(augmentation(x)), images)
+        with torch.no_grad():
+            for p, d in zip(parameters, directions, strict=True):
+                p -= step * d
+        return value
+
+    gradients = torch.autograd.grad(penalty(0.0), parameters, allow_unused=True)
+    slope = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True) if g is not None)
+    torch.testing.assert_close(slope, (penalty(1e-5) - penalty(-1e-5)) / 2e-5, rtol=1e-4, atol=0)
