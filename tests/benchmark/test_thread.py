@@ -15,6 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark import grid
+from benchmark.config import parse
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 
@@ -52,45 +55,45 @@ def _wait_for(address, log):
 
 
 @pytest.fixture(scope="module")
-def call(server, tmp_path_factory):
-    """call(stage, **keys): the stage through `python -m benchmark`, with one work folder for all tests here."""
-    work = tmp_path_factory.mktemp("work")
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": server, "PATH": f"{BIN}:{os.environ['PATH']}"}
-
-    def run(stage, *, check=True, **keys):
-        keys = {"preset": "smoke", "work_dir": str(work), "json": "true", **keys}
-        if stage == "benchmark":
-            keys["out"] = work / "out"
-        options = [part for key, value in keys.items() for part in (f"--{key}", str(value))]
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmark", stage, *options],
-            cwd=ROOT, env=environment, capture_output=True, text=True,
-        )  # fmt: skip
-        assert not check or done.returncode == 0, done.stderr[-4000:]
-        return done
-
-    run.work, run.environment = work, environment
-    return run
+def work(tmp_path_factory):
+    """One work folder for all tests here."""
+    return tmp_path_factory.mktemp("work")
 
 
-def _line(done):
-    return json.loads(done.stdout.strip().splitlines()[-1])
+@pytest.fixture(scope="module")
+def environment(server):
+    return {**os.environ, "MLFLOW_TRACKING_URI": server, "PATH": f"{BIN}:{os.environ['PATH']}"}
 
 
-def _line_within(done):
-    """`mlflow run` may print a link of its own after the project's last line."""
+@pytest.fixture(scope="module")
+def call(server, work):
+    """call(stage, **keys): what `python -m benchmark` does, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", server)
+        mlflow.set_tracking_uri(server)
+
+        def run(stage, **keys):
+            keys = {"preset": "smoke", "work_dir": str(work), **{key: str(value) for key, value in keys.items()}}
+            return grid.call(stage, parse(stage, keys))
+
+        yield run
+
+
+def _mlflow_run(environment, work, entry, *keys):
+    """`mlflow run . -e ENTRY -P key=value …` as a user types it; its JSON line."""
+    command = [BIN / "mlflow", "run", ".", "-e", entry, "--env-manager", "local", "--experiment-name", "thread"]
+    for key in ("preset=smoke", f"work_dir={work}", "json=true", *keys):
+        command += ["-P", key]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    # `mlflow run` may print a link of its own after the project's last line
     return json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
 
 
 @pytest.fixture(scope="module")
-def table(call):
-    """The whole table through `mlflow run`, as `make demo` calls it."""
-    command = [BIN / "mlflow", "run", ".", "-e", "benchmark", "--env-manager", "local", "--experiment-name", "thread"]
-    for key in ("preset=smoke", f"work_dir={call.work}", f"out={call.work / 'out'}", "json=true"):
-        command += ["-P", key]
-    done = subprocess.run(command, cwd=ROOT, env=call.environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return _line_within(done)
+def table(environment, work):
+    """The whole table, as `make demo` calls it."""
+    return _mlflow_run(environment, work, "benchmark", f"out={work / 'out'}")
 
 
 @pytest.fixture
@@ -103,7 +106,7 @@ def _runs(client, stage):
     return client.search_runs(experiments, f"tags.stage = '{stage}'", max_results=100)
 
 
-def test_the_table_ends_in_a_report(table, call):
+def test_the_table_ends_in_a_report(table, work):
     assert table["stage"] == "benchmark"
     assert table["status"] == "FINISHED"
     assert not table["reused"]
@@ -111,7 +114,7 @@ def test_the_table_ends_in_a_report(table, call):
     assert "Passing this audit is not proof of anonymity." in (report / "index.html").read_text()
     assert {path.suffix for path in (report / "tables").iterdir()} == {".csv", ".md", ".tex"}
     assert list((report / "figures").glob("*.png"))
-    assert (call.work / "out" / "index.html").read_bytes() == (report / "index.html").read_bytes()
+    assert (work / "out" / "index.html").read_bytes() == (report / "index.html").read_bytes()
 
 
 def test_the_called_run_is_the_one_that_mlflow_run_made_and_holds_the_others(table, client):
@@ -162,21 +165,18 @@ def test_every_number_of_the_report_comes_from_the_long_table(table):
     assert scores["subject"].nunique() == 3
 
 
-def test_a_second_call_reuses_every_stage(table, call, client):
-    again = _line(call("benchmark"))
-    assert again["reused"]
-    assert again["path"] == table["path"]
+def test_a_second_call_reuses_every_stage(table, call, client, work):
+    again = call("benchmark", out=work / "out")
+    assert again.reused
+    assert again.path == Path(table["path"])
     assert len(_runs(client, "evaluate")) == 5
 
 
-def test_mlflow_run_of_a_finished_stage_leaves_a_marked_run_that_searches_skip(table, call, client):
-    command = [BIN / "mlflow", "run", ".", "-e", "train_generator", "-P", "model=stylegan3", "--env-manager", "local"]
-    for key in ("preset=smoke", f"work_dir={call.work}", "json=true"):
-        command += ["-P", key]
-    done = subprocess.run(command, cwd=ROOT, env=call.environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-4000:]
-    result = _line_within(done)
+def test_mlflow_run_of_a_finished_stage_leaves_a_marked_run_that_searches_skip(table, environment, work, client):
+    result = _mlflow_run(environment, work, "train_generator", "model=stylegan3")
     assert result["reused"]
+    assert result["status"] == "FINISHED"
+    assert {"stage", "run_id", "path", "images_per_second"} <= set(result)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     (marked,) = client.search_runs(experiments, f"tags.reused_from = '{result['run_id']}'")
     assert marked.info.run_id != result["run_id"]
@@ -184,90 +184,92 @@ def test_mlflow_run_of_a_finished_stage_leaves_a_marked_run_that_searches_skip(t
 
 
 def test_a_stage_whose_files_were_touched_runs_again(table, call):
-    first = _line(call("evaluate"))
-    assert first["reused"]
-    (Path(first["path"]) / "scores.csv").write_text("tampered")
-    second = _line(call("evaluate"))
-    assert not second["reused"]
-    assert second["run_id"] != first["run_id"]
-    assert second["dice"] == pytest.approx(first["dice"])
+    first = call("evaluate")
+    assert first.reused
+    (first.path / "scores.csv").write_text("tampered")
+    second = call("evaluate")
+    assert not second.reused
+    assert second.run_id != first.run_id
+    assert second.headline["dice"] == pytest.approx(first.headline["dice"])
 
 
 def test_a_folder_without_a_finished_run_is_never_reused(table, call, client):
-    first = _line(call("evaluate"))
-    client.set_terminated(first["run_id"], "FAILED")
-    again = _line(call("evaluate"))
-    assert not again["reused"]
+    first = call("evaluate")
+    for run in _runs(client, "evaluate"):
+        if run.data.tags["fingerprint"] == first.fingerprint:
+            client.set_terminated(run.info.run_id, "FAILED")
+    again = call("evaluate")
+    assert not again.reused
 
 
 def test_a_change_of_one_key_gives_another_fingerprint_and_leaves_parents_alone(table, call):
-    other = _line(call("train_segmenter", seed="1"))
-    assert not other["reused"]
-    assert Path(other["path"]) != Path(_line(call("train_segmenter"))["path"])
-    assert _line(call("prepare"))["reused"]
+    other = call("train_segmenter", seed=1)
+    assert not other.reused
+    assert other.path != call("train_segmenter").path
+    assert call("prepare").reused
 
 
-def test_a_synthetic_set_can_be_any_folder_of_slices(table, call):
-    made = _line(call("sample"))
-    folder = shutil.copytree(made["path"], call.work / "sent by somebody")
-    trained = _line(call("train_segmenter", train_on="synthetic", synthetic=folder))
-    assert trained["training_slices"] == 48
-    audited = _line(call("audit", synthetic=folder))
-    assert set(audited["memorized_share"]) == {"tau95", "tau99"}
+def test_a_synthetic_set_can_be_any_folder_of_slices(table, call, work):
+    folder = shutil.copytree(call("sample").path, work / "sent by somebody")
+    trained = call("train_segmenter", train_on="synthetic", synthetic=folder)
+    assert trained.headline["training_slices"] == 48
+    assert trained.tags["generator"] == "sent by somebody"
+    assert set(call("audit", synthetic=folder).headline["memorized_share"]) == {"tau95", "tau99"}
 
 
-def test_a_set_of_another_size_fails_its_cells_while_the_others_go_on(table, call, client):
-    made = _line(call("sample"))
-    folder = shutil.copytree(made["path"], call.work / "other-size")
+def test_a_set_of_another_size_fails_its_cells_while_the_others_go_on(table, call, work):
+    folder = shutil.copytree(call("sample").path, work / "other-size")
     for name, shape in (("images", (48, 4, 8, 8)), ("labels", (48, 8, 8))):
         np.save(folder / f"{name}.npy", np.zeros(shape, np.uint8))
-    done = call("benchmark", synthetic=folder, train_on="synthetic", model="stylegan3", check=False)
-    assert done.returncode == 1
-    result = _line(done)
-    assert result["status"] == "FAILED"
-    page = (Path(result["path"]) / "index.html").read_text()
+    result = call("benchmark", synthetic=folder, train_on="synthetic", model="stylegan3", out=work / "out2")
+    assert result.status == "FAILED"
+    page = (result.path / "index.html").read_text()
     assert "other-size" in page
     assert "image_size=8" in page
 
 
-def test_a_killed_stage_is_closed_and_finished_by_the_next_call(call, client):
-    keys = {"model": "diffusion", "train_generator.seed": "11", "checkpoint_seconds": "0", "images": "4000"}
-    options = [part for key, value in keys.items() for part in (f"--{key}", value)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmark", "train_generator", "--preset", "smoke", "--work_dir", call.work, *options],
-        cwd=ROOT, env=call.environment, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not (
-        killed := [run for run in _runs(client, "train_generator") if run.data.tags.get("seed") == "11"]
-    ) or not list(Path(killed[0].data.tags["path"]).glob("checkpoints/*.pt")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.kill()
-    process.wait()
-    assert client.get_run(killed[0].info.run_id).info.status == "RUNNING"
+def test_a_killed_stage_is_closed_and_finished_by_the_next_call(environment, work, client):
+    command = [sys.executable, "-m", "benchmark", "train_generator", "--preset", "smoke", "--work_dir", str(work)]
+    command += ["--model", "diffusion", "--seed", "11", "--checkpoint_seconds", "0", "--images", "40000"]
 
-    options = {**keys, "images": "4000"}
-    finished = subprocess.Popen(
-        [sys.executable, "-m", "benchmark", "train_generator", "--preset", "smoke", "--work_dir", call.work]
-        + [part for key, value in options.items() for part in (f"--{key}", value)],
-        cwd=ROOT, env=call.environment, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    while client.get_run(killed[0].info.run_id).info.status == "RUNNING":
-        assert finished.poll() is None, finished.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    finished.terminate()  # as a cluster would: the run ends as KILLED, ready to resume
-    assert finished.wait() == 130
-    assert "goes on from the last checkpoint" in finished.stderr.read()
-    statuses = [run.info.status for run in _runs(client, "train_generator") if run.data.tags.get("seed") == "11"]
-    assert statuses == ["KILLED", "KILLED"]
+    def runs(status):
+        return [
+            run
+            for run in _runs(client, "train_generator")
+            if run.data.tags.get("seed") == "11" and run.info.status == status
+        ]
+
+    def wait_until(condition, process):
+        deadline = time.monotonic() + 120
+        while not condition():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    def checkpoints():
+        return {path for run in runs("RUNNING") for path in Path(run.data.tags["path"]).glob("checkpoints/*.pt")}
+
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as killed:
+        wait_until(checkpoints, killed)
+        killed.kill()
+    assert len(runs("RUNNING")) == 1  # nobody was left to say that it ended
+    last = max(checkpoints())
+
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as stopped:
+        wait_until(lambda: runs("KILLED") and checkpoints() and min(checkpoints()) > last, stopped)
+        stopped.terminate()  # as a cluster does
+        assert stopped.wait() == 130
+        assert "goes on from the last checkpoint" in stopped.stderr.read()
+    assert len(runs("KILLED")) == 2
+    (resumed,) = [run for run in runs("KILLED") if "error" in run.data.tags]
+    curve = client.get_metric_history(resumed.info.run_id, "loss")
+    assert [point.step for point in curve] == sorted({point.step for point in curve})
 
 
-def test_a_cohort_that_is_not_there_is_one_line_and_no_run(call, client):
+def test_a_cohort_that_is_not_there_is_one_line_and_no_run(environment, work, client):
     before = len(_runs(client, "prepare"))
-    done = call("prepare", data="no/such/folder", check=False)
+    command = [sys.executable, "-m", "benchmark", "prepare", "--data", "no/such/folder", "--work_dir", str(work)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert "no/such/folder" in done.stderr
     assert "Traceback" not in done.stderr
