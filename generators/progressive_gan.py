@@ -109,7 +109,8 @@ class GrowingDiscriminator(nn.Module):
 
 def gradient_penalty(discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
     """E (‖∇D(x̂)‖ − 1)² at points x̂ drawn uniformly between pairs of real and generated images (1704.00028, eq. 3)."""
-    between = torch.lerp(fake, real, torch.rand(len(real), 1, 1, 1).to(real.device)).requires_grad_()
+    share = torch.rand(len(real), 1, 1, 1, dtype=real.dtype).to(real.device)
+    between = torch.lerp(fake, real, share).requires_grad_()
     (gradient,) = torch.autograd.grad(discriminate(between).sum(), between, create_graph=True)
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 

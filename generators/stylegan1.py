@@ -100,12 +100,13 @@ class StyleGAN1Network(nn.Module):
     def forward(self, w: Tensor, noise: Tensor, level: float) -> Tensor:
         """w [B, layers, w_dim], noise [B, pixels of all layers]."""
         noises = noise.split(self.noise_pixels(level), 1)
-        x = before = self.constant.expand(len(w), -1, -1, -1).to(self.dtype, memory_format=torch.channels_last)
+        x = before = self.constant.expand(len(w), -1, -1, -1).contiguous(memory_format=torch.channels_last)
         for i, (layer, pixels) in enumerate(zip(self.layers, noises, strict=False)):
             if layer.grow:
                 before = x
             size = math.isqrt(pixels.shape[1])
-            x = layer(x, w[:, i], pixels.reshape(-1, 1, size, size))
+            # Only now in low precision: AdaIN lives on the constant's small differences, which float32 keeps.
+            x = layer(x, w[:, i], pixels.reshape(-1, 1, size, size)).to(self.dtype)
         top = math.ceil(level) - 3
         image = fade(lambda: up(self.to_image[top - 1](before)), self.to_image[top](x), level)
         return image.float()
