@@ -80,7 +80,7 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("kernel", UP, persistent=False)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
-        # Leaky ReLU's gain multiplies its small inputs: a positive factor commutes with it.
+        # Leaky ReLU's gain, a positive factor, commutes with it: applied here, it costs no pass over x.
         style, bias = self.style(w), self.bias * LEAKY_GAIN
         if self.up:
             x = modulated_upsampling_conv2d(x, self.weight, style, bias, self.kernel, LEAKY_GAIN)
