@@ -45,10 +45,13 @@ class StyleLayer(nn.Module):
 
     def __init__(self, w_dim: int, inputs: int | None, outputs: int, grow: bool) -> None:
         super().__init__()
-        self.conv, self.grow = None, grow
-        if inputs is not None:
-            make = UpConv2d(inputs, outputs, bias=False) if grow else Conv2d(inputs, outputs, 3, pad=1, bias=False)
-            self.conv = make
+        self.grow = grow
+        if inputs is None:
+            self.conv = None
+        elif grow:
+            self.conv = UpConv2d(inputs, outputs, bias=False)
+        else:
+            self.conv = Conv2d(inputs, outputs, 3, pad=1, bias=False)
         self.noise_gain = nn.Parameter(torch.zeros(outputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.style = Linear(w_dim, 2 * outputs)
@@ -57,7 +60,7 @@ class StyleLayer(nn.Module):
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
         if self.conv is not None:
             x = self.conv(x)
-        if self.grow:
+        if self.grow:  # the filter comes after the convolution, with which it commutes inside the image
             x = downsample(x, self.blur, 1, pad=1)
         bias, noise_gain = (p.to(x.dtype)[:, None, None] for p in (self.bias, self.noise_gain))
         x = F.leaky_relu(x + torch.addcmul(bias, noise_gain, noise.to(x.dtype)), LEAK)  # AdaIN undoes any gain

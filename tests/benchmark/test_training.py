@@ -80,9 +80,10 @@ def _train(name, folder, images=96, checkpoint_seconds=0.0, pause=0.0):
 def processes():
     """Processes that start quickly: forked from a server that has imported torch and the models already."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["torch", "generators.stylegan2", "generators.stylegan3", "generators.diffusion", "segmenters.unet"]
-    )
+    built_in = [
+        f"generators.{name}" for name in ("progressive_gan", "stylegan1", "stylegan2", "stylegan3", "diffusion")
+    ]
+    context.set_forkserver_preload(["torch", *built_in, "segmenters.unet"])
     return context
 
 
