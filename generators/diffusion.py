@@ -42,7 +42,7 @@ class DiffusionConfig(GeneratorConfig):
     steps: int = Field(1000, ge=2, le=10_000, description="length of the forward process [steps]")
     prediction: Literal["v", "epsilon"] = Field("v", description="what the network predicts [name]")
 
-    learning_rate: float = Field(5e-4, gt=0, le=1, description="Adam's step size after warm-up [1]")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="Adam's step size after warm-up [1]")
     warm_up: int = Field(1000, ge=0, description="linear warm-up of the learning rate [images seen]")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient [1]")
     ema_half_life: float = Field(10_000, gt=0, description="half-life of the averaged weights [images]")
