@@ -134,6 +134,10 @@ def test_transforms_have_the_papers_distributions():
     assert turned.double().mean().item() == pytest.approx(p, abs=0.015)
     moved = (matrices[:, :2, 2].abs() > 1e-6).any(1)
     assert moved.double().mean().item() == pytest.approx(1 - (1 - p) ** 2, abs=0.015)
+    only_moved = 64 * matrices[~scaled & ~turned, :2, 2]  # pixels
+    whole = (only_moved - only_moved.round()).abs().amax(1) < 1e-4
+    assert whole.double().mean().item() == pytest.approx(1 - p, abs=0.02)
+    assert only_moved[whole].abs().max() == 8
     quarters = random_transforms(20_000, 64, p, True)
     turned = (quarters[:, :2, :2].diagonal(dim1=1, dim2=2).abs() < 1e-5).all(1)
     still = (1 - math.sqrt(1 - p), p / 2)  # not turned freely, by a quarter or three
