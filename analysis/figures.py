@@ -175,13 +175,13 @@ def forest_plot(ratios: pd.DataFrame, cohort: str, segmenter: str) -> Figure:
             1.005,
             f"{margin:.2f}",
             transform=axis.get_xaxis_transform(),
-            ha="center",
+            rotation=60,  # on a wide axis the margins stand close together
             va="bottom",
             fontsize=7.5,
             color=GREY,
         )
     axis.axvline(1, color="black", linewidth=0.8)
-    axis.text(1, 1.005, "real", transform=axis.get_xaxis_transform(), ha="center", va="bottom", fontsize=7.5)
+    axis.text(1, 1.005, "real", transform=axis.get_xaxis_transform(), rotation=60, va="bottom", fontsize=7.5)
     known = rows[["low", "high", "ratio"]].to_numpy(dtype=float)
     low, high = (np.nanmin(known), np.nanmax(known)) if np.isfinite(known).any() else (0.75, 1.0)
     axis.set(
@@ -268,10 +268,11 @@ def closest_pairs(
     size = mosaics.shape[-1]
     axis.set_xticks(_centres(3, size), ["synthetic", "training", "difference"])
     axis.set_yticks(_centres(k, size), how)
-    axis.set_ylabel("similarity")
     bar = figure.colorbar(colours, ax=axis, location="bottom", shrink=0.6, aspect=40, pad=0.02)
     bar.set_label("synthetic − training [8-bit intensity]\neach mosaic: T1, T1ce / T2, FLAIR", fontsize=8)
-    figure.suptitle(f"{label(name)}: the {k} closest pairs", fontsize=9, fontweight="bold", x=0.01, ha="left")
+    figure.suptitle(
+        f"{label(name)}: the {k} closest pairs and their similarity", fontsize=9, fontweight="bold", x=0.01, ha="left"
+    )
     return figure
 
 

@@ -227,7 +227,8 @@ def _audit_table(audits: dict[str, dict]) -> tables.Table:
     note = (
         "τ95, τ99: similarity that 5 % and 1 % of held-out real slices exceed. Lower bound: exact, one-sided, 95 %. "
         "p: of at least this share if nothing is copied. Patients at risk: training subjects with a synthetic slice "
-        f"above τ99; in brackets how many chance alone gives. {NOT_PROOF}"
+        "above τ99; in brackets how many chance alone gives. A blurred, average-looking slice can exceed τ without "
+        f"being a copy: look at the closest pairs. {NOT_PROOF}"
     )
     head = ["Measure", *map(tables.label, audits)]
     return tables.Table(
