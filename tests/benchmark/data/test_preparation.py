@@ -3,6 +3,7 @@ import gzip
 import multiprocessing
 import os
 import signal
+import time
 from collections import Counter
 
 import nibabel as nib
@@ -307,6 +308,8 @@ def test_bytes_depend_on_neither_workers_nor_what_stood_there(cohort, tmp_path, 
 
 def test_a_dead_worker_is_an_error_that_names_the_subject(cohort, tmp_path):
     def kill_all(*_):
+        while not list(tmp_path.glob("out/subjects.partial/**/1")):  # until s1 is being read
+            time.sleep(0.01)
         for process in multiprocessing.active_children():
             os.kill(process.pid, signal.SIGKILL)
 
