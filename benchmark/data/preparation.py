@@ -147,8 +147,8 @@ def _slice_all(
                 # Which of the subjects being read it was, the pool does not say.
                 reading = [task[0].name for task in tasks if task[1].exists() and not (task[1] / "labels.npy").exists()]
                 raise UserError(
-                    f"a worker process died while reading {' or '.join(reading or [subject.name])}. Mostly the machine is out of memory: "
-                    f"use fewer than {workers} workers; with workers=1 the subject at fault shows itself"
+                    f"a worker process died while reading {' or '.join(reading or [subject.name])}. Mostly the machine "
+                    f"is out of memory: use fewer than {workers} workers; with workers=1 the subject shows itself"
                 ) from error
             except Exception as error:
                 error.add_note(f"while reading subject {subject.name}")
