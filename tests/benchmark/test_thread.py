@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,8 @@ import pytest
 
 from benchmark import grid
 from benchmark.config import parse
+from benchmark.data.slices import from_network
+from benchmark.stages import sample
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -115,6 +118,20 @@ def test_the_table_ends_in_a_report(table, work):
     assert {path.suffix for path in (report / "tables").iterdir()} == {".csv", ".md", ".tex"}
     assert list((report / "figures").glob("*.png"))
     assert (work / "out" / "index.html").read_bytes() == (report / "index.html").read_bytes()
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_is_no_wider_than_the_screen(table, tmp_path, width):
+    page = (Path(table["path"]) / "index.html").as_uri()
+    measure = "document.title = this.contentDocument.documentElement.scrollWidth"
+    frame = tmp_path / "frame.html"
+    frame.write_text(f'<iframe src="{page}" width="{width}" height="800" frameborder="0" onload="{measure}"></iframe>')
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom"]
+    options += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+    command = ["chromium", *options, f"--user-data-dir={tmp_path / 'profile'}", frame.as_uri()]
+    dumped = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+    assert 0 < int(re.search(r"<title>(\d+)</title>", dumped)[1]) <= width
 
 
 def test_the_called_run_is_the_one_that_mlflow_run_made_and_holds_the_others(table, client):
@@ -274,3 +291,28 @@ def test_a_cohort_that_is_not_there_is_one_line_and_no_run(environment, work, cl
     assert "no/such/folder" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(_runs(client, "prepare")) == before
+
+
+def test_an_interrupted_sampling_goes_on_to_the_same_bytes(table, call, client, monkeypatch):
+    monkeypatch.setattr(sample, "BATCH", 8)
+    batches = []
+
+    def interrupted(generated):
+        batches.append(generated)
+        if len(batches) == 3:
+            raise KeyboardInterrupt
+        return from_network(generated)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sample, "from_network", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            call("sample", samples=36, seed=5)
+    resumed = call("sample", samples=36, seed=5)
+    names = ("images.npy", "labels.npy", "index.parquet")
+    bytes_resumed = [(resumed.path / name).read_bytes() for name in names]
+
+    client.set_terminated(resumed.run_id, "FAILED")
+    shutil.rmtree(resumed.path)
+    whole = call("sample", samples=36, seed=5)
+    assert not whole.reused
+    assert [(whole.path / name).read_bytes() for name in names] == bytes_resumed
