@@ -61,6 +61,15 @@ class Progress:
     loss_sums: dict[str, float] = field(default_factory=dict)  # since the last point of the curve
     loss_counts: dict[str, int] = field(default_factory=dict)  # lazy regularizers report only now and then
 
+    def cost(self, device: torch.device) -> dict[str, Any]:
+        """What the training took, for a stage's headline."""
+        return {
+            "images": self.seen,
+            "seconds": round(self.seconds, 2),
+            "images_per_second": round(self.seen / self.seconds, 2),
+            "device": str(device),
+        }
+
 
 class Diverged(UserError):
     """A loss stopped being a number."""

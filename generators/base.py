@@ -39,6 +39,12 @@ class Generator(ABC):
     def sample(self, seeds: Sequence[int]) -> Tensor:
         """Images [len(seeds), C, H, W], float32, clamped to [-1, 1]; image i depends on seeds[i] alone."""
 
+    def step(self, name: str, loss: Tensor) -> None:
+        """One optimizer step of the named network down its loss's gradient; parameters without one stay as they are."""
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizers[name].step()
+
     def extra_state(self) -> dict:
         """Plain values and tensors beyond networks, EMA and optimizers that a bit-exact resume needs."""
         return {}

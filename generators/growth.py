@@ -141,12 +141,6 @@ class GrowingGAN(Generator):
         losses |= {"loss_generator": loss_generator, "level": torch.tensor(level)}
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def step(self, name: str, loss: Tensor) -> None:
-        """One optimizer step of the named network down its loss's gradient; what has not grown yet stays as it is."""
-        self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizers[name].step()
-
     @torch.no_grad()
     def sample(self, seeds: Sequence[int]) -> Tensor:
         images = self.sampled(seeds, float(self.ema["generator"].level))

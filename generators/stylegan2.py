@@ -264,12 +264,6 @@ class StyleGAN2(Generator):
         noise = torch.randn(batch, network.synthesis.noise_size, device=self.device)
         return network.synthesis(w, noise), w
 
-    def step(self, name: str, loss: Tensor) -> None:
-        """One optimizer step of the named network down its loss's gradient."""
-        self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizers[name].step()
-
     @torch.no_grad()
     def sample(self, seeds: Sequence[int]) -> Tensor:
         network = self.ema["generator"]

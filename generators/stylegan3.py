@@ -264,12 +264,6 @@ class StyleGAN3(Generator):
     def magnitude_decay(self, images: Tensor) -> float:
         return half_life_decay(len(images), self.config.magnitude_half_life)
 
-    def step(self, name: str, loss: Tensor) -> None:
-        """One optimizer step of the named network down its loss's gradient."""
-        self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizers[name].step()
-
     @torch.no_grad()
     def sample(self, seeds: Sequence[int]) -> Tensor:
         z = latents(seeds, self.config.z_dim).to(self.device)

@@ -58,10 +58,7 @@ def run(config: Config, inputs: dict, folder, tracked: StageRun) -> dict:
     training.save_weights(model.weights(), weights)
     tracked.log_artifact(weights, "checkpoints")
     return {
-        "images": progress.seen,
-        "seconds": round(progress.seconds, 2),
-        "images_per_second": round(progress.seen / progress.seconds, 2),
-        "device": str(device),
+        **progress.cost(device),
         "training_slices": len(rows),
         "parameters": sum(p.numel() for network in model.networks.values() for p in network.parameters()),
     }

@@ -88,10 +88,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     training.save_weights(load_file(folder / "best.safetensors"), weights)
     tracked.log_artifact(weights, "checkpoints")
     return {
-        "images": progress.seen,
-        "seconds": round(progress.seconds, 2),
-        "images_per_second": round(progress.seen / progress.seconds, 2),
-        "device": str(device),
+        **progress.cost(device),
         "training_slices": count,
         "best_validation_dice": progress.best_score,
         "best_at_images": progress.best_seen,
