@@ -1,6 +1,6 @@
 """How fast the study's full table is analysed, and whether its intervals and tests keep their promises.
 
-python tests/bench/bench_statistics.py speed
+python tests/bench/bench_statistics.py [speed]
 python tests/bench/bench_statistics.py calibration [trials]
 """
 
@@ -111,7 +111,7 @@ def calibration(trials: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["speed"]:
+    if sys.argv[1:] in ([], ["speed"]):
         speed()
     elif sys.argv[1:2] == ["calibration"]:
         calibration(int(sys.argv[2]) if len(sys.argv) > 2 else 4_000)
