@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 import traceback
+from collections import Counter
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -15,6 +16,7 @@ from benchmark import tracking
 from benchmark.config import Config
 from benchmark.errors import UserError
 from benchmark.stages import MANIFEST, StageResult, fingerprint, needs, pull, run_name
+from benchmark.stages.synthetic import name_of
 
 TABLE_STAGES = ("analyze", "report", "benchmark")
 
@@ -52,9 +54,14 @@ def jobs(config: Config) -> list[Job]:
 
     A cell is (synthetic set, arm, segmenter, augmentation, seed); real-only cells have no synthetic set. The real arm
     is always there: it is every other arm's reference. Each synthetic set is audited once.
+
+    Raises UserError where two sets would share a name in the tables.
     """
     table = config.analyze
     sets = [*table.model, *table.synthetic]
+    twice = [name for name, count in Counter(name_of(config, given) for given in sets).items() if count > 1]
+    if twice:
+        raise UserError(f"two synthetic sets are called '{twice[0]}' in the tables: name each once, or rename a folder")
     arms = [("real", None), *((arm, name) for name in sets for arm in table.train_on if arm != "real")]
     wanted = []
     for (arm, name), segmenter, augment, repeat in product(arms, table.segmenter, table.augment, range(table.repeats)):
