@@ -32,11 +32,13 @@ def _known(registry) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-TrainOn = Literal["real", "synthetic", "both"]
+TrainOn = Literal["real", "synthetic", "both", "pretrain"]
 GeneratorName = Annotated[str, _known(generators)]
 SegmenterName = Annotated[str, _known(segmenters)]
 Listed = BeforeValidator(_split_commas)  # a comma-separated list on the command line, a YAML list in a preset
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Share = Annotated[float, Field(gt=0, le=1)]
+SYNTHETIC = "synthetic set: a generator, or a folder; default: the generator in 'model'"
 
 
 class Section(BaseModel):
@@ -76,6 +78,20 @@ class Prepare(Section):
     )
 
 
+class ImportSamples(Section):
+    """A set that somebody sent, as PNG, NIfTI or arrays → synthetic SliceSet."""
+
+    synthetic: Path | None = Field(None, description="folder of the set: PNG slices, NIfTI volumes or arrays")
+
+
+class Extractor(Section):
+    """The U-Net whose encoder measures fidelity: trained on the cohort's real slices, the same for every generator."""
+
+    images: int = Field(200_000, ge=1, description="training budget [images seen]")
+    batch_size: int = Field(32, ge=1, description="training batch [images]")
+    snapshots: int = Field(10, ge=1, description="validations during training; the best weights are kept [count]")
+
+
 class TrainGenerator(Section):
     """Slices of training subjects → generator."""
 
@@ -83,7 +99,12 @@ class TrainGenerator(Section):
     images: int = Field(1_000_000, ge=1, description="training budget [images seen]")
     batch_size: int = Field(16, ge=1, description="training batch [images]")
     seed: Seed = Field(0, description="seed of weights, batches and noise")
-    snapshots: int = Field(10, ge=1, description="sample grids and metrics during training [count]")
+    snapshots: int = Field(
+        10, ge=1, description="sample grids and measurements during training; the best weights are kept [count]"
+    )
+    snapshot_samples: int = Field(
+        1000, ge=2, description="samples at a snapshot for fidelity and memorization [slices]"
+    )
     checkpoint_seconds: float = Field(60, ge=0, description="least time between resume checkpoints [s]")
 
 
@@ -91,6 +112,9 @@ class Sample(Section):
     """Generator → synthetic SliceSet."""
 
     samples: int = Field(10_000, ge=1, description="synthetic slices to make [slices]")
+    ensemble: int = Field(
+        1, ge=1, description="generators to mix, trained with seeds seed, seed + 1, …; sample i is of number i mod N"
+    )
     seed: Seed = Field(0, description="sample i is drawn from this seed and i alone")
 
 
@@ -98,15 +122,20 @@ class TrainSegmenter(Section):
     """Real and / or synthetic slices → segmenter."""
 
     segmenter: SegmenterName = Field("unet", description="segmenter")
-    train_on: TrainOn = Field("real", description="real, synthetic or both")
-    synthetic: str | None = Field(
-        None, description="synthetic set: a generator, or the folder of a SliceSet; default: the generator in 'model'"
+    train_on: TrainOn = Field(
+        "real", description="real, synthetic, both, or pretrain: synthetic for the first half of the budget, then real"
     )
+    synthetic: str | None = Field(None, description=SYNTHETIC)
+    real_subjects: Share = Field(1.0, description="share of the real training subjects that are used [0..1]")
+    synthetic_share: Share = Field(1.0, description="share of the synthetic set that is used [0..1]")
     augment: bool = Field(True, description="augment training batches")
     images: int = Field(1_000_000, ge=1, description="training budget [images seen]")
     batch_size: int = Field(32, ge=1, description="training batch [images]")
     seed: Seed = Field(0, description="seed of weights, batches and augmentation")
     snapshots: int = Field(10, ge=1, description="validations during training; the best weights are kept [count]")
+    patience: int = Field(
+        0, ge=0, description="stop after so many validations without a better one, 0 = never; any arm alike [count]"
+    )
     checkpoint_seconds: float = Field(60, ge=0, description="least time between resume checkpoints [s]")
 
 
@@ -117,11 +146,17 @@ class Evaluate(Section):
 class Audit(Section):
     """Synthetic set → was anybody copied?"""
 
-    synthetic: str | None = Field(
-        None, description="synthetic set: a generator, or the folder of a SliceSet; default: the generator in 'model'"
-    )
+    synthetic: str | None = Field(None, description=SYNTHETIC)
     memory_gib: float = Field(1.0, gt=0, description="memory for the exhaustive search [GiB]")
     seed: Seed = Field(0, description="seed of the planted controls and resampling")
+
+
+class Fidelity(Section):
+    """Synthetic set → how like the real images, how varied, how well its annotations fit."""
+
+    synthetic: str | None = Field(None, description=SYNTHETIC)
+    samples: int = Field(10_000, ge=2, description="most slices compared, drawn from each set [slices]")
+    seed: Seed = Field(0, description="seed of what is drawn")
 
 
 class Analyze(Section):
@@ -130,14 +165,18 @@ class Analyze(Section):
     model: Annotated[tuple[GeneratorName, ...], Listed] = Field(
         ("stylegan3", "diffusion"), description="generators in the table"
     )
-    synthetic: Annotated[tuple[str, ...], Listed] = Field(
-        (), description="more synthetic sets in the table: folders of SliceSets"
-    )
+    synthetic: Annotated[tuple[str, ...], Listed] = Field((), description="more synthetic sets in the table: folders")
     segmenter: Annotated[tuple[SegmenterName, ...], Listed] = Field(("unet",), description="segmenters in the table")
     train_on: Annotated[tuple[TrainOn, ...], Listed] = Field(
         ("real", "synthetic", "both"), description="arms in the table; real is the reference of all"
     )
     augment: Annotated[tuple[bool, ...], Listed] = Field((True,), description="augmentation settings in the table")
+    real_subjects: Annotated[tuple[Share, ...], Listed] = Field(
+        (1.0,), description="shares of the real training subjects, for Dice against amount of data [0..1]"
+    )
+    synthetic_share: Annotated[tuple[Share, ...], Listed] = Field(
+        (1.0,), description="shares of the synthetic sets, for Dice against amount of data [0..1]"
+    )
     repeats: int = Field(1, ge=1, description="segmenter trainings per cell, with seeds seed, seed + 1, … [count]")
     seed: Seed = Field(0, description="first seed of the repeats, and seed of the bootstrap")
     replicates: int = Field(10_000, ge=100, description="bootstrap replicates [count]")
@@ -157,11 +196,14 @@ class Config(BaseModel):
 
     common: Common = Common()
     prepare: Prepare = Prepare()
+    import_samples: ImportSamples = ImportSamples()
+    extractor: Extractor = Extractor()
     train_generator: TrainGenerator = TrainGenerator()
     sample: Sample = Sample()
     train_segmenter: TrainSegmenter = TrainSegmenter()
     evaluate: Evaluate = Evaluate()
     audit: Audit = Audit()
+    fidelity: Fidelity = Fidelity()
     analyze: Analyze = Analyze()
     report: Report = Report()
     models: dict[str, dict[str, Any]] = {}
@@ -180,13 +222,19 @@ class Config(BaseModel):
 # Which sections a stage reads, nearest first: a bare key goes to the first group that has it.
 REACH: dict[str, list[tuple[str, ...]]] = {
     "prepare": [("prepare",)],
-    "train_generator": [("train_generator",), ("prepare",)],
-    "sample": [("sample",), ("train_generator",), ("prepare",)],
-    "train_segmenter": [("train_segmenter",), ("sample",), ("train_generator", "prepare")],
-    "evaluate": [("evaluate",), ("train_segmenter",), ("sample",), ("train_generator", "prepare")],
-    "audit": [("audit",), ("sample",), ("train_generator",), ("prepare",)],
+    "import_samples": [("import_samples",), ("prepare",)],
+    "train_generator": [("train_generator",), ("prepare",), ("extractor",)],
+    "sample": [("sample",), ("train_generator",), ("prepare",), ("extractor",)],
+    "train_segmenter": [("train_segmenter",), ("sample",), ("train_generator", "prepare"), ("extractor",)],
+    "evaluate": [("evaluate",), ("train_segmenter",), ("sample",), ("train_generator", "prepare"), ("extractor",)],
+    "audit": [("audit",), ("sample",), ("train_generator",), ("prepare",), ("extractor",)],
+    "fidelity": [("fidelity",), ("sample",), ("train_generator",), ("prepare",), ("extractor",)],
     **{
-        stage: [("analyze", "report"), ("train_generator", "train_segmenter", "sample", "audit", "prepare")]
+        stage: [
+            ("analyze", "report"),
+            ("train_generator", "train_segmenter", "sample", "audit", "prepare"),
+            ("fidelity", "extractor"),
+        ]
         for stage in ("analyze", "report", "benchmark")
     },
 }
@@ -197,8 +245,17 @@ SET_BY_TABLE = frozenset(
     f"{section}.{key}"
     for section, keys in {
         "train_generator": ["model"],
-        "train_segmenter": ["segmenter", "train_on", "synthetic", "augment", "seed"],
+        "train_segmenter": [
+            "segmenter",
+            "train_on",
+            "synthetic",
+            "real_subjects",
+            "synthetic_share",
+            "augment",
+            "seed",
+        ],
         "audit": ["synthetic"],
+        "fidelity": ["synthetic"],
     }.items()
     for key in keys
 )
