@@ -1,7 +1,7 @@
 """What every segmenter is: one network, its optimizer, and three calls; and the input normalization of all."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +14,7 @@ class SegmenterConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     images: int = Field(20_000, ge=1, description="length of the learning-rate schedule [images seen]")
+    precision: Literal["bf16", "fp32"] = Field("bf16", description="arithmetic inside the network [name]")
 
 
 class Segmenter(ABC):
@@ -36,8 +37,43 @@ class Segmenter(ABC):
         """One step on images [B, channels, H, W] (see `normalize`) and labels [B, H, W] int64; detached losses."""
 
     @abstractmethod
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits [B, classes, H, W] of images [B, channels, H, W] (see `normalize`), the network being in eval mode."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The deepest activations [B, D, h, w] of images [B, channels, H, W], the network being in eval mode."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no encoder, so it cannot extract features; take another segmenter, such as unet"
+        )
+
+    @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Logits [B, classes, H, W], float32, of images [B, channels, H, W] (see `normalize`), without gradients."""
+        """Logits [B, classes, H, W], float32, of images [B, channels, H, W] (see `normalize`), without gradients.
+
+        Outside the foreground, where `normalize` left all channels zero, nothing but background: training slices all
+        show a good part of a brain; on nearly empty ones instance norm makes a network invent tumours in the air,
+        which nnU-Net keeps out by cropping to the foreground.
+        """
+        self.networks["segmenter"].eval()
+        with self.autocast():
+            logits = self.logits(images).float()
+        air = (images == 0).all(1, keepdim=True)
+        logits[:, 1:].masked_fill_(air, torch.finfo(logits.dtype).min)
+        return logits
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """Features [B, D], float32, of images [B, channels, H, W] (see `normalize`), without gradients.
+
+        The deepest activations averaged over space. Raises NotImplementedError where a segmenter has no encoder.
+        """
+        self.networks["segmenter"].eval()
+        with self.autocast():
+            return self.encode(images).float().mean((2, 3))
+
+    def autocast(self) -> torch.autocast:
+        """The configured precision, as a context."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
 
     @property
     def device(self) -> torch.device:

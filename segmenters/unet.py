@@ -29,7 +29,6 @@ class UNetConfig(SegmenterConfig):
     )
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with Nesterov momentum 0.99 [name]")
     learning_rate: float = Field(3e-3, gt=0, le=1, description="step size at the start of its polynomial decay [1]")
-    precision: Literal["bf16", "fp32"] = Field("bf16", description="arithmetic inside the network [name]")
 
 
 class StudyUNet(DynUNet):
@@ -72,11 +71,16 @@ class StudyUNet(DynUNet):
     def get_output_block(self, idx: int) -> nn.Conv2d:
         return nn.Conv2d(self.filters[idx], self.out_channels, kernel_size=1, bias=False)
 
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """The output of each level, finest first; the last is the bottleneck's, [B, widths[-1], H / 2^L, W / 2^L]."""
+        outputs = [self.input_block(x)]
+        for block in (*self.downsamples, self.bottleneck):
+            outputs.append(block(outputs[-1]))
+        return outputs
+
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        skips = [self.input_block(x)]
-        for block in self.downsamples:
-            skips.append(block(skips[-1]))
-        features = [self.bottleneck(skips[-1])]
+        *skips, bottleneck = self.encode(x)
+        features = [bottleneck]
         for block, skip in zip(self.upsamples, reversed(skips), strict=True):
             features.append(block(features[-1], skip))
         logits = self.output_block(features[-1])
@@ -114,7 +118,9 @@ class UNet(Segmenter):
     def train_step(self, images: Tensor, labels: Tensor, seen: int) -> dict[str, Tensor]:
         network, optimizer = self.networks["segmenter"], self.optimizers["segmenter"]
         network.train()
-        loss = self._deep_loss(self._forward(images), labels)
+        with self.autocast():
+            outputs = network(images)
+        loss = self._deep_loss([logits.float() for logits in outputs], labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         gradient = nn.utils.clip_grad_norm_(network.parameters(), 12)
@@ -123,23 +129,11 @@ class UNet(Segmenter):
         optimizer.step()
         return {"loss": loss.detach(), "gradient_norm": gradient.detach()}
 
-    @torch.no_grad()
-    def predict(self, images: Tensor) -> Tensor:
-        """As declared; outside the foreground, where `normalize` left all channels zero, nothing but background.
+    def logits(self, images: Tensor) -> Tensor:
+        return self.networks["segmenter"](images)
 
-        Training slices all show a good part of a brain; on nearly empty ones instance norm makes the network invent
-        tumours in the air, which nnU-Net keeps out by cropping to the foreground.
-        """
-        self.networks["segmenter"].eval()
-        logits = self._forward(images)[0]
-        air = (images == 0).all(1, keepdim=True)
-        logits[:, 1:].masked_fill_(air, torch.finfo(logits.dtype).min)
-        return logits
-
-    def _forward(self, images: Tensor) -> list[Tensor]:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            output = self.networks["segmenter"](images)
-        return [logits.float() for logits in output] if self.networks["segmenter"].training else [output.float()]
+    def encode(self, images: Tensor) -> Tensor:
+        return self.networks["segmenter"].encode(images)[-1]
 
     def _deep_loss(self, outputs: list[Tensor], labels: Tensor) -> Tensor:
         """Weighted mean over the heads with weights 1, 1/2, 1/4, …; coarse heads see the labels at their resolution."""

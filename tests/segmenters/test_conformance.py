@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import segmenters
-from segmenters.base import SegmenterConfig
+from segmenters.base import Segmenter, SegmenterConfig
 
 BATCH = 8
 
@@ -128,6 +128,47 @@ def test_predictions_do_not_depend_on_the_batch(name):
     alone = torch.cat([model.predict(image[None]) for image in images])
     assert torch.allclose(together, alone, atol=1e-4)
     assert torch.equal(model.predict(images), together)
+
+
+def test_air_is_background_and_the_brain_is_left_alone(name):
+    model = create(name, precision="fp32")
+    train(model, range(2))
+    images, _ = batch(9)
+    images[:, :, :8] = 0
+    predicted = model.predict(images)
+    assert (predicted[:, :, :8].argmax(1) == 0).all()
+    assert torch.equal(predicted[:, :, 8:], model.logits(images)[:, :, 8:])
+    assert (model.predict(torch.zeros(2, 4, 32, 32)).argmax(1) == 0).all()
+
+
+def test_features_describe_each_image_by_itself(name):
+    model = create(name, precision="fp32")
+    train(model, range(2))
+    images, _ = batch(9)
+    features = model.features(images)
+    assert features.shape[0] == BATCH
+    assert features.shape[1] >= 32
+    assert features.dtype == torch.float32
+    assert not features.requires_grad
+    assert features.isfinite().all()
+    assert torch.pdist(features).min() > 0
+    alone = torch.cat([model.features(image[None]) for image in images])
+    assert torch.allclose(features, alone, atol=1e-4)
+
+
+def test_a_segmenter_without_an_encoder_says_so():
+    class Bare(Segmenter):
+        def train_step(self, images, labels, seen):
+            return {}
+
+        def logits(self, images):
+            return self.networks["segmenter"](images)
+
+    model = Bare(4, 4, 32, SegmenterConfig())
+    model.networks["segmenter"] = torch.nn.Conv2d(4, 4, 1)
+    assert model.predict(torch.ones(2, 4, 32, 32)).shape == (2, 4, 32, 32)
+    with pytest.raises(NotImplementedError, match="Bare has no encoder"):
+        model.features(torch.ones(2, 4, 32, 32))
 
 
 def test_learns_a_simple_task(name):
