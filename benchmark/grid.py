@@ -52,8 +52,9 @@ class Job:
 def jobs(config: Config) -> list[Job]:
     """Every stage run behind the table, once each, parents first.
 
-    A cell is (synthetic set, arm, segmenter, augmentation, seed); real-only cells have no synthetic set. The real arm
-    is always there: it is every other arm's reference. Each synthetic set is audited once.
+    A cell is (synthetic set, arm, segmenter, augmentation, seed, shares of the data); real-only cells have no synthetic
+    set. The real arm is always there: it is every other arm's reference. Each synthetic set is audited, and its
+    fidelity measured, once. Shares below 1 of what an arm does not use give no cells of their own.
 
     Raises UserError where two sets would share a name in the tables.
     """
@@ -64,16 +65,21 @@ def jobs(config: Config) -> list[Job]:
         raise UserError(f"two synthetic sets are called '{twice[0]}' in the tables: name each once, or rename a folder")
     arms = [("real", None), *((arm, name) for name in sets for arm in table.train_on if arm != "real")]
     wanted = []
-    for (arm, name), segmenter, augment, repeat in product(arms, table.segmenter, table.augment, range(table.repeats)):
+    amounts = list(product({1.0, *table.real_subjects}, {1.0, *table.synthetic_share}))
+    spans = product(arms, table.segmenter, table.augment, range(table.repeats), sorted(amounts, reverse=True))
+    for (arm, name), segmenter, augment, repeat, (real_subjects, synthetic_share) in spans:
         cell = {
             "train_segmenter.segmenter": segmenter,
             "train_segmenter.train_on": arm,
             "train_segmenter.synthetic": name,
             "train_segmenter.augment": augment,
+            "train_segmenter.real_subjects": 1.0 if arm == "synthetic" else real_subjects,
+            "train_segmenter.synthetic_share": 1.0 if arm == "real" else synthetic_share,
             "train_segmenter.seed": table.seed + repeat,
         }
         wanted.append(("evaluate", config.replace(cell)))
-    wanted += [("audit", config.replace({"audit.synthetic": name})) for name in sets]
+    for stage in ("audit", "fidelity"):
+        wanted += [(stage, config.replace({f"{stage}.synthetic": name})) for name in sets]
 
     found: dict[str, Job] = {}
 

@@ -47,6 +47,7 @@ class Budget:
     seed: int
     snapshots: int
     checkpoint_seconds: float
+    patience: int = 0  # snapshots without a better score before training stops; 0: never
 
 
 @dataclass
@@ -54,9 +55,10 @@ class Progress:
     """What a checkpoint holds beside the model."""
 
     seen: int = 0
-    seconds: float = 0.0  # of training, over all starts
+    seconds: float = 0.0  # of training, over all starts, without snapshots
     best_score: float = -math.inf
     best_seen: int = 0
+    since_best: int = 0  # snapshots
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     loss_sums: dict[str, float] = field(default_factory=dict)  # since the last point of the curve
     loss_counts: dict[str, int] = field(default_factory=dict)  # lazy regularizers report only now and then
@@ -75,6 +77,13 @@ class Diverged(UserError):
     """A loss stopped being a number."""
 
 
+def advice(name: str, config: Any) -> str:
+    """What to lower when a model of this name and configuration has diverged."""
+    rates = [f"{name}.{key} ({value:g})" for key, value in dict(config).items() if key.endswith("learning_rate")]
+    precise = f", or use {name}.precision=fp32" if getattr(config, "precision", "fp32") != "fp32" else ""
+    return f"Lower {' and '.join(rates)}{precise}."
+
+
 def pick_device(name: str) -> torch.device:
     """'auto' is a GPU where there is one. Raises UserError for a GPU that is not there."""
     if name == "auto":
@@ -85,6 +94,17 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device: '{name}' asked for, but there are {torch.cuda.device_count()} GPUs, from cuda:0")
     return device
+
+
+def pick_devices(name: str) -> list[torch.device]:
+    """All devices that independent pieces of work are shared by: every GPU for 'auto' and 'cuda', else the named one.
+
+    Raises UserError for a GPU that is not there.
+    """
+    first = pick_device(name)
+    if first.type == "cuda" and first.index is None:
+        return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    return [first]
 
 
 def mix(*numbers: int) -> int:
@@ -112,16 +132,18 @@ def train(
     name: str,
     on_metrics: Callable[[Mapping[str, float], int], None],
     on_snapshot: Callable[[int], Mapping[str, float]],
-    score: str | None = None,
+    score: Callable[[Mapping[str, float]], float],
+    advice: str,
 ) -> Progress:
     """Trains `model` until the budget is seen, going on from the newest sound checkpoint in folder/checkpoints.
 
     read(seen) fetches the batch that starts at `seen`, in a thread of its own while the step before it runs, so it must
     not touch torch's random state; to_batch(what was read) → train_step's tensors, and may. on_snapshot(seen) returns
-    metrics; where `score` names one of them, the weights with its highest value are kept in folder/best.safetensors.
+    metrics, of which `score` makes one number: the weights where it was highest are kept in folder/best.safetensors,
+    and training ends early once budget.patience snapshots in a row have not raised it.
     All metrics, those before a restart included, go to on_metrics(metrics, seen).
 
-    Raises Diverged, naming the step and the last good checkpoint, when a loss is not finite.
+    Raises Diverged, naming the step, the last good checkpoint and the `advice`, when a loss is not finite.
     """
     checkpoints = Checkpoints(folder / "checkpoints")
     progress = checkpoints.restore(model) or Progress()
@@ -148,7 +170,7 @@ def train(
                     last = checkpoints.newest() or "none yet"
                     raise Diverged(
                         f"{name}: '{key}' is {number} at {seen:,} images (step {seen // budget.batch_size:,}); "
-                        f"last good checkpoint: {last}. Lower the learning rate, or use precision=fp32."
+                        f"last good checkpoint: {last}. {advice}"
                     )
                 progress.loss_sums[key] = progress.loss_sums.get(key, 0.0) + number
                 progress.loss_counts[key] = progress.loss_counts.get(key, 0) + 1
@@ -160,7 +182,8 @@ def train(
     ):
         upcoming = reader.submit(read, progress.seen)
         logged_seen, logged_at = progress.seen, time.monotonic()
-        while progress.seen < budget.images:
+        stopped = 0 < budget.patience <= progress.since_best
+        while progress.seen < budget.images and not stopped:
             fetched = upcoming.result()
             upcoming = reader.submit(read, progress.seen + budget.batch_size)
             torch.manual_seed(mix(budget.seed, progress.seen))
@@ -180,13 +203,15 @@ def train(
                 settle()
                 paused = time.monotonic()
                 metrics = on_snapshot(progress.seen)
-                if metrics:
-                    record(metrics)
-                if score is not None and metrics[score] > progress.best_score:
-                    progress.best_score, progress.best_seen = metrics[score], progress.seen
+                record(metrics)
+                progress.since_best += 1
+                if (reached := score(metrics)) > progress.best_score:
+                    progress.best_score, progress.best_seen, progress.since_best = reached, progress.seen, 0
                     save_weights(model.weights(), folder / "best.safetensors")
-                logged_at += time.monotonic() - paused  # snapshots are not training speed
-            if finished or time.monotonic() - saved >= budget.checkpoint_seconds:
+                stopped = 0 < budget.patience <= progress.since_best
+                paused = time.monotonic() - paused  # snapshots are not training
+                logged_at, started = logged_at + paused, started + paused
+            if finished or stopped or time.monotonic() - saved >= budget.checkpoint_seconds:
                 settle()
                 checkpoints.save(model, progress)
                 saved = time.monotonic()

@@ -13,7 +13,7 @@ from benchmark.progress import progress_bar
 from benchmark.stages import train_segmenter
 from benchmark.tracking import StageRun
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def settings(config: Config) -> dict:
@@ -42,6 +42,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         "segmenter": cell["model"],
         "augmentation": cell["augmentation"],
         "seed": cell["seed"],
+        **train_segmenter.shares(config),
     }
     tests = volumes.index.loc[volumes.rows("test")]
     parts = []

@@ -1,5 +1,9 @@
-"""A trained generator → a synthetic SliceSet."""
+"""A trained generator, or several of one kind → a synthetic SliceSet."""
 
+import copy
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +11,14 @@ from safetensors.torch import load_file
 
 from benchmark import training
 from benchmark.config import Config
-from benchmark.data.slices import SliceSet, SliceWriter, from_network
+from benchmark.data.slices import SliceSet, SliceWriter
 from benchmark.progress import progress_bar
 from benchmark.stages.pictures import save_sheet
-from benchmark.stages.train_generator import create
+from benchmark.stages.train_generator import SAMPLE_BATCH, create, draw
 from benchmark.tracking import StageRun
+from generators.base import Generator
 
-SCHEMA = 1
-BATCH = 32  # fixed, so that a set's bytes never depend on where a run was killed
+SCHEMA = 2
 PREVIEW = 16  # slices that travel to the tracking server
 
 
@@ -23,7 +27,10 @@ def settings(config: Config) -> dict:
 
 
 def needs(config: Config) -> dict:
-    return {"prepare": ("prepare", config), "train_generator": ("train_generator", config)}
+    first = config.train_generator.seed
+    seeds = range(first, first + config.sample.ensemble)
+    trainings = [("train_generator", config.replace({"train_generator.seed": seed})) for seed in seeds]
+    return {"prepare": ("prepare", config), **{f"train_generator_{i}": need for i, need in enumerate(trainings)}}
 
 
 def tags(config: Config) -> dict:
@@ -33,9 +40,12 @@ def tags(config: Config) -> dict:
 def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     own, name = config.sample, config.train_generator.model
     real = SliceSet.open(inputs["prepare"].path)
-    model = create(config, real)
-    model.load_weights(load_file(inputs["train_generator"].path / "weights.safetensors"))
-    model.to(training.pick_device(config.common.device))
+    devices = training.pick_devices(config.common.device)
+    members = []
+    for i in range(own.ensemble):
+        member = create(config, real)
+        member.load_weights(load_file(inputs[f"train_generator_{i}"].path / "weights.safetensors"))
+        members.append([copy.deepcopy(member).to(device) for device in devices])
 
     spacing = np.median(list(real.meta["spacing"].values()), axis=0).tolist()
     meta = {
@@ -43,6 +53,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         "cohort": real.meta["cohort"],
         "simulated": real.meta["simulated"],
         "generator": name,
+        "ensemble": own.ensemble,
         "spacing": {name: spacing},
     }
     (folder / "meta.json").unlink(missing_ok=True)  # complete, but its run was killed before it could say so
@@ -50,20 +61,9 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         SliceWriter(folder, real.meta["image_size"], meta, resume=True) as writer,
         progress_bar(own.samples, f"sample {name}", "img", writer.count) as bar,
     ):
-        while writer.count < own.samples:
-            numbers = range(writer.count, min(writer.count + BATCH, own.samples))
-            seeds = [own.seed * 10**9 + number for number in numbers]
-            images, labels, off_code = from_network(model.sample(seeds).cpu())
-            writer.append(
-                images.numpy(),
-                labels.numpy(),
-                subject=name,
-                seed=seeds,
-                z=-1,
-                split="synthetic",
-                off_code=off_code.tolist(),
-            )
-            bar.update(len(numbers))
+        for seeds, images, labels, off_code in _batches(members, writer.count, own.samples, own.seed, len(devices)):
+            writer.append(images, labels, subject=name, seed=seeds, z=-1, split="synthetic", off_code=off_code.tolist())
+            bar.update(len(seeds))
 
     slices = SliceSet.open(folder)
     sheet = save_sheet(slices.images[:8], slices.labels[:8], folder / "samples.png")
@@ -76,3 +76,35 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         "off_code_share": float(slices.index["off_code"].mean()),
         "tumour_share": float((slices.index["tumour_pixels"] > 0).mean()),
     }
+
+
+def _batches(
+    members: list[list[Generator]], start: int, stop: int, seed: int, devices: int
+) -> Iterator[tuple[list[int], np.ndarray, np.ndarray, np.ndarray]]:
+    """(seeds, images, labels, off_code) of samples start … stop, in order, made side by side on all devices.
+
+    members: of each generator, a copy on every device. Sample i is of generator i mod N, from seed and i alone. Batches
+    are the same wherever the first one starts, if it starts where a batch does.
+    """
+    size = SAMPLE_BATCH * len(members)
+
+    def make(first: int, device: int) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
+        numbers = range(first, min(first + size, stop))
+        seeds = [seed * 10**9 + number for number in numbers]
+        parts = [draw(member[device], seeds[i :: len(members)]) for i, member in enumerate(members) if i < len(seeds)]
+        whole = []
+        for arrays in zip(*parts, strict=True):
+            mixed = np.empty((len(seeds), *arrays[0].shape[1:]), arrays[0].dtype)
+            for i, array in enumerate(arrays):
+                mixed[i :: len(members)] = array
+            whole.append(mixed)
+        return (seeds, *whole)
+
+    with ThreadPoolExecutor(devices) as pool:
+        running: deque[Future] = deque()
+        for number, first in enumerate(range(start, stop, size)):
+            if len(running) == devices:
+                yield running.popleft().result()
+            running.append(pool.submit(make, first, number % devices))
+        while running:
+            yield running.popleft().result()

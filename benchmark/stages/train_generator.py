@@ -1,38 +1,48 @@
-"""Slices of training subjects → a generator's weights."""
+"""Slices of training subjects → a generator's weights, those of the snapshot closest to validation subjects."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
 import torch
+from safetensors.torch import load_file
 
 import generators
 from benchmark import training
 from benchmark.config import Config, resolve_model
 from benchmark.data.slices import SliceSet, from_network, to_network
+from benchmark.stages import extractor
+from benchmark.stages.monitor import COLUMNS, Monitor
 from benchmark.stages.pictures import save_sheet
 from benchmark.tracking import StageRun
 from generators.base import Generator
 
-SCHEMA = 1
-GRID_SEEDS = range(8)  # the same latents at every snapshot
+SCHEMA = 2
+SHOWN = 8  # samples of a snapshot's sheet
+SAMPLE_BATCH = 32  # fixed, so that a set's bytes never depend on where a run was killed
 
 
 def settings(config: Config) -> dict:
     name = config.train_generator.model
-    own = config.train_generator.model_dump(mode="json", exclude={"snapshots", "checkpoint_seconds"})
+    own = config.train_generator.model_dump(mode="json", exclude={"checkpoint_seconds"})
     return {**own, name: resolve_model(config, name)}
 
 
 def needs(config: Config) -> dict:
-    return {"prepare": ("prepare", config)}
+    return {"prepare": ("prepare", config), "extractor": extractor.need(config)}
 
 
 def tags(config: Config) -> dict:
     return {"model": config.train_generator.model, "cohort": config.prepare.data, "seed": config.train_generator.seed}
 
 
-def run(config: Config, inputs: dict, folder, tracked: StageRun) -> dict:
+def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     own = config.train_generator
     device = training.pick_device(config.common.device)
     slices = SliceSet.open(inputs["prepare"].path)
     rows = slices.rows("train")
+    monitor = Monitor(config, slices, inputs["extractor"].path, device)
     torch.manual_seed(training.mix(own.seed, 0))
     model = create(config, slices).to(device)
 
@@ -45,23 +55,53 @@ def run(config: Config, inputs: dict, folder, tracked: StageRun) -> dict:
         return (to_network(images.to(device), labels.to(device)),)
 
     def snapshot(seen: int) -> dict[str, float]:
-        images, labels, off_code = from_network(model.sample(GRID_SEEDS).cpu())
-        sheet = save_sheet(images.numpy(), labels.numpy(), folder / "snapshots" / f"{seen:09d}.png")
+        """Always the same seeds, so that sheets of one training show the same brains as they improve."""
+        seeds = range(own.snapshot_samples)
+        batches = [draw(model, seeds[start : start + SAMPLE_BATCH]) for start in seeds[::SAMPLE_BATCH]]
+        images, labels, off_code = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        sheet = save_sheet(images[:SHOWN], labels[:SHOWN], folder / "snapshots" / f"{seen:09d}.png")
         tracked.log_artifact(sheet, "snapshots")
-        return {"off_code_share": float(off_code.mean())}
+        return {**monitor(images), "off_code_share": float(off_code.mean())}
 
-    budget = training.Budget(own.images, own.batch_size, own.seed, own.snapshots, own.checkpoint_seconds)
     progress = training.train(
-        model, read, to_batch, budget, folder, name=own.model, on_metrics=tracked.log_metrics, on_snapshot=snapshot
+        model,
+        read,
+        to_batch,
+        training.Budget(own.images, own.batch_size, own.seed, own.snapshots, own.checkpoint_seconds),
+        folder,
+        name=own.model,
+        on_metrics=tracked.log_metrics,
+        on_snapshot=snapshot,
+        score=lambda metrics: -metrics["kernel_distance"],
+        advice=training.advice(own.model, model.config),
     )
     weights = folder / "weights.safetensors"
-    training.save_weights(model.weights(), weights)
+    training.save_weights(load_file(folder / "best.safetensors"), weights)
     tracked.log_artifact(weights, "checkpoints")
+    curve = _curve(progress)
+    curve.to_csv(folder / "curve.csv", index=False)
+    tracked.log_artifact(folder / "curve.csv")
+    (kept,) = curve[curve["kept"]].to_dict("records")
     return {
         **progress.cost(device),
+        "kept_at_images": progress.best_seen,
+        **{f"kept_{name}": kept[name] for name in COLUMNS},
         "training_slices": len(rows),
         "parameters": sum(p.numel() for network in model.networks.values() for p in network.parameters()),
     }
+
+
+def _curve(progress: training.Progress) -> pd.DataFrame:
+    """A row per snapshot: images seen, what was measured, whether its weights were kept."""
+    rows = [{"seen": seen, **metrics} for seen, metrics in progress.history if "kernel_distance" in metrics]
+    curve = pd.DataFrame(rows, columns=["seen", *COLUMNS])
+    return curve.assign(kept=curve["seen"] == progress.best_seen)
+
+
+def draw(model: Generator, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Samples of these seeds: images uint8 [N, 4, H, W], labels uint8 [N, H, W], off_code float32 [N]."""
+    images, labels, off_code = from_network(model.sample(seeds).cpu())
+    return images.numpy(), labels.numpy(), off_code.numpy()
 
 
 def create(config: Config, slices: SliceSet) -> Generator:

@@ -1,5 +1,7 @@
 """Real and / or synthetic slices → a segmenter's weights, the best ones on real validation subjects."""
 
+import math
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from benchmark.tracking import StageRun
 from segmenters.augment import augment
 from segmenters.base import Segmenter, normalize
 
-SCHEMA = 1
+SCHEMA = 2
 PREDICT_BATCH = 64
 SCORE = "validation_dice"
 
@@ -26,7 +28,16 @@ def settings(config: Config) -> dict:
     resolved = resolve_model(config, own.segmenter, images=own.images)
     content = synthetic.settings_of(config, own.synthetic) if own.train_on != "real" else {}
     keys = own.model_dump(mode="json", exclude={"synthetic", "checkpoint_seconds"})
-    return {**keys, own.segmenter: resolved, "synthetic": content}
+    return {**keys, **shares(config), own.segmenter: resolved, "synthetic": content}
+
+
+def shares(config: Config) -> dict[str, float]:
+    """Shares of the real training subjects and of the synthetic set; 1 for what the arm does not use."""
+    own = config.train_segmenter
+    return {
+        "real_subjects": 1.0 if own.train_on == "synthetic" else own.real_subjects,
+        "synthetic_share": 1.0 if own.train_on == "real" else own.synthetic_share,
+    }
 
 
 def needs(config: Config) -> dict:
@@ -38,10 +49,12 @@ def needs(config: Config) -> dict:
 def tags(config: Config) -> dict:
     own = config.train_segmenter
     generator = synthetic.name_of(config, own.synthetic) if own.train_on != "real" else "none"
+    arm = own.train_on if generator == "none" else f"{own.train_on} {generator}"
+    parts = [f"{key}={share:g}" for key, share in shares(config).items() if share < 1]
     return {
         "model": own.segmenter,
         "cohort": cohort_name(config),
-        "arm": own.train_on if generator == "none" else f"{own.train_on} {generator}",
+        "arm": " ".join([arm, *parts]),
         "generator": generator,
         "augmentation": "on" if own.augment else "off",
         "seed": own.seed,
@@ -52,17 +65,15 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     own = config.train_segmenter
     device = training.pick_device(config.common.device)
     real = SliceSet.open(inputs["prepare"].path)
-    parts = [(real, real.rows("train"))] if own.train_on != "synthetic" else []
-    if own.train_on != "real":
-        made = synthetic.open_synthetic(config, own.synthetic, inputs)
-        parts.append((made, np.arange(len(made))))
-    count = sum(len(rows) for _, rows in parts)
+    phases = _phases(config, real, inputs)
     torch.manual_seed(training.mix(own.seed, 0))
     model = create(config, real).to(device)
     validation = real.rows("validation")
 
     def read(seen: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return _gather(parts, training.shuffled_rows(count, seen, own.batch_size, own.seed))
+        start, parts = next(phase for phase in reversed(phases) if phase[0] <= seen)
+        count = sum(len(rows) for _, rows in parts)
+        return _gather(parts, training.shuffled_rows(count, seen - start, own.batch_size, own.seed))
 
     def to_batch(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         images, labels = normalize(batch[0].to(device)), batch[1].to(device).long()
@@ -72,7 +83,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         dice = pooled_dice(model, real, validation)
         return {SCORE: float(dice.mean()), **dict(zip(_DICE_KEYS, dice.tolist(), strict=True))}
 
-    budget = training.Budget(own.images, own.batch_size, own.seed, own.snapshots, own.checkpoint_seconds)
+    budget = training.Budget(own.images, own.batch_size, own.seed, own.snapshots, own.checkpoint_seconds, own.patience)
     progress = training.train(
         model,
         read,
@@ -82,17 +93,45 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         name=f"{own.segmenter} {tags(config)['arm']}",
         on_metrics=tracked.log_metrics,
         on_snapshot=validate,
-        score=SCORE,
+        score=itemgetter(SCORE),
+        advice=training.advice(own.segmenter, model.config),
     )
     weights = folder / "weights.safetensors"
     training.save_weights(load_file(folder / "best.safetensors"), weights)
     tracked.log_artifact(weights, "checkpoints")
     return {
         **progress.cost(device),
-        "training_slices": count,
+        "training_slices": sum(len(rows) for _, parts in phases for _, rows in parts),
         "best_validation_dice": progress.best_score,
         "best_at_images": progress.best_seen,
     }
+
+
+def _phases(config: Config, real: SliceSet, inputs: dict) -> list[tuple[int, list[tuple[SliceSet, np.ndarray]]]]:
+    """What is trained on from how many images seen on: (first image, [(set, its rows), …]) for each phase.
+
+    Shares are drawn from the training's seed: a smaller share lies within a larger one, and every arm has the same.
+    """
+    own = config.train_segmenter
+    part = shares(config)
+    originals, made = [], []
+    if own.train_on != "synthetic":
+        rows = real.rows("train")
+        subjects = real.index["subject"].to_numpy(str)[rows]
+        chosen = _drawn(np.unique(subjects), part["real_subjects"], own.seed)
+        originals = [(real, rows[np.isin(subjects, chosen)])]
+    if own.train_on != "real":
+        slices = synthetic.open_synthetic(config, own.synthetic, inputs)
+        made = [(slices, np.sort(_drawn(np.arange(len(slices)), part["synthetic_share"], own.seed)))]
+    if own.train_on == "pretrain":
+        half = math.ceil(own.images / 2 / own.batch_size) * own.batch_size
+        return [(0, made), (half, originals)]
+    return [(0, originals + made)]
+
+
+def _drawn(items: np.ndarray, share: float, seed: int) -> np.ndarray:
+    order = np.random.default_rng(training.mix(seed, 1)).permutation(len(items))
+    return items[order[: max(1, round(share * len(items)))]]
 
 
 _DICE_KEYS = [f"validation_dice_{name}" for name in CLASSES[1:]]

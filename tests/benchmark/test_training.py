@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,17 @@ from safetensors.torch import load_file
 
 import generators
 import segmenters
-from benchmark.training import Budget, Checkpoints, Diverged, Progress, mix, pick_device, shuffled_rows, train
+from benchmark.training import (
+    Budget,
+    Checkpoints,
+    Diverged,
+    Progress,
+    advice,
+    mix,
+    pick_device,
+    shuffled_rows,
+    train,
+)
 
 RESOLUTION = 16
 GROWING = {"channel_base": 64, "channel_max": 4, "z_dim": 8, "stable_images": 4}
@@ -71,7 +82,8 @@ def _train(name, folder, images=96, checkpoint_seconds=0.0, pause=0.0):
         name=name,
         on_metrics=lambda metrics, seen: log.append((seen, dict(metrics))),
         on_snapshot=snapshot,
-        score="score",
+        score=itemgetter("score"),
+        advice="",
     )
     return model, progress, log
 
@@ -151,6 +163,46 @@ def test_the_weights_with_the_best_score_are_kept(tmp_path):
     assert not all(torch.equal(best[key], value) for key, value in model.weights().items())
 
 
+@pytest.mark.parametrize("stops_between", [False, True])
+def test_training_stops_when_its_score_has_not_risen_for_long_enough(tmp_path, stops_between):
+    scores = {16: 0.1, 32: 0.5, 48: 0.4, 64: 0.5, 80: 0.9}
+    budget = Budget(images=96, batch_size=8, seed=0, snapshots=6, checkpoint_seconds=0, patience=2)
+
+    def run(on_snapshot):
+        return train(
+            _model("unet"),
+            _read,
+            _to_batch("unet"),
+            budget,
+            tmp_path,
+            name="unet",
+            on_metrics=lambda metrics, seen: None,
+            on_snapshot=on_snapshot,
+            score=itemgetter("score"),
+            advice="",
+        )
+
+    def interrupted(seen):
+        if seen == 48:
+            raise KeyboardInterrupt
+        return {"score": scores[seen]}
+
+    if stops_between:
+        with pytest.raises(KeyboardInterrupt):
+            run(interrupted)
+    progress = run(lambda seen: {"score": scores[seen]})
+    assert (progress.seen, progress.best_seen) == (64, 32)
+    assert run(lambda seen: pytest.fail("it had stopped")).seen == 64
+
+
+def test_advice_names_the_model_s_own_keys():
+    gan, segmenter = _model("stylegan3"), _model("unet")
+    assert advice("stylegan3", gan.config) == (
+        "Lower stylegan3.generator_learning_rate (0.0025) and stylegan3.discriminator_learning_rate (0.002)."
+    )
+    assert advice("unet", segmenter.config) == "Lower unet.learning_rate (0.003), or use unet.precision=fp32."
+
+
 class _Diverging:
     """A parameter that counts steps; its loss is NaN at the fifth."""
 
@@ -190,9 +242,11 @@ def test_a_point_of_the_curve_is_the_mean_over_the_steps_that_report(tmp_path):
         tmp_path,
         name="toy",
         on_metrics=lambda metrics, seen: points.append((seen, metrics)),
-        on_snapshot=lambda seen: {},
+        on_snapshot=lambda seen: {"score": 0.0},
+        score=itemgetter("score"),
+        advice="",
     )
-    curve = [(seen, metrics) for seen, metrics in points if metrics]
+    curve = [(seen, metrics) for seen, metrics in points if "loss" in metrics]
     assert len(curve) == 200
     assert curve[0][0] == 48
     assert curve[0][1]["loss"] == sum(range(6)) / 6
@@ -211,8 +265,11 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_last_good_checkpo
             tmp_path,
             name="toy",
             on_metrics=lambda metrics, seen: None,
-            on_snapshot=lambda seen: {},
+            on_snapshot=lambda seen: {"score": 0.0},
+            score=itemgetter("score"),
+            advice="Lower toy.learning_rate.",
         )
+    assert "Lower toy.learning_rate." in str(stop.value)
     assert "'loss' is nan at 32 images (step 4)" in str(stop.value)
     kept = Checkpoints(tmp_path / "checkpoints").newest()
     assert (str(kept) if kept else "none yet") in str(stop.value)

@@ -1,0 +1,45 @@
+"""What is measured of a generator while it trains: fidelity and memorization, side by side.
+
+Fidelity is the distance to *validation* subjects: a generator that copies would be closest to its training images.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from analysis.fidelity import kernel_distance
+from analysis.memorization import Reference
+from benchmark.config import Config
+from benchmark.data.slices import SliceSet
+from benchmark.stages import extractor
+
+COLUMNS = ("kernel_distance", "kernel_floor", "memorized_share", "copied_share", "off_code_share")
+
+
+class Monitor:
+    """Measures samples of a generator against real slices of training and of validation subjects.
+
+    kernel_distance: in the extractor's features, from validation slices; kernel_floor: that of training slices, as
+    many. memorized_share, copied_share: at the level that 5 % of validation slices exceed.
+    """
+
+    def __init__(self, config: Config, real: SliceSet, extractor_folder: Path, device: torch.device) -> None:
+        trained, validation = real.rows("train"), real.rows("validation")
+        self.extractor = extractor.load(config, real, extractor_folder, device)
+        self.validation = extractor.features(self.extractor, real.images[validation])
+        as_many = trained[np.linspace(0, len(trained) - 1, min(len(trained), len(validation))).astype(int)]
+        self.floor = kernel_distance(extractor.features(self.extractor, real.images[as_many]), self.validation)
+        subjects = real.index["subject"].to_numpy(str)
+        self.reference = Reference(
+            real.images[trained],
+            subjects[trained],
+            real.images[validation],
+            subjects[validation],
+            device=device,
+        )
+
+    def __call__(self, images: np.ndarray) -> dict[str, float]:
+        """Metrics of samples uint8 [N, 4, H, W]."""
+        distance = kernel_distance(extractor.features(self.extractor, images), self.validation)
+        return {"kernel_distance": distance, "kernel_floor": self.floor, **self.reference.shares(images)}
