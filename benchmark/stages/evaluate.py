@@ -1,7 +1,13 @@
-"""A trained segmenter → scores of real test subjects, on their whole volumes, in millimetres."""
+"""A trained segmenter → scores of real test subjects, on their whole volumes, in millimetres.
+
+The segmenter is asked about slices like those it was trained on, with enough brain; in all others it has found nothing,
+so tumour there counts as missed. Asked about nearly empty slices, networks invent tumours: on the phantom that cost
+0.07 Dice, where 1 % of the tumour lay in such slices.
+"""
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from safetensors.torch import load_file
 
@@ -29,6 +35,7 @@ def tags(config: Config) -> dict:
 
 
 def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
+    shown = SliceSet.open(inputs["prepare"].path).index.set_index(["subject", "z"]).index
     volumes = SliceSet.open(inputs["prepare"].path / "volumes")
     model = train_segmenter.create(config, volumes)
     model.load_weights(load_file(inputs["train_segmenter"].path / "weights.safetensors"))
@@ -45,11 +52,15 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         **train_segmenter.shares(config),
     }
     tests = volumes.index.loc[volumes.rows("test")]
-    parts = []
+    parts, tumour, overlooked = [], 0, 0
     with progress_bar(tests["subject"].nunique(), f"evaluate {cell['model']} {cell['arm']}", "subject") as bar:
         for subject, rows in tests.groupby("subject", sort=True):
             order = rows.sort_values("z").index.to_numpy()
-            predicted = train_segmenter.predict(model, volumes.images[order])
+            asked = pd.MultiIndex.from_frame(volumes.index.loc[order, ["subject", "z"]]).isin(shown)
+            predicted = np.zeros_like(volumes.labels[order])
+            predicted[asked] = train_segmenter.predict(model, volumes.images[order[asked]])
+            tumour += volumes.index.loc[order, "tumour_pixels"].sum()
+            overlooked += volumes.index.loc[order[~asked], "tumour_pixels"].sum()
             scores = subject_scores(predicted, volumes.labels[order], volumes.meta["spacing"][subject])
             parts.append(scores.assign(subject=subject, **columns))
             bar.update()
@@ -62,6 +73,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     means = scores.groupby(["metric", "region"])["value"].mean()
     return {
         "subjects": len(parts),
+        "tumour_in_slices_not_asked_about": float(overlooked / max(tumour, 1)),
         "dice": means["dice", "mean"],
         **{f"{metric}_{region}": value for (metric, region), value in means.items() if region != "mean"},
         "empty_cases": int((scores.loc[scores["metric"] == "dice", "case"] == "one empty").sum()),
