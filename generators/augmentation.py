@@ -26,6 +26,12 @@ SYMLET = torch.tensor(_TAPS).flatten() / math.sqrt(2)
 CENTRE = (SYMLET * torch.arange(12)).sum().item()  # the symlet is not quite symmetric: its delay in samples
 
 
+def mirror(images: Tensor) -> Tensor:
+    """Each image [C, H, W] of a batch flipped left–right with probability one half."""
+    flip = torch.rand(len(images)) < 0.5
+    return torch.where(flip.to(images.device)[:, None, None, None], images.flip(3), images)
+
+
 class AdaptiveAugmentation:
     """What the discriminator sees of images [B, C, H, H], each transformation with a probability p that follows r_t.
 

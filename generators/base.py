@@ -1,5 +1,6 @@
 """What every generator is: networks, their averaged copies, optimizers, and four calls."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
@@ -39,11 +40,23 @@ class Generator(ABC):
     def sample(self, seeds: Sequence[int]) -> Tensor:
         """Images [len(seeds), C, H, W], float32, clamped to [-1, 1]; image i depends on seeds[i] alone."""
 
-    def step(self, name: str, loss: Tensor) -> None:
-        """One optimizer step of the named network down its loss's gradient; parameters without one stay as they are."""
+    def step(self, name: str, loss: Tensor, clip: float = math.inf) -> Tensor:
+        """One optimizer step of the named network down its loss's gradient, shortened to a norm of `clip` at most.
+
+        Parameters without a gradient stay as they are. Returns the norm that the gradient had.
+        """
         self.optimizers[name].zero_grad(set_to_none=True)
         loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.networks[name].parameters(), clip)
         self.optimizers[name].step()
+        return norm
+
+    def update_averages(self, batch: int, seen: int, half_life: float, ramp: float) -> None:
+        """EMA after a step on `batch` images: a weight's share halves every `half_life` images, or every `ramp` (a
+        share) of the images seen, whichever is less, so that a young network is not averaged with its initial noise."""
+        decay = half_life_decay(batch, min(half_life, ramp * (seen + batch)))
+        for name, averaged in self.ema.items():
+            update_ema(averaged, self.networks[name], decay)
 
     def extra_state(self) -> dict:
         """Plain values and tensors beyond networks, EMA and optimizers that a bit-exact resume needs."""

@@ -18,7 +18,8 @@ from monai.networks.schedulers.scheduler import NoiseSchedules
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from generators.base import Generator, GeneratorConfig, half_life_decay, update_ema
+from generators.augmentation import mirror
+from generators.base import Generator, GeneratorConfig
 
 Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
 
@@ -134,26 +135,21 @@ class Diffusion(Generator):
 
     def train_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
         """One step of the simple loss ‖target − prediction‖² (DDPM eq. 14), mean over batch, channels and pixels."""
-        config, denoiser, optimizer = self.config, self.networks["denoiser"], self.optimizers["denoiser"]
+        config, denoiser = self.config, self.networks["denoiser"]
         batch, device = len(images), images.device
         if config.mirror:
-            images = torch.where(torch.rand(batch, 1, 1, 1, device=device) < 0.5, images.flip(3), images)
+            images = mirror(images)
         time = torch.randint(config.steps, (batch,), device=device)
         noise = torch.randn(images.shape, device=device)
         target = noise if config.prediction == "epsilon" else self.process.get_velocity(images, noise, time)
 
         denoiser.train()
         loss = (self._predict(denoiser, self.process.add_noise(images, noise, time), time) - target).square().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        gradient = nn.utils.clip_grad_norm_(denoiser.parameters(), config.clip)
-        for group in optimizer.param_groups:
+        for group in self.optimizers["denoiser"].param_groups:
             group["lr"] = config.learning_rate * min(1.0, (seen + batch) / max(config.warm_up, 1))
-        optimizer.step()
-
-        half_life = min(config.ema_half_life, config.ema_ramp * seen)
-        update_ema(self.ema["denoiser"], denoiser, half_life_decay(batch, half_life))
-        return {"loss": loss.detach(), "gradient_norm": gradient.detach()}
+        norm = self.step("denoiser", loss, config.clip)
+        self.update_averages(batch, seen, config.ema_half_life, config.ema_ramp)
+        return {"loss": loss.detach(), "gradient_norm": norm}
 
     @torch.no_grad()
     def sample(self, seeds: Sequence[int]) -> Tensor:

@@ -6,6 +6,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from generators.adversarial import GANConfig
 from generators.layers import Conv2d, Linear, leaky_relu
 from generators.resample import downsample
 
@@ -43,17 +44,13 @@ class ResidualBlock(nn.Module):
 class Discriminator(nn.Module):
     """Images [B, channels, resolution, resolution] → realness logits [B], float32.
 
-    `channel_base` / r feature maps at resolution r, at most `channel_max`. `dtype` is the precision of all blocks but
-    the last, which sees 4 × 4 pixels.
+    The configured precision is that of all blocks but the last, which sees 4 × 4 pixels.
     """
 
-    def __init__(
-        self, channels: int, resolution: int, channel_base: int, channel_max: int, dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, channels: int, resolution: int, config: GANConfig) -> None:
         super().__init__()
-        resolutions = [2**i for i in range(int(math.log2(resolution)), 1, -1)]
-        widths = [min(channel_base // r, channel_max) for r in resolutions]
-        self.dtype = dtype
+        widths = [config.maps(i) for i in range(int(math.log2(resolution)), 1, -1)]
+        self.dtype = config.dtype
         self.from_image = Conv2d(channels, widths[0], 1)
         self.blocks = nn.Sequential(*(ResidualBlock(i, o) for i, o in itertools.pairwise(widths)))
         self.conv = Conv2d(widths[-1] + 1, widths[-1], 3, pad=1)

@@ -4,42 +4,26 @@ How far a GAN has grown is one number, its level: at level 5 it makes and judges
 images of 2⁶ pixels, of whose finest detail 30 % are faded in. The level is a function of the images seen.
 """
 
-import copy
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from generators import adversarial
-from generators.base import Generator, GeneratorConfig, half_life_decay, update_ema
+from generators.adversarial import GAN, GANConfig, lazy_adam
+from generators.augmentation import mirror
 
 
-class GrowthConfig(GeneratorConfig):
+class GrowthConfig(GANConfig):
     """What may be chosen about any GAN that grows; defaults are the papers'."""
 
     stable_images: int = Field(800_000, ge=0, description="training at each resolution before the next [images]")
     fade_images: int = Field(800_000, ge=1, description="length over which a resolution is faded in [images]")
-    z_dim: int = Field(512, ge=1, description="width of the random input z [numbers]")
-    channel_base: int = Field(16384, ge=1, description="feature maps × resolution, in both networks [maps × pixels]")
-    channel_max: int = Field(512, ge=1, description="most feature maps of a layer, in both networks [maps]")
     learning_rate: float = Field(0.001, gt=0, le=1, description="Adam's step, both networks [per step]")
-    ema_half_life: float = Field(10_000, ge=0, description="averaging of the generator's weights [images]")
-    ema_ramp: float = Field(0.05, gt=0, description="that half-life is at most this share of images seen [share]")
-    mirror: bool = Field(False, description="flip training images left-right at random [yes/no]")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of the convolutions [name]")
-
-    def maps(self, level: int) -> int:
-        """Feature maps of layers at 2^level pixels a side."""
-        return max(min(self.channel_base >> level, self.channel_max), 1)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
 
 def level_at(seen: int, first: int, last: int, config: GrowthConfig) -> float:
@@ -70,7 +54,7 @@ def grown(images: Tensor, level: float) -> Tensor:
     return fade(lambda: up(down(images)), images, level)
 
 
-class GrowingGAN(Generator):
+class GrowingGAN(GAN):
     """A GAN that grows: all but its networks and its losses.
 
     `Network` makes a generator with a buffer `level`, the level at which it was last trained, and `Judge` a
@@ -85,18 +69,12 @@ class GrowingGAN(Generator):
     config: GrowthConfig
 
     def __init__(self, channels: int, resolution: int, config: GrowthConfig) -> None:
-        super().__init__(channels, resolution, config)
         if resolution not in (16, 32, 64, 128, 256, 512, 1024):
             raise ValueError(f"{self.name} makes images of 16, 32, 64, ... 1024 pixels a side, not {resolution}")
-        self.networks = {
-            "generator": self.Network(channels, resolution, config),
-            "discriminator": self.Judge(channels, resolution, config),
-        }
-        self.ema = {"generator": copy.deepcopy(self.networks["generator"]).eval().requires_grad_(False)}
-        self.optimizers = {
-            name: adversarial.lazy_adam(network.parameters(), config.learning_rate, None)
-            for name, network in self.networks.items()
-        }
+        generator, discriminator = (make(channels, resolution, config) for make in (self.Network, self.Judge))
+        super().__init__(channels, resolution, config, generator, discriminator)
+        for name, network in self.networks.items():
+            self.optimizers[name] = lazy_adam(network.parameters(), config.learning_rate, None)
 
     @abstractmethod
     def fakes(self, count: int, level: float) -> Tensor:
@@ -115,31 +93,24 @@ class GrowingGAN(Generator):
     def train_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
         """One generator and one discriminator step at the level of `seen`.
 
-        Losses: loss_generator and what `discriminator_losses` lists; `level`, how far the networks have grown.
+        Losses: loss_generator and what `discriminator_losses` lists; gradient_norm_generator and
+        gradient_norm_discriminator; `level`, how far the networks have grown.
         """
         config, generator, discriminator = self.config, self.networks["generator"], self.networks["discriminator"]
         level = level_at(seen, self.first, int(math.log2(self.resolution)), config)
         generator.level.fill_(level)
+        batch = len(images)
         if config.mirror:
-            images = adversarial.mirror(images)
+            images = mirror(images)
 
         def discriminate(x: Tensor) -> Tensor:
             return discriminator(x, level)
 
-        discriminator.requires_grad_(False)
-        loss_generator = self.generator_loss(discriminate(self.fakes(len(images), level)))
-        self.step("generator", loss_generator)
-        discriminator.requires_grad_(True)
-
+        losses = self.generator_step(lambda: self.generator_loss(discriminate(self.fakes(batch, level))))
         with torch.no_grad():
-            fake = self.fakes(len(images), level)
-        losses = self.discriminator_losses(discriminate, grown(images, level), fake, seen)
-        self.step("discriminator", losses["loss_discriminator"])
-
-        half_life = min(config.ema_half_life, (seen + len(images)) * config.ema_ramp)
-        update_ema(self.ema["generator"], generator, half_life_decay(len(images), half_life))
-        losses |= {"loss_generator": loss_generator, "level": torch.tensor(level)}
-        return {name: loss.detach() for name, loss in losses.items()}
+            fake = self.fakes(batch, level)
+        losses |= self.discriminator_step(self.discriminator_losses(discriminate, grown(images, level), fake, seen))
+        return self.finish(losses | {"level": torch.tensor(level)}, batch, seen)
 
     @torch.no_grad()
     def sample(self, seeds: Sequence[int]) -> Tensor:

@@ -151,18 +151,11 @@ class StyleGAN1(GrowingGAN):
         Losses: loss_discriminator; score_real and score_fake, the mean logits; r1, the squared gradient norm, at the
         steps that compute it.
         """
-        config = self.config
-        score_real, score_fake = discriminate(real), discriminate(fake)
-        losses = {
-            "loss_discriminator": adversarial.discriminator_loss(score_real, score_fake),
-            "score_real": score_real.mean(),
-            "score_fake": score_fake.mean(),
-        }
-        if config.r1_gamma > 0 and adversarial.is_due(seen, len(real), config.r1_interval):
+        gamma, interval = self.config.r1_gamma, self.config.r1_interval
+        losses = adversarial.discriminator_losses(discriminate(real), discriminate(fake))
+        if gamma > 0 and adversarial.is_due(seen, len(real), interval):
             losses["r1"] = adversarial.r1_penalty(discriminate, real)
-            losses["loss_discriminator"] = losses["loss_discriminator"] + losses["r1"] * (
-                config.r1_gamma / 2 * config.r1_interval
-            )
+            losses["loss_discriminator"] = losses["loss_discriminator"] + losses["r1"] * (gamma / 2 * interval)
         return losses
 
     def sampled(self, seeds: Sequence[int], level: float) -> Tensor:

@@ -1,9 +1,7 @@
 """StyleGAN2 (Karras et al. 2020, arXiv 1912.04958; sections, figures and equations refer to it)."""
 
-import copy
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +9,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from generators import adversarial
-from generators.augmentation import AdaptiveAugmentation
-from generators.base import Generator, GeneratorConfig, half_life_decay, latents, update_ema
+from generators.adversarial import GAN, GANConfig
+from generators.augmentation import AdaptiveAugmentation, mirror
+from generators.base import latents
 from generators.discriminator import Discriminator
 from generators.layers import LEAK, LEAKY_GAIN, Linear, Mapping, modulated_conv2d
 from generators.resample import downsample, upsample
@@ -20,14 +19,11 @@ from generators.resample import downsample, upsample
 UP = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4  # bilinear filter of all upsampling; a DC gain of two restores the level
 
 
-class StyleGAN2Config(GeneratorConfig):
+class StyleGAN2Config(GANConfig):
     """What may be chosen about a StyleGAN2 and its training; defaults are the paper's (configuration E)."""
 
-    z_dim: int = Field(512, ge=1, description="width of the random input z [numbers]")
     w_dim: int = Field(512, ge=1, description="width of the style space W [numbers]")
     mapping_layers: int = Field(8, ge=1, le=16, description="depth of the mapping network [layers]")
-    channel_base: int = Field(16384, ge=32, description="feature maps × resolution, in both networks [maps × pixels]")
-    channel_max: int = Field(512, ge=1, description="most feature maps of a layer, in both networks [maps]")
     generator_learning_rate: float = Field(0.002, gt=0, le=1, description="Adam's step, generator [per step]")
     discriminator_learning_rate: float = Field(0.002, gt=0, le=1, description="Adam's step, discriminator [per step]")
     style_mixing: float = Field(0.9, ge=0, le=1, description="images made from two styles, not one [share]")
@@ -38,15 +34,11 @@ class StyleGAN2Config(GeneratorConfig):
     path_length_decay: float = Field(
         0.01, gt=0, le=1, description="share of a new length in their running mean [share]"
     )
-    ema_half_life: float = Field(10_000, ge=0, description="averaging of the generator's weights [images]")
-    ema_ramp: float = Field(0.05, gt=0, description="that half-life is at most this share of images seen [share]")
     augmentation: bool = Field(False, description="adaptive discriminator augmentation, for small cohorts [yes/no]")
     augmentation_target: float = Field(0.6, ge=-1, le=1, description="mean sign of D(real) that it keeps to [1]")
     augmentation_images: float = Field(500_000, gt=0, description="its strength goes from 0 to 1 over these [images]")
     augmentation_quarter_turns: bool = Field(False, description="it also turns by multiples of 90 degrees [yes/no]")
-    mirror: bool = Field(False, description="flip training images left-right at random [yes/no]")
     truncation: float = Field(1.0, ge=0, le=1, description="psi: 1 samples all of W, 0 only its mean [share]")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of convolutions and filters [name]")
 
 
 def modulated_upsampling_conv2d(
@@ -113,18 +105,18 @@ class Synthesis(nn.Module):
 
     def __init__(self, channels: int, resolution: int, config: StyleGAN2Config) -> None:
         super().__init__()
-        self.dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-        resolutions = [2**i for i in range(2, int(math.log2(resolution)) + 1)]
-        widths = [min(config.channel_base // r, config.channel_max) for r in resolutions]
+        self.dtype = config.dtype
+        levels = range(2, int(math.log2(resolution)) + 1)  # of 2^level pixels a side
+        widths = [config.maps(i) for i in levels]
         self.constant = nn.Parameter(torch.randn(widths[0], 4, 4))
         self.layers = nn.ModuleList([SynthesisLayer(config.w_dim, widths[0], widths[0], up=False)])
         self.to_images = nn.ModuleList([ToImage(config.w_dim, widths[0], channels)])
         self.noise_shapes = [(4, 4)]
-        for r, below, width in zip(resolutions[1:], widths[:-1], widths[1:], strict=True):
+        for i, below, width in zip(levels[1:], widths[:-1], widths[1:], strict=True):
             self.layers.append(SynthesisLayer(config.w_dim, below, width, up=True))
             self.layers.append(SynthesisLayer(config.w_dim, width, width, up=False))
             self.to_images.append(ToImage(config.w_dim, width, channels))
-            self.noise_shapes += [(r, r)] * 2
+            self.noise_shapes += [(2**i, 2**i)] * 2
         self.styles = len(self.layers) + 1
         self.noise_size = sum(h * w for h, w in self.noise_shapes)
         self.register_buffer("kernel", UP, persistent=False)
@@ -176,21 +168,17 @@ def path_lengths(images: Tensor, w: Tensor) -> Tensor:
     return gradient.square().sum(2).mean(1).sqrt()
 
 
-class StyleGAN2(Generator):
+class StyleGAN2(GAN):
     """StyleGAN2, with non-saturating loss, lazy R1 and path-length regularization (Appendix B)."""
 
     Config = StyleGAN2Config
 
     def __init__(self, channels: int, resolution: int, config: StyleGAN2Config) -> None:
-        super().__init__(channels, resolution, config)
         if resolution < 8 or resolution & (resolution - 1):
             raise ValueError(f"stylegan2 makes images of 8, 16, 32, ... pixels a side, not {resolution}")
         generator = StyleGAN2Network(channels, resolution, config)
-        discriminator = Discriminator(
-            channels, resolution, config.channel_base, config.channel_max, dtype=generator.synthesis.dtype
-        )
-        self.networks = {"generator": generator, "discriminator": discriminator}
-        self.ema = {"generator": copy.deepcopy(generator).eval().requires_grad_(False)}
+        discriminator = Discriminator(channels, resolution, config)
+        super().__init__(channels, resolution, config, generator, discriminator)
         self.optimizers = {
             "generator": adversarial.lazy_adam(
                 generator.parameters(),
@@ -211,49 +199,39 @@ class StyleGAN2(Generator):
     def train_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
         """One generator and one discriminator step, and at their intervals a path-length and an R1 step.
 
-        Losses: loss_generator, loss_discriminator; score_real and score_fake, the mean logits; path_length, its mean,
-        and path_penalty, its mean squared distance from the running mean, at the steps that compute them; r1, the
-        squared gradient norm, likewise; ada_p, the probability of augmentation, where that is on.
+        Losses: loss_generator, loss_discriminator; gradient_norm_generator, gradient_norm_discriminator; score_real and
+        score_fake, the mean logits; path_length, its mean, and path_penalty, its mean squared distance from the running
+        mean, at the steps that compute them; r1, the squared gradient norm, likewise; ada_p, the probability of
+        augmentation, where that is on.
         """
-        config, generator, discriminator = self.config, self.networks["generator"], self.networks["discriminator"]
+        config, batch = self.config, len(images)
         if config.mirror:
-            images = adversarial.mirror(images)
+            images = mirror(images)
 
         def discriminate(x: Tensor) -> Tensor:
-            return discriminator(self.augmentation(x) if config.augmentation else x)
+            return self.networks["discriminator"](self.augmentation(x) if config.augmentation else x)
 
-        discriminator.requires_grad_(False)
-        fake = discriminate(self.generate(len(images))[0])
-        loss_generator = adversarial.generator_loss(fake)
-        self.step("generator", loss_generator)
-        discriminator.requires_grad_(True)
-        losses = {"loss_generator": loss_generator}
-
-        if config.path_length_weight > 0 and adversarial.is_due(seen, len(images), config.path_length_interval):
-            lengths = path_lengths(*self.generate(max(len(images) // 2, 1)))  # half a batch: Appendix B
-            mean = lengths.detach().mean()
-            self.path_length = self.path_length.to(mean.device).lerp(mean, config.path_length_decay)
-            losses |= {"path_length": mean, "path_penalty": (lengths - self.path_length).square().mean()}
-            weight = config.path_length_weight * config.path_length_interval
-            self.step("generator", losses["path_penalty"] * weight)
-
+        losses = self.generator_step(lambda: adversarial.generator_loss(discriminate(self.generate(batch)[0])))
+        if config.path_length_weight > 0 and adversarial.is_due(seen, batch, config.path_length_interval):
+            losses |= self.path_length_step(max(batch // 2, 1))  # half a batch: Appendix B
         with torch.no_grad():
-            fake, _ = self.generate(len(images))
+            fake, _ = self.generate(batch)
         real, fake = discriminate(images), discriminate(fake)
-        losses["loss_discriminator"] = adversarial.discriminator_loss(real, fake)
-        self.step("discriminator", losses["loss_discriminator"])
-        losses |= {"score_real": real.mean(), "score_fake": fake.mean()}
-
-        if config.r1_gamma > 0 and adversarial.is_due(seen, len(images), config.r1_interval):
-            losses["r1"] = adversarial.r1_penalty(discriminate, images)
-            self.step("discriminator", losses["r1"] * (config.r1_gamma / 2 * config.r1_interval))
-
+        losses |= self.discriminator_step(adversarial.discriminator_losses(real, fake))
+        losses |= adversarial.r1_step(self, discriminate, images, seen)
         if config.augmentation:
             self.augmentation.update(real, seen)
             losses["ada_p"] = torch.tensor(self.augmentation.p)
-        half_life = min(config.ema_half_life, (seen + len(images)) * config.ema_ramp)
-        update_ema(self.ema["generator"], generator, half_life_decay(len(images), half_life))
-        return {name: loss.detach() for name, loss in losses.items()}
+        return self.finish(losses, batch, seen)
+
+    def path_length_step(self, batch: int) -> dict[str, Tensor]:
+        """A step of the generator down the squared distance of path lengths from their running mean (eq. 4)."""
+        lengths = path_lengths(*self.generate(batch))
+        mean = lengths.detach().mean()
+        self.path_length = self.path_length.to(mean.device).lerp(mean, self.config.path_length_decay)
+        penalty = (lengths - self.path_length).square().mean()
+        self.step("generator", penalty * (self.config.path_length_weight * self.config.path_length_interval))
+        return {"path_length": mean, "path_penalty": penalty}
 
     def generate(self, batch: int) -> tuple[Tensor, Tensor]:
         """Fresh images [B, C, H, W] of the network in training, not clamped, and their w [B, styles, w_dim]."""

@@ -1,6 +1,5 @@
 """StyleGAN3: alias-free GAN, configurations T and R (Karras et al. 2021, arXiv 2106.12423; sections refer to it)."""
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -11,10 +10,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from generators import adversarial
-from generators.base import Generator, GeneratorConfig, half_life_decay, latents, update_ema
+from generators.adversarial import GAN, GANConfig
+from generators.augmentation import mirror
+from generators.base import half_life_decay, latents
 from generators.discriminator import Discriminator
 from generators.layers import LEAK, LEAKY_GAIN, Linear, Mapping, modulated_conv2d
-from generators.resample import downsample, lowpass, radial_lowpass, upsample
+from generators.resample import downsample, gaussian, lowpass, radial_lowpass, upsample
 
 MARGIN = 10  # samples kept around the canvas on each side, so that borders leak no absolute position (Section 3.2)
 TAPS = 6  # filter taps per sample of the lower rate: the Kaiser window's n (Section 3.2)
@@ -24,32 +25,25 @@ CRITICAL = 2  # last layers, sampled critically: the image needs all frequencies
 OUTPUT_SCALE = 0.25  # brings the untrained network's output into the range of images
 
 
-class StyleGAN3Config(GeneratorConfig):
+class StyleGAN3Config(GANConfig):
     """What may be chosen about a StyleGAN3 and its training; defaults are the paper's."""
 
     variant: Literal["t", "r"] = Field(
         "t", description="equivariance: t = translation, r = also rotation (1×1 convolutions, twice the maps) [name]"
     )
-    z_dim: int = Field(512, ge=1, description="width of the random input z [numbers]")
     w_dim: int = Field(512, ge=1, description="width of the style space W [numbers]")
     mapping_layers: int = Field(2, ge=1, le=16, description="depth of the mapping network [layers]")
     layers: int = Field(14, ge=4, le=32, description="depth of the synthesis network, without the last 1×1 [layers]")
-    channel_base: int = Field(16384, ge=32, description="feature maps × resolution, in both networks [maps × pixels]")
-    channel_max: int = Field(512, ge=1, description="most feature maps of a layer, in both networks [maps]")
     generator_learning_rate: float = Field(0.0025, gt=0, le=1, description="Adam's step, generator [per step]")
     discriminator_learning_rate: float = Field(0.002, gt=0, le=1, description="Adam's step, discriminator [per step]")
     r1_gamma: float = Field(8.0, ge=0, description="weight of the R1 gradient penalty, halved in the loss [1]")
     r1_interval: int = Field(16, ge=1, description="one R1 step every so many steps [steps]")
-    ema_half_life: float = Field(10_000, ge=0, description="averaging of the generator's weights [images]")
-    ema_ramp: float = Field(0.05, gt=0, description="that half-life is at most this share of images seen [share]")
     magnitude_half_life: float = Field(20_000, gt=0, description="averaging of each layer's magnitude [images]")
     blur_sigma: float = Field(
         0.0, ge=0, le=64, description="blur of all the discriminator sees at the start; the paper: 10 for r [pixels]"
     )
     blur_images: int = Field(200_000, ge=1, description="length over which that blur fades to nothing [images]")
-    mirror: bool = Field(False, description="flip training images left-right at random [yes/no]")
     truncation: float = Field(1.0, ge=0, le=1, description="psi: 1 samples all of W, 0 only its mean [share]")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of convolutions and filters [name]")
 
 
 class Band(NamedTuple):
@@ -73,7 +67,7 @@ def plan(config: StyleGAN3Config, resolution: int) -> list[Band]:
         stopband = FIRST_STOPBAND * (resolution / 2 * LAST_STOPBAND / FIRST_STOPBAND) ** progress  # f_t
         rate = 2 ** math.ceil(math.log2(min(2 * stopband, resolution)))
         size = resolution if i == config.layers - 1 else rate + 2 * MARGIN
-        maps = min(round(config.channel_base / 2 / cutoff), config.channel_max) * widen
+        maps = max(min(round(config.channel_base / 2 / cutoff), config.channel_max), 1) * widen
         bands.append(Band(cutoff, max(rate / 2, stopband) - cutoff, rate, size, maps))
     return [bands[0], *bands]
 
@@ -172,7 +166,7 @@ class StyleGAN3Network(nn.Module):
 
     def __init__(self, channels: int, resolution: int, config: StyleGAN3Config) -> None:
         super().__init__()
-        self.dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        self.dtype = config.dtype
         self.mapping = Mapping(config.z_dim, config.w_dim, config.mapping_layers)
         bands = plan(config, resolution)
         self.input = FourierFeatures(config.w_dim, bands[0])
@@ -195,21 +189,24 @@ class StyleGAN3Network(nn.Module):
         return self.to_image(x, w, magnitude_decay)
 
 
-class StyleGAN3(Generator):
+def blur(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of `sigma` pixels with zeros outside the image; none below 0.1 pixels."""
+    if sigma < 0.1:
+        return images
+    return downsample(images, gaussian(sigma).to(images.device), 1, pad=math.ceil(3 * sigma))
+
+
+class StyleGAN3(GAN):
     """StyleGAN3 with StyleGAN2's discriminator, non-saturating loss and lazy R1 (Appendix F)."""
 
     Config = StyleGAN3Config
 
     def __init__(self, channels: int, resolution: int, config: StyleGAN3Config) -> None:
-        super().__init__(channels, resolution, config)
         if resolution < 16 or resolution & (resolution - 1):
             raise ValueError(f"stylegan3 makes images of 16, 32, 64, ... pixels a side, not {resolution}")
         generator = StyleGAN3Network(channels, resolution, config)
-        discriminator = Discriminator(
-            channels, resolution, config.channel_base, config.channel_max, dtype=generator.dtype
-        )
-        self.networks = {"generator": generator, "discriminator": discriminator}
-        self.ema = {"generator": copy.deepcopy(generator).eval().requires_grad_(False)}
+        discriminator = Discriminator(channels, resolution, config)
+        super().__init__(channels, resolution, config, generator, discriminator)
         self.optimizers = {
             "generator": adversarial.lazy_adam(generator.parameters(), config.generator_learning_rate, None),
             "discriminator": adversarial.lazy_adam(
@@ -220,49 +217,27 @@ class StyleGAN3(Generator):
     def train_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
         """One generator and one discriminator step, and every `r1_interval` steps an R1 step.
 
-        Losses: loss_generator, loss_discriminator; score_real and score_fake, the mean logits; r1, the squared
-        gradient norm, at the steps that compute it.
+        Losses: loss_generator, loss_discriminator; gradient_norm_generator, gradient_norm_discriminator; score_real and
+        score_fake, the mean logits; r1, the squared gradient norm, at the steps that compute it.
         """
-        config, generator, discriminator = self.config, self.networks["generator"], self.networks["discriminator"]
+        config, batch, generator = self.config, len(images), self.networks["generator"]
         if config.mirror:
-            images = adversarial.mirror(images)
+            images = mirror(images)
         sigma = config.blur_sigma * max(1 - seen / config.blur_images, 0)
+        magnitude_decay = half_life_decay(batch, config.magnitude_half_life)
 
         def discriminate(x: Tensor) -> Tensor:
-            return discriminator(adversarial.blur(x, sigma))
+            return self.networks["discriminator"](blur(x, sigma))
 
-        discriminator.requires_grad_(False)
-        fake = discriminate(generator(self.noise(images), magnitude_decay=self.magnitude_decay(images)))
-        loss_generator = adversarial.generator_loss(fake)
-        self.step("generator", loss_generator)
-        discriminator.requires_grad_(True)
+        def fakes() -> Tensor:
+            return generator(torch.randn(batch, config.z_dim).to(self.device), magnitude_decay=magnitude_decay)
 
+        losses = self.generator_step(lambda: adversarial.generator_loss(discriminate(fakes())))
         with torch.no_grad():
-            fake = generator(self.noise(images))
-        real, fake = discriminate(images), discriminate(fake)
-        loss_discriminator = adversarial.discriminator_loss(real, fake)
-        self.step("discriminator", loss_discriminator)
-        losses = {
-            "loss_generator": loss_generator,
-            "loss_discriminator": loss_discriminator,
-            "score_real": real.mean(),
-            "score_fake": fake.mean(),
-        }
-
-        if config.r1_gamma > 0 and adversarial.is_due(seen, len(images), config.r1_interval):
-            losses["r1"] = adversarial.r1_penalty(discriminate, images)
-            self.step("discriminator", losses["r1"] * (config.r1_gamma / 2 * config.r1_interval))
-
-        half_life = min(config.ema_half_life, (seen + len(images)) * config.ema_ramp)
-        update_ema(self.ema["generator"], generator, half_life_decay(len(images), half_life))
-        return {name: loss.detach() for name, loss in losses.items()}
-
-    def noise(self, images: Tensor) -> Tensor:
-        """As many fresh z as there are images."""
-        return torch.randn(len(images), self.config.z_dim).to(images.device)
-
-    def magnitude_decay(self, images: Tensor) -> float:
-        return half_life_decay(len(images), self.config.magnitude_half_life)
+            fake = generator(torch.randn(batch, config.z_dim).to(self.device))
+        losses |= self.discriminator_step(adversarial.discriminator_losses(discriminate(images), discriminate(fake)))
+        losses |= adversarial.r1_step(self, discriminate, images, seen)
+        return self.finish(losses, batch, seen)
 
     @torch.no_grad()
     def sample(self, seeds: Sequence[int]) -> Tensor:

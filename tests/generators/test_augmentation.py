@@ -6,9 +6,11 @@ import torch
 from scipy import ndimage
 
 from generators import adversarial
+from generators.adversarial import GANConfig
 from generators.augmentation import (
     SYMLET,
     AdaptiveAugmentation,
+    mirror,
     random_intensity,
     random_transforms,
     rotation,
@@ -39,6 +41,16 @@ def follow(augmentation: AdaptiveAugmentation, positive: int, steps: int) -> lis
         augmentation.update(logits, seen=10 * step)
         history.append(augmentation.p)
     return history
+
+
+def test_mirror_flips_left_right_or_leaves_alone():
+    torch.manual_seed(0)
+    images = torch.randn(64, 2, 3, 4)
+    flipped = 0
+    for before, after in zip(images, mirror(images), strict=True):
+        flipped += torch.equal(after, before.flip(2))
+        assert torch.equal(after, before) or torch.equal(after, before.flip(2))
+    assert 16 < flipped < 48
 
 
 def test_p_rises_above_the_target_and_falls_below_it():
@@ -185,7 +197,8 @@ def test_augmentation_differentiates_twice():
 def test_r1_through_augmentation_equals_finite_differences():
     """∂R1/∂weight along a random direction, of the discriminator behind the augmentation, in float64."""
     torch.manual_seed(0)
-    discriminator = Discriminator(5, 8, 32, 4, dtype=torch.float64).double()
+    discriminator = Discriminator(5, 8, GANConfig(channel_base=32, channel_max=4)).double()
+    discriminator.dtype = torch.float64
     images, augmentation = torch.randn(2, 5, 8, 8, dtype=torch.float64), adaptive()
     augmentation.p = 0.8
     parameters = list(discriminator.parameters())

@@ -24,7 +24,7 @@ TINY = {
         "augmentation_images": 100,
     },
     "stylegan3": {"z_dim": 8, "w_dim": 8, "channel_base": 64, "channel_max": 8, "layers": 6, "r1_interval": 2},
-    "diffusion": {"widths": [8, 16], "attention": 8, "sampling_steps": 3, "precision": "fp32"},
+    "diffusion": {"widths": [8, 16], "attention": 8, "sampling_steps": 3, "precision": "fp32", "clip": 99},
 }
 BATCH, CHANNELS, SIZE = 4, 5, 16
 
@@ -128,6 +128,17 @@ def test_training_moves_every_network(name):
         assert any(moved), f"{key} did not train"
         assert all(parameter.requires_grad for parameter in network.parameters())
     assert model.ema.keys() <= model.networks.keys()
+
+
+def test_gradient_norms_are_of_all_that_each_network_learns_from(name):
+    """At a step without lazy regularization, so that each network's gradient is still that of its one step."""
+    model = create(name)
+    losses = train(model, 0, 2)[1]
+    for key, network in model.networks.items():
+        gradient = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+        norm = losses["gradient_norm" if len(model.networks) == 1 else f"gradient_norm_{key}"]
+        torch.testing.assert_close(norm, gradient.norm())
+        assert norm > 0
 
 
 def test_resumed_training_is_bit_identical(name):

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from generators.adversarial import GANConfig
 from generators.discriminator import Discriminator, minibatch_std
 from generators.layers import Conv2d, Linear, Mapping, leaky_relu, modulated_conv2d
 
@@ -61,13 +62,15 @@ def test_minibatch_std_is_that_of_groups():
     [(64, 2048, 64, 367_009), (256, 16384, 512, 24_001_217), (256, 32768, 512, 28_864_385)],
 )
 def test_discriminator_has_the_papers_size(resolution, base, most, parameters):
-    network = Discriminator(5, resolution, base, most)
+    network = Discriminator(5, resolution, GANConfig(channel_base=base, channel_max=most))
     assert sum(p.numel() for p in network.parameters()) == parameters
 
 
 @torch.no_grad()
 def test_discriminator_starts_with_logits_of_order_one():
     torch.manual_seed(0)
-    logits = torch.stack([Discriminator(5, 32, 512, 32)(torch.randn(4, 5, 32, 32)) for _ in range(8)])
+    logits = torch.stack(
+        [Discriminator(5, 32, GANConfig(channel_base=512, channel_max=32))(torch.randn(4, 5, 32, 32)) for _ in range(8)]
+    )
     assert logits.shape == (8, 4)
     assert 0.1 < logits.std() < 10

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 import generators
-from generators.stylegan3 import Band, FourierFeatures, StyleGAN3Config, StyleGAN3Network, SynthesisLayer, plan
+from generators.stylegan3 import Band, FourierFeatures, StyleGAN3Config, StyleGAN3Network, SynthesisLayer, blur, plan
 
 CONFIG = StyleGAN3Config(z_dim=16, w_dim=16, channel_base=256, channel_max=16)
 
@@ -158,6 +158,13 @@ def test_discriminator_sees_blurred_images_until_the_blur_has_faded():
     assert blurred[0]["score_real"] != sharp[0]["score_real"]
     sharp, blurred = train(1), train(1, blur_sigma=8.0)
     assert blurred[0]["r1"] < 0.5 * sharp[0]["r1"]  # the gradient at what is seen reaches the pixels through the blur
+
+
+def test_blur_is_gaussian():
+    image = torch.randn(1, 1, 32, 32)
+    expected = ndimage.gaussian_filter(image[0, 0].numpy(), 2.0, mode="constant", truncate=3.0)
+    np.testing.assert_allclose(blur(image, 2.0)[0, 0], expected, atol=1e-5)
+    assert blur(image, 0.05) is image
 
 
 def test_truncation_to_zero_gives_one_image():
