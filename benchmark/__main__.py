@@ -90,6 +90,17 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+def _call(stage: str, config: Any) -> Any:
+    """Imports torch and mlflow, so only once the call is known to be right."""
+    if stage == "tune":
+        from benchmark.tune import tune
+
+        return tune(config)
+    from benchmark.grid import call
+
+    return call(stage, config)
+
+
 def main(arguments: list[str]) -> int:
     """Exit code: 0 done, 1 something failed, 2 the call was wrong, 130 interrupted."""
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -108,10 +119,8 @@ def main(arguments: list[str]) -> int:
         return 2
     _with_tuned_allocator()
     signal.signal(signal.SIGTERM, _interrupt)  # a cluster's stop ends the run as KILLED, ready to resume
-    from benchmark.grid import call  # imports torch and mlflow: only once the call is known to be right
-
     try:
-        result = call(stage, config)
+        result = _call(stage, config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

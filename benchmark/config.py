@@ -23,10 +23,11 @@ def _split_commas(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
-def _known(registry) -> BeforeValidator:
+def _known(*registries) -> BeforeValidator:
     def check(name: Any) -> Any:
-        if name not in registry.names():
-            raise ValueError(f"'{name}' is not one of: {', '.join(registry.names())}")
+        known = [known for registry in registries for known in registry.names()]
+        if name not in known:
+            raise ValueError(f"'{name}' is not one of: {', '.join(known)}")
         return name
 
     return BeforeValidator(check)
@@ -35,6 +36,7 @@ def _known(registry) -> BeforeValidator:
 TrainOn = Literal["real", "synthetic", "both", "pretrain"]
 GeneratorName = Annotated[str, _known(generators)]
 SegmenterName = Annotated[str, _known(segmenters)]
+ModelName = Annotated[str, _known(generators, segmenters)]
 Listed = BeforeValidator(_split_commas)  # a comma-separated list on the command line, a YAML list in a preset
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -189,6 +191,22 @@ class Report(Section):
     out: Path = Field(Path("reports/out"), description="folder that the newest report is copied to")
 
 
+class Tune(Section):
+    """Settings of a generator or a segmenter → the best ones by validation subjects, as a preset."""
+
+    model: ModelName = Field("stylegan2", description="generator or segmenter")
+    trials: int = Field(20, ge=1, description="trials of the study, over all its workers [trials]")
+    objective: Literal["fidelity", "dice"] = Field(
+        "fidelity",
+        description="a generator's: least kernel distance, or most Dice of a small U-Net trained on its samples; "
+        "a segmenter's is Dice",
+    )
+    prune: bool = Field(True, description="give up trials that lag behind at a snapshot (Hyperband)")
+    study: str | None = Field(None, description="name of the study; default: made of model, objective and settings")
+    storage: str | None = Field(None, description="URL of Optuna's database; default: SQLite in work_dir")
+    seed: Seed = Field(0, description="seed of the search")
+
+
 class Config(BaseModel):
     """Everything that a stage and the stages it pulls can be told."""
 
@@ -206,6 +224,7 @@ class Config(BaseModel):
     fidelity: Fidelity = Fidelity()
     analyze: Analyze = Analyze()
     report: Report = Report()
+    tune: Tune = Tune()
     models: dict[str, dict[str, Any]] = {}
 
     def replace(self, values: Mapping[str, Any]) -> "Config":
@@ -229,6 +248,7 @@ REACH: dict[str, list[tuple[str, ...]]] = {
     "evaluate": [("evaluate",), ("train_segmenter",), ("sample",), ("train_generator", "prepare"), ("extractor",)],
     "audit": [("audit",), ("sample",), ("train_generator",), ("prepare",), ("extractor",)],
     "fidelity": [("fidelity",), ("sample",), ("train_generator",), ("prepare",), ("extractor",)],
+    "tune": [("tune",), ("train_generator", "train_segmenter", "prepare"), ("extractor",)],
     **{
         stage: [
             ("analyze", "report"),

@@ -9,8 +9,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -58,6 +59,7 @@ class Progress:
     seconds: float = 0.0  # of training, over all starts, without snapshots
     best_score: float = -math.inf
     best_seen: int = 0
+    snapshots: int = 0
     since_best: int = 0  # snapshots
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     loss_sums: dict[str, float] = field(default_factory=dict)  # since the last point of the curve
@@ -82,6 +84,19 @@ def advice(name: str, config: Any) -> str:
     rates = [f"{name}.{key} ({value:g})" for key, value in dict(config).items() if key.endswith("learning_rate")]
     precise = f", or use {name}.precision=fp32" if getattr(config, "precision", "fp32") != "fp32" else ""
     return f"Lower {' and '.join(rates)}{precise}."
+
+
+_watchers: list[Callable[[int, float], None]] = []
+
+
+@contextmanager
+def watched(on_score: Callable[[int, float], None]) -> Iterator[None]:
+    """Within, on_score(number of the snapshot, score) is called at every snapshot; what it raises ends the training."""
+    _watchers.append(on_score)
+    try:
+        yield
+    finally:
+        _watchers.remove(on_score)
 
 
 def pick_device(name: str) -> torch.device:
@@ -208,6 +223,9 @@ def train(
                 if (reached := score(metrics)) > progress.best_score:
                     progress.best_score, progress.best_seen, progress.since_best = reached, progress.seen, 0
                     save_weights(model.weights(), folder / "best.safetensors")
+                progress.snapshots += 1
+                for watch in _watchers:
+                    watch(progress.snapshots, reached)
                 stopped = 0 < budget.patience <= progress.since_best
                 paused = time.monotonic() - paused  # snapshots are not training
                 logged_at, started = logged_at + paused, started + paused

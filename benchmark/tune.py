@@ -1,0 +1,217 @@
+"""Tuning: an Optuna study for a generator or a segmenter, each trial a training like any other.
+
+A trial's training has a fingerprint of its own, so a trial that was killed goes on from its last checkpoint when it is
+tried again, and one whose training is finished costs nothing. Objectives come from validation subjects only.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import optuna
+import yaml
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.study import MaxTrialsCallback
+from optuna.trial import FrozenTrial, TrialState
+from optuna.visualization import matplotlib as plots
+
+import generators
+import segmenters
+from benchmark import tracking, training
+from benchmark.config import Config, resolve_model
+from benchmark.errors import UserError
+from benchmark.stages import StageResult, extractor, fingerprint, needs, pull
+from benchmark.tracking import StageRun
+
+HEARTBEAT = 60  # seconds between signs of life of a worker; a trial that gave none for three times that is tried again
+RETRIES = 3
+COPIED_BY_CHANCE = 0.05  # of a generator that copies nobody: PROTOCOL, section 4
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def tune(config: Config) -> StageResult:
+    """Runs trials until the study has as many as asked for; the same call on several machines shares the work.
+
+    Leaves best.yaml, a preset that lists the best settings, trials.csv and Optuna's plots in work/tune/<study>.
+    Raises UserError for a model without a search space, and where no trial met the constraint.
+    """
+    own = config.tune
+    space = search_space(own.model)
+    stage, first = tuned(config, {})
+    mark = fingerprint(stage, first)
+    name = own.study or f"{own.model}-{_objective(config)}-{mark[:8]}"
+    folder = config.common.work_dir / "tune" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    tracking.connect()
+    tags = {"stage": "tune", "model": own.model, "cohort": config.prepare.data, "seed": own.seed, "study": name}
+    settings = {**own.model_dump(mode="json", exclude={"storage"}), "space": space}
+    with tracking.open_run(f"tune {own.model}", {**tags, "commit": tracking.commit()}, settings) as tracked:
+        for need in needs(stage, first).values():  # here, so that no trial's time or snapshots are theirs
+            pull(*need)
+        study = _study(config, name)
+
+        def objective(trial: optuna.Trial) -> float:
+            chosen = {key: _suggest(trial, key, within) for key, within in space.items()}
+            try:
+                return _attempt(config, trial, chosen, tags)
+            except KeyboardInterrupt:  # a killed worker's trial is tried again when its heartbeat is missed
+                study.tell(trial.number, state=TrialState.FAIL)
+                study.enqueue_trial(chosen)
+                raise
+
+        def announce(study: optuna.Study, trial: FrozenTrial) -> None:
+            outcome = trial.state.name.lower() if trial.value is None else f"{trial.value:.4g}"
+            ended = len(study.get_trials(deepcopy=False, states=ENDED))
+            print(f"[{ended}/{own.trials}] trial {trial.number}: {outcome}", file=sys.stderr)
+
+        if len(study.get_trials(deepcopy=False, states=ENDED)) < own.trials:
+            study.optimize(objective, callbacks=[announce, MaxTrialsCallback(own.trials, states=ENDED)])
+        best = _best(study)
+        _write(study, best, config, folder, tracked)
+        headline = {
+            "trials": len(study.get_trials(deepcopy=False, states=ENDED)),
+            "pruned": len(study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))),
+            "best_trial": best.number,
+            "best_objective": best.value,
+            "best_preset": str(folder / "best.yaml"),
+            "tune_seconds": round(time.monotonic() - started, 1),
+        }
+        tracked.log_summary(headline)
+    print(f"tune: {folder / 'best.yaml'}", file=sys.stderr)
+    return StageResult("tune", tracked.run_id, mark, folder, False, headline)
+
+
+def search_space(model: str) -> dict[str, tuple | list]:
+    """Key → (low, high), (low, high, "log"), or a list of choices: `search_space` of the model's configuration."""
+    registry = generators if model in generators.names() else segmenters
+    space = getattr(registry.load(model).Config, "search_space", {})
+    if not space:
+        raise UserError(f"{model} declares no search_space in its configuration, so there is nothing to tune")
+    return space
+
+
+def tuned(config: Config, chosen: dict[str, Any]) -> tuple[str, Config]:
+    """The training of the model with these settings over those of the configuration."""
+    model = config.tune.model
+    is_generator = model in generators.names()
+    given = {**config.models.get(model, {}), **chosen}
+    config = config.model_copy(update={"models": {**config.models, model: given}})
+    if is_generator:
+        return "train_generator", config.replace({"train_generator.model": model})
+    return "train_segmenter", config.replace({"train_segmenter.segmenter": model})
+
+
+def _judge(config: Config) -> Config:
+    """The extractor's U-Net, trained on the generator's samples instead: the same small network for every trial."""
+    judge = extractor.configured(config).train_segmenter
+    judged = {"train_on": "synthetic", "synthetic": config.tune.model}
+    return config.model_copy(
+        update={
+            "train_segmenter": judge.model_copy(update=judged),
+            "models": {key: value for key, value in config.models.items() if key in generators.names()},
+        }
+    )
+
+
+def _objective(config: Config) -> str:
+    return config.tune.objective if config.tune.model in generators.names() else "dice"
+
+
+def _study(config: Config, name: str) -> optuna.Study:
+    own = config.tune
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = RDBStorage(
+        own.storage or f"sqlite:///{config.common.work_dir / 'tune' / 'studies.db'}",
+        heartbeat_interval=HEARTBEAT,
+        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(RETRIES),
+    )
+    stage, _ = tuned(config, {})
+    return optuna.create_study(
+        storage=storage,
+        study_name=name,
+        load_if_exists=True,
+        direction="minimize" if _objective(config) == "fidelity" else "maximize",
+        sampler=optuna.samplers.TPESampler(seed=own.seed),
+        pruner=optuna.pruners.HyperbandPruner(max_resource=getattr(config, stage).snapshots)
+        if own.prune
+        else optuna.pruners.NopPruner(),
+    )
+
+
+def _suggest(trial: optuna.Trial, key: str, within: tuple | list) -> Any:
+    if isinstance(within, list):
+        return trial.suggest_categorical(key, within)
+    low, high, *scale = within
+    suggest = trial.suggest_int if isinstance(low, int) else trial.suggest_float
+    return suggest(key, low, high, log="log" in scale)
+
+
+def _attempt(config: Config, trial: optuna.Trial, chosen: dict[str, Any], tags: dict[str, Any]) -> float:
+    """The trial's objective, in an MLflow run of its own. Raises TrialPruned, also for a training that diverged."""
+    pruned: optuna.TrialPruned | None = None
+    with tracking.open_run(f"trial {trial.number}", {**tags, "stage": "trial"}, chosen) as tracked:
+        try:
+            value = _measure(config, trial, chosen)
+            tracked.log_summary({"objective": value})
+        except (optuna.TrialPruned, training.Diverged) as error:
+            tracked.set_tags({"pruned": str(error)})
+            pruned = optuna.TrialPruned(str(error))
+    if pruned:
+        raise pruned
+    return value
+
+
+def _measure(config: Config, trial: optuna.Trial, chosen: dict[str, Any]) -> float:
+    stage, settled = tuned(config, chosen)
+    sign = -1 if _objective(config) == "fidelity" else 1  # a snapshot's score is the better the higher
+
+    def report(snapshot: int, score: float) -> None:
+        trial.report(sign * score, snapshot)
+        if trial.should_prune():
+            raise optuna.TrialPruned(f"given up at snapshot {snapshot}: it lagged behind the other trials")
+
+    with training.watched(report):
+        result = pull(stage, settled)
+    if stage == "train_segmenter":
+        return result.headline["best_validation_dice"]
+    trial.set_constraint("copied_share", result.headline["kept_copied_share"] - COPIED_BY_CHANCE)
+    if config.tune.objective == "fidelity":
+        return result.headline["kept_kernel_distance"]
+    return pull("train_segmenter", _judge(settled)).headline["best_validation_dice"]
+
+
+def _best(study: optuna.Study) -> FrozenTrial:
+    try:
+        return study.best_trial
+    except ValueError as error:
+        ended = study.get_trials(deepcopy=False, states=ENDED)
+        copied = sum(any(value > 0 for value in trial.constraints.values()) for trial in ended)
+        raise UserError(
+            f"study {study.study_name}: none of {len(ended)} trials can be chosen: {copied} copied more training "
+            f"slices than the {COPIED_BY_CHANCE:.0%} that chance gives, the others were pruned or diverged; "
+            "allow more trials, or a larger budget"
+        ) from error
+
+
+def _write(study: optuna.Study, best: FrozenTrial, config: Config, folder: Path, tracked: StageRun) -> None:
+    """best.yaml, trials.csv and Optuna's plots, also to the tracking server."""
+    model = config.tune.model
+    resolve_model(config, model, **best.params)  # what is written can be read
+    preset = {"extends": config.common.preset, model: {**config.models.get(model, {}), **best.params}}
+    (folder / "best.yaml").write_text(yaml.safe_dump(preset, sort_keys=False))
+    study.trials_dataframe().to_csv(folder / "trials.csv", index=False)
+    written = [folder / "best.yaml", folder / "trials.csv"]
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    drawings = {"history": plots.plot_optimization_history, "parallel": plots.plot_parallel_coordinate}
+    if len(ended) > 1 and len({trial.value for trial in ended}) > 1:  # importances explain a variance
+        drawings["importances"] = plots.plot_param_importances
+    for name, draw in drawings.items():
+        draw(study)
+        plt.gcf().savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
+        plt.close("all")
+        written.append(folder / f"{name}.png")
+    for path in written:
+        tracked.log_artifact(path, "study")

@@ -1,0 +1,149 @@
+"""Tuning: search spaces that fit their models, studies that survive, a preset that any call takes."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import mlflow
+import optuna
+import pytest
+import yaml
+
+import generators
+import segmenters
+from benchmark import tune as tuning
+from benchmark.config import parse, resolve_model
+from benchmark.errors import UserError
+
+MODELS = [*generators.names(), *segmenters.names()]
+
+
+def _ends(within):
+    return within if isinstance(within, list) else within[:2]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_setting_that_is_searched_is_one_that_the_model_takes(model):
+    config = parse("tune", {"preset": "smoke", "model": model})
+    space = tuning.search_space(model)
+    for key, within in space.items():
+        for value in _ends(within):
+            assert resolve_model(config, model, **{key: value})[key] == value
+    for within in space.values():
+        assert isinstance(within, list) or within[0] < within[1]
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    return tmp_path
+
+
+def _config(work, **keys):
+    given = {"preset": "smoke", "work_dir": str(work / "work"), "model": "diffusion", "trials": "3", **keys}
+    return parse("tune", given)
+
+
+def _study(work):
+    (name,) = optuna.get_all_study_names(f"sqlite:///{work}/work/tune/studies.db")
+    return optuna.load_study(study_name=name, storage=f"sqlite:///{work}/work/tune/studies.db")
+
+
+def test_a_study_ends_in_a_preset_and_is_not_repeated(work):
+    result = tuning.tune(_config(work))
+    study = _study(work)
+    assert [trial.state.name for trial in study.trials if trial.value is not None] == ["COMPLETE"] * (
+        3 - result.headline["pruned"]
+    )
+    best = study.best_trial
+    assert best.value == min(
+        t.value for t in study.trials if t.value is not None and all(v <= 0 for v in t.constraints.values())
+    )
+    assert result.headline["best_objective"] == best.value
+
+    preset = result.path / "best.yaml"
+    assert yaml.safe_load(preset.read_text())["extends"] == "smoke"
+    config = parse("train_generator", {"preset": str(preset), "model": "diffusion"})
+    resolved = resolve_model(config, "diffusion")
+    assert {key: resolved[key] for key in best.params} == best.params
+    assert resolved["widths"] == [8, 16]  # the smoke preset's own settings stay
+    assert {path.name for path in result.path.iterdir()} >= {"trials.csv", "history.png", "parallel.png"}
+
+    runs = mlflow.search_runs(search_all_experiments=True)
+    parent = runs[runs["tags.stage"] == "tune"].iloc[0]
+    trials = runs[runs["tags.stage"] == "trial"]
+    assert len(trials) == 3
+    assert set(trials["tags.mlflow.parentRunId"]) == {parent.run_id}
+    trained = runs[runs["tags.stage"] == "train_generator"]
+    assert set(trained["tags.mlflow.parentRunId"]) <= set(trials["run_id"])
+
+    again = tuning.tune(_config(work))
+    assert len(_study(work).trials) == 3
+    assert again.headline["best_trial"] == best.number
+
+
+def _worker(config, heartbeat):
+    tuning.HEARTBEAT = heartbeat
+    tuning.tune(config)
+
+
+def _processes():
+    return multiprocessing.get_context("forkserver")
+
+
+def test_two_workers_share_a_study(work):
+    config = _config(work, trials="4", prune="false")
+    tuning.tune(_config(work, trials="1", prune="false"))  # makes stores and shared stages
+    workers = [_processes().Process(target=_worker, args=(config, 60)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    trials = _study(work).trials
+    assert 4 <= len(trials) <= 5  # one may have begun its last trial while the other ended it
+    assert len({tuple(trial.params.values()) for trial in trials}) == len(trials)
+
+
+def test_a_killed_worker_s_trial_is_tried_again_with_the_same_settings(work):
+    config = _config(work, trials="2", prune="false", **{"train_generator.images": "4000"})
+    worker = _processes().Process(target=_worker, args=(config, 1))
+    worker.start()
+    deadline = time.monotonic() + 120
+    while not list((work / "work").glob("train_generator/*/snapshots/*.png")):
+        assert worker.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    killed = _study(work).trials[-1]
+    assert killed.state.name == "RUNNING"
+    time.sleep(3)  # its heartbeat is missed
+    other = _processes().Process(target=_worker, args=(config, 1))
+    other.start()
+    other.join()
+    assert other.exitcode == 0
+    trials = _study(work).trials
+    assert trials[killed.number].state.name == "FAIL"
+    assert killed.params in [trial.params for trial in trials[killed.number + 1 :]]
+    assert sum(trial.state.name == "COMPLETE" for trial in trials) == 2
+
+
+def test_a_trial_that_copies_is_never_the_best():
+    study = optuna.create_study(direction="minimize")
+    for value, copied in ((0.1, 0.2), (0.5, -0.01), (0.4, 0.0)):
+        trial = study.ask()
+        trial.set_constraint("copied_share", copied)
+        study.tell(trial, value)
+    assert tuning._best(study).value == 0.4
+
+
+def test_a_study_without_a_trial_to_choose_says_why():
+    study = optuna.create_study(direction="minimize")
+    trial = study.ask()
+    trial.set_constraint("copied_share", 0.3)
+    study.tell(trial, 0.1)
+    with pytest.raises(UserError, match="1 copied more training slices"):
+        tuning._best(study)
