@@ -191,6 +191,22 @@ class Report(Section):
     out: Path = Field(Path("reports/out"), description="folder that the newest report is copied to")
 
 
+class Benchmark(Section):
+    """The whole table: every stage for every cell, then the report."""
+
+    dry_run: bool = Field(False, description="only print the cells, what is done, what is left, and how long it takes")
+    executor: Literal["serial", "ray"] = Field("serial", description="one stage run after another, or on a Ray cluster")
+    address: str = Field(
+        "auto", description="Ray cluster: HOST:PORT; auto: the one on this machine; local: start one for this call"
+    )
+    cpus_per_cell: int = Field(
+        0, ge=0, description="with ray: cores, and torch threads, of a stage run; 0: as many threads as here [cores]"
+    )
+    gpus_per_cell: float | None = Field(
+        None, ge=0, le=1, description="with ray: GPU share of a stage run; default: 1 where the cluster has GPUs [GPUs]"
+    )
+
+
 class Tune(Section):
     """Settings of a generator or a segmenter → the best ones by validation subjects, as a preset."""
 
@@ -224,6 +240,7 @@ class Config(BaseModel):
     fidelity: Fidelity = Fidelity()
     analyze: Analyze = Analyze()
     report: Report = Report()
+    benchmark: Benchmark = Benchmark()
     tune: Tune = Tune()
     models: dict[str, dict[str, Any]] = {}
 
@@ -251,7 +268,7 @@ REACH: dict[str, list[tuple[str, ...]]] = {
     "tune": [("tune",), ("train_generator", "train_segmenter", "prepare"), ("extractor",)],
     **{
         stage: [
-            ("analyze", "report"),
+            ("analyze", "report", "benchmark"),
             ("train_generator", "train_segmenter", "sample", "audit", "prepare"),
             ("fidelity", "extractor"),
         ]
@@ -283,8 +300,6 @@ SET_BY_TABLE = frozenset(
 
 def stage_help(stage: str) -> str:
     """What the stage does: the first line of its section's docstring."""
-    if stage == "benchmark":
-        return "The whole table: every stage for every cell, then the report."
     return (Config.model_fields[stage].annotation.__doc__ or "").strip()
 
 
