@@ -1,10 +1,11 @@
-"""`synthetic` names a set of slices wherever one is wanted: a generator, or the folder of a SliceSet."""
+"""`synthetic` names a set of slices wherever one is wanted: a generator, or a folder, of a SliceSet or to import."""
 
 from pathlib import Path
 
 import generators
 from benchmark.config import Config, nearest
 from benchmark.data.hashing import content_hashes
+from benchmark.data.importing import ACCEPTED, is_slice_set, recognised
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
 
@@ -21,14 +22,18 @@ def name_of(config: Config, synthetic: str | None) -> str:
 
 
 def needs_of(config: Config, synthetic: str | None) -> dict[str, tuple[str, Config]]:
-    """The sample stage for a generator; nothing for a folder."""
-    generator = generator_of(config, synthetic)
-    return {"synthetic": ("sample", config.replace({"train_generator.model": generator}))} if generator else {}
+    """The sample stage for a generator; for a folder its import, or nothing where it is a SliceSet already."""
+    if generator := generator_of(config, synthetic):
+        return {"synthetic": ("sample", config.replace({"train_generator.model": generator}))}
+    folder = _folder(str(synthetic))
+    if is_slice_set(folder):
+        return {}
+    return {"synthetic": ("import_samples", config.replace({"import_samples.synthetic": folder}))}
 
 
 def settings_of(config: Config, synthetic: str | None) -> dict[str, str]:
-    """The content of a folder, hashed; nothing for a generator, whose sample stage has its own fingerprint."""
-    if generator_of(config, synthetic):
+    """The content of a SliceSet, hashed; nothing where another stage makes it, which has its own fingerprint."""
+    if needs_of(config, synthetic):
         return {}
     folder = _folder(str(synthetic))
     files = [folder / name for name in ("images.npy", "labels.npy", "index.parquet")]
@@ -52,10 +57,11 @@ def open_synthetic(config: Config, synthetic: str | None, inputs: dict) -> Slice
 
 def _folder(name: str) -> Path:
     folder = Path(name).expanduser()
-    if not (folder / "images.npy").is_file():
+    if not (is_slice_set(folder) or recognised(folder)):
         known = ", ".join(generators.names())
         raise UserError(
-            f"synthetic: '{name}' is neither a generator ({known}) nor the folder of a SliceSet "
-            f"(images.npy, labels.npy, index.parquet, meta.json){nearest(name, generators.names())}"
+            f"synthetic: '{name}' is neither a generator ({known}) nor the folder of a SliceSet (images.npy, "
+            f"labels.npy, index.parquet, meta.json) or of a set to import ({ACCEPTED})"
+            f"{nearest(name, generators.names())}"
         )
     return folder
