@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 _BUILT_IN = {
     "unet": "segmenters.unet:UNet",
+    "swin": "segmenters.swin:Swin",
 }
 
 

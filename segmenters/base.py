@@ -1,5 +1,6 @@
 """What every segmenter is: one network, its optimizer, and three calls; and the input normalization of all."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
@@ -70,6 +71,17 @@ class Segmenter(ABC):
         self.networks["segmenter"].eval()
         with self.autocast():
             return self.encode(images).float().mean((2, 3))
+
+    def step(self, loss: Tensor, learning_rate: float, clip: float = math.inf) -> dict[str, Tensor]:
+        """One optimizer step down the loss's gradient, its norm clipped; returns what `train_step` does."""
+        network, optimizer = self.networks["segmenter"], self.optimizers["segmenter"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        gradient = nn.utils.clip_grad_norm_(network.parameters(), clip)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.step()
+        return {"loss": loss.detach(), "gradient_norm": gradient.detach()}
 
     def autocast(self) -> torch.autocast:
         """The configured precision, as a context."""

@@ -116,18 +116,12 @@ class UNet(Segmenter):
         self.loss = DiceCELoss(include_background=True, to_onehot_y=True, softmax=True, batch=True)
 
     def train_step(self, images: Tensor, labels: Tensor, seen: int) -> dict[str, Tensor]:
-        network, optimizer = self.networks["segmenter"], self.optimizers["segmenter"]
-        network.train()
+        network = self.networks["segmenter"].train()
         with self.autocast():
             outputs = network(images)
         loss = self._deep_loss([logits.float() for logits in outputs], labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        gradient = nn.utils.clip_grad_norm_(network.parameters(), 12)
-        for group in optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * max(0.0, 1 - seen / self.config.images) ** 0.9
-        optimizer.step()
-        return {"loss": loss.detach(), "gradient_norm": gradient.detach()}
+        learning_rate = self.config.learning_rate * max(0.0, 1 - seen / self.config.images) ** 0.9
+        return self.step(loss, learning_rate, clip=12)
 
     def logits(self, images: Tensor) -> Tensor:
         return self.networks["segmenter"](images)
