@@ -177,7 +177,8 @@ def _measure(config: Config, trial: optuna.Trial, chosen: dict[str, Any]) -> flo
         result = pull(stage, settled)
     if stage == "train_segmenter":
         return result.headline["best_validation_dice"]
-    trial.set_constraint("copied_share", result.headline["kept_copied_share"] - COPIED_BY_CHANCE)
+    if "kept_copied_share" in result.headline:  # a single training subject has none
+        trial.set_constraint("copied_share", result.headline["kept_copied_share"] - COPIED_BY_CHANCE)
     if config.tune.objective == "fidelity":
         return result.headline["kept_kernel_distance"]
     return pull("train_segmenter", _judge(settled)).headline["best_validation_dice"]

@@ -10,6 +10,7 @@ import torch
 
 from analysis.fidelity import kernel_distance
 from analysis.memorization import Reference
+from analysis.neighbours import Rows
 from benchmark.config import Config
 from benchmark.data.slices import SliceSet
 from benchmark.stages import extractor
@@ -32,14 +33,15 @@ class Monitor:
         self.floor = kernel_distance(extractor.features(self.extractor, real.images[as_many]), self.validation)
         subjects = real.index["subject"].to_numpy(str)
         self.reference = Reference(
-            real.images[trained],
+            Rows(real.images, trained),
             subjects[trained],
-            real.images[validation],
+            Rows(real.images, validation),
             subjects[validation],
             device=device,
         )
 
     def __call__(self, images: np.ndarray) -> dict[str, float]:
-        """Metrics of samples uint8 [N, 4, H, W]."""
+        """Metrics of samples uint8 [N, 4, H, W]; a single training subject gives no copied_share."""
         distance = kernel_distance(extractor.features(self.extractor, images), self.validation)
-        return {"kernel_distance": distance, "kernel_floor": self.floor, **self.reference.shares(images)}
+        shares = {name: share for name, share in self.reference.shares(images).items() if share is not None}
+        return {"kernel_distance": distance, "kernel_floor": self.floor, **shares}

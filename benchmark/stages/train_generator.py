@@ -85,7 +85,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     return {
         **progress.cost(device),
         "kept_at_images": progress.best_seen,
-        **{f"kept_{name}": kept[name] for name in COLUMNS},
+        **{f"kept_{name}": kept[name] for name in COLUMNS if pd.notna(kept[name])},
         "training_slices": len(rows),
         "parameters": sum(p.numel() for network in model.networks.values() for p in network.parameters()),
     }
