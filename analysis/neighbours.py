@@ -8,8 +8,12 @@ correlation after a shift of up to ±8 px, and SSIM over the union at the shift 
 A slice lies on an infinite black canvas, so a shift loses nothing and zero padding changes no number. A slice without
 brain has similarity 0 to everything, another empty slice included: black pixels identify nobody. A slice that is
 constant over the union has correlation 0 (Pearson's is undefined there); SSIM still finds its copy.
+
+Where the references come in groups (the slices of a patient), the second group's nearest is found as well: the search
+is done as if the winner's group were not there.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,25 +39,57 @@ COLUMNS = {
     "mirrored": bool,
     "correlation": float,
 }
+SECOND_COLUMNS = {"second_similarity": float, "second_row": np.int64}
+
+
+class Rows:
+    """Some slices of an array uint8 [N, C, H, W], read only when they are needed: a memory map stays on disk.
+
+    Indexing the first axis, or `cropped`, gives `Rows` again and reads nothing; `np.array(rows)` reads.
+    """
+
+    def __init__(
+        self, array: np.ndarray, rows: np.ndarray, box: tuple[slice, slice] = (slice(None), slice(None))
+    ) -> None:
+        self._array, self._rows, self._box = array, rows, box
+        self.dtype, self.ndim = array.dtype, array.ndim
+        height, width = (len(range(*cut.indices(size))) for cut, size in zip(box, array.shape[2:], strict=True))
+        self.shape = (len(rows), array.shape[1], height, width)
+
+    @classmethod
+    def of(cls, images: "np.ndarray | Rows") -> "Rows":
+        return images if isinstance(images, Rows) else cls(images, np.arange(len(images)))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: slice | np.ndarray) -> "Rows":
+        return Rows(self._array, self._rows[index], self._box)
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(np.asarray(self._array[self._rows])[(..., *self._box)], dtype)
+
+    def cropped(self, box: tuple[slice, slice]) -> "Rows":
+        """The same slices, but only `box` of each picture."""
+        return Rows(self, np.arange(len(self)), box)
 
 
 def nearest(
-    queries: np.ndarray,
-    references: np.ndarray,
+    queries: np.ndarray | Rows,
+    references: np.ndarray | Rows,
+    groups: np.ndarray | None = None,
     *,
-    query_groups: np.ndarray | None = None,
-    reference_groups: np.ndarray | None = None,
     k: int = CANDIDATES,
     device: str | torch.device = "cpu",
     memory_gib: float = 2.0,
     name: str = "nearest slices",
 ) -> pd.DataFrame:
-    """The most similar reference of every query.
+    """The most similar reference of every query, and that of the second group.
 
     Parameters
     ----------
-    queries, references : uint8 [M, C, H, W] and [N, C, H, W], memory maps welcome; W even.
-    query_groups, reference_groups : where both are given, a pair of the same group is never compared.
+    queries, references : uint8 [M, C, H, W] and [N, C, H, W], memory maps and `Rows` of them welcome; W even.
+    groups : the references' groups [N], two at least. Without, no second group is looked for.
     k : how many of the best correlated references are re-scored; as many again of the best after centring.
     memory_gib : bound on the working memory, beyond the arrays passed in [GiB].
     name : what the progress bar says.
@@ -63,10 +99,11 @@ def nearest(
     One row per query: `similarity` and the reference `row` that has it; `kind` of the match ("pearson",
     "mirrored", "shifted" or "ssim"), its `shift_y`, `shift_x` (query content lies that many pixels further down and
     right than the reference's) and whether it is `mirrored`; and `correlation`, the best without shift and SSIM, which
-    may belong to another reference. Ties go to the lowest row.
+    may belong to another reference. Ties go to the lowest row. With groups also `second_similarity` and `second_row`:
+    similarity and row, were there no reference of the group that `row` belongs to.
 
-    Raises ValueError for arrays of another kind, for a query without any reference to compare with, and for a memory
-    bound that not even one slice fits into.
+    Raises ValueError for arrays of another kind, for references of a single group, and for a memory bound that not even
+    one slice fits into.
     """
     for what, images in (("queries", queries), ("references", references)):
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
@@ -76,30 +113,38 @@ def nearest(
             "queries and references must agree in channels and size, and be of even width; "
             f"they are {list(queries.shape[1:])} and {list(references.shape[1:])}"
         )
+    columns, kept = COLUMNS, min(k, len(references))
+    if groups is not None:
+        codes = np.unique(np.asarray(groups).astype(str), return_inverse=True)[1]
+        if codes.max() == 0:
+            raise ValueError("a second group needs references of two groups at least")
+        # Whichever group the winner turns out to be of, k others are among so many.
+        kept = min(k + np.bincount(codes).max(), len(references))
+        columns = COLUMNS | SECOND_COLUMNS
     shift = min(MAX_SHIFT, queries.shape[2] // 4, queries.shape[3] // 4)
-    queries, references = _cropped(queries, references)
-    plan = Plan.of(queries.shape[1:], memory_gib, k)
-    groups = None if query_groups is None or reference_groups is None else _codes(query_groups, reference_groups)
+    queries, references = _cropped(Rows.of(queries), Rows.of(references))
+    plan = Plan.of(queries.shape[1:], memory_gib, k, kept)
     device = torch.device(device)
 
-    found = {
-        name: np.empty(len(queries), dtype) for name, dtype in COLUMNS.items()
-    }  # small tables kept would pin memory
+    found = {column: np.empty(len(queries), dtype) for column, dtype in columns.items()}  # small tables pin memory
     with tqdm(total=len(queries), desc=name, unit="slice", disable=None) as progress:
         for start in range(0, len(queries), plan.queries):
             chunk = queries[start : start + plan.queries]
-            own = None if groups is None else (groups[0][start : start + plan.queries], groups[1])
             # The slices as they lie, and centred: a shifted copy is often not among the k best until it is moved back.
-            searches = [
-                _search(chunk, references, own, k, plan.references, device, centred) for centred in (False, True)
-            ]
-            candidates = np.sort(np.concatenate(searches, 1))  # ascending: a tie goes to the lowest row
+            searches = [_search(chunk, references, kept, plan.references, device, centred) for centred in (False, True)]
             for part in range(0, len(chunk), plan.rescored):
-                rows = candidates[part : part + plan.rescored]
-                best = _rescore(chunk[part : part + plan.rescored], references, rows, k, shift, device)
+                piece = slice(part, part + plan.rescored)
+                ranked = [rows[piece] for rows in searches]
+                candidates = np.concatenate([rows[:, :k] for rows in ranked], 1)
+                best = _rescore(chunk[piece], references, candidates, k, shift, device)
+                if groups is not None:
+                    own = codes[best["row"]]
+                    candidates = np.concatenate([_outside(rows, codes, own, k) for rows in ranked], 1)
+                    second = _rescore(chunk[piece], references, candidates, k, shift, device)
+                    best |= {"second_similarity": second["similarity"], "second_row": second["row"]}
                 for column, values in best.items():
-                    found[column][start + part :][: len(rows)] = values
-                progress.update(len(rows))
+                    found[column][start + part :][: len(values)] = values
+                progress.update(len(ranked[0]))
     return pd.DataFrame(found)
 
 
@@ -112,49 +157,43 @@ class Plan:
     rescored: int  # queries re-scored at once, each with its k candidates
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], memory_gib: float, k: int = CANDIDATES) -> "Plan":
-        """For slices of `shape` [C, H, W]. Raises ValueError where not even one fits."""
+    def of(cls, shape: tuple[int, ...], memory_gib: float, k: int = CANDIDATES, kept: int = CANDIDATES) -> "Plan":
+        """For slices of `shape` [C, H, W], `kept` references of each query. Raises ValueError where not one fits."""
         channels, height, width = shape
         budget = memory_gib * 2**30
         folded = 4 * (channels + 1) * height * width  # a slice and its mask in float32
-        # Half of the budget holds queries and their scores (8 float32 numbers a pair), a quarter the references; the
-        # last quarter is left to temporaries.
+        # Half of the budget holds queries, their scores (8 float32 numbers a pair) and the best rows (twice as scores,
+        # rows and order while they are merged), a quarter the references; the last quarter is left to temporaries.
         references = min(int(budget / 4 / folded), 1024)
-        queries = int(budget / 2 / (folded + 32 * max(references, 1)))
+        queries = int(budget / 2 / (folded + 32 * max(references, 1) + 40 * kept))
         # Per query: 2k candidates and their product with it as double-complex half spectra, C images and a mask each,
         # and 14 float32 maps of C channels for the SSIM of k. Small pieces are fastest: they stay near the processor.
         canvas = (height + 2 * MAX_SHIFT) * (width + 2 * MAX_SHIFT)
         query = canvas * k * (48 * (channels + 1) + 56 * channels)
         rescored = int(min(budget, max(query, 2**27)) / query)
         if min(references, queries, rescored) < 1:
-            least = max(4 * folded, 2 * folded + 64, query) / 2**30
+            least = max(4 * folded, 2 * folded + 64 + 80 * kept, query) / 2**30
             raise ValueError(
                 f"memory_gib={memory_gib:g} is too little for slices of {height}×{width}; {least:.3f} is the least"
             )
         return cls(min(queries, 8192), references, rescored)
 
 
-def _codes(*groups: np.ndarray) -> list[np.ndarray]:
-    """The same integer for the same group, across several lists of groups."""
-    codes = np.unique(np.concatenate([np.asarray(g).astype(str) for g in groups]), return_inverse=True)[1]
-    return np.split(codes, np.cumsum([len(g) for g in groups])[:-1])
-
-
-def _cropped(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Views of both without the border that is black in all of them, which changes no number; cut alike on the left and
-    on the right, so that the midline stays where it is."""
+def _cropped(a: Rows, b: Rows) -> tuple[Rows, Rows]:
+    """Both without the border that is black in all of them, which changes no number; cut alike on the left and on the
+    right, so that the midline stays where it is."""
     inside = np.zeros(a.shape[2:], bool)
     for images in (a, b):
-        for start in range(0, len(images), 256):
-            inside |= (images[start : start + 256] > BRAIN_THRESHOLD).any((0, 1))
+        for start in range(0, len(images), 64):
+            inside |= (np.asarray(images[start : start + 64]) > BRAIN_THRESHOLD).any((0, 1))
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero((inside | inside[:, ::-1]).any(0))
     if len(rows) == 0:
         return a, b
-    box = (..., slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    return a[box], b[box]
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return a.cropped(box), b.cropped(box)
 
 
-def masked(images: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+def masked(images: np.ndarray | Rows, device: torch.device) -> tuple[Tensor, Tensor]:
     """Slices uint8 [N, C, H, W] → float32 with zeros outside the brain, and the brain mask, bool [N, H, W]."""
     pixels = torch.from_numpy(np.array(images, order="C")).to(device)
     mask = pixels.amax(1) > BRAIN_THRESHOLD
@@ -187,10 +226,10 @@ class _Folded:
         self.mask = torch.empty(capacity, 2, 1, height, width // 2, device=device)
         self.sum, self.square, self.area = torch.empty(3, capacity, device=device)
 
-    def load(self, images: np.ndarray) -> "_Folded":
+    def load(self, images: np.ndarray | Rows) -> "_Folded":
         """Fills in slices uint8 [N, C, H, W]; the rows from N on are meaningless."""
         half = self.image.shape[-1]
-        step = max(1, 2**18 // images[0].size)  # pieces that stay in the processor's cache
+        step = max(1, 2**18 // math.prod(images.shape[1:]))  # pieces that stay in the processor's cache
         for start in range(0, len(images), step):
             x, m = masked(images[start : start + step], self.device)
             if self.centred:
@@ -245,15 +284,14 @@ def _spread(square: Tensor, total: Tensor, n: Tensor) -> Tensor:
 
 
 def _search(
-    queries: np.ndarray,
-    references: np.ndarray,
-    groups: tuple[np.ndarray, np.ndarray] | None,
-    k: int,
+    queries: np.ndarray | Rows,
+    references: np.ndarray | Rows,
+    kept: int,
     chunk: int,
     device: torch.device,
     centred: bool,
 ) -> np.ndarray:
-    """Rows of the k best correlated references of every query, int64 [M, ≤ k], ascending; −1 where there are fewer."""
+    """Rows of the `kept` best correlated references of every query, int64 [M, kept], the best first."""
     folded = _Folded(len(queries), queries.shape[1:], device, centred).load(queries)
     block = _Folded(min(chunk, len(references)), references.shape[1:], device, centred)
     best = torch.empty(len(queries), 0, device=device)
@@ -261,27 +299,36 @@ def _search(
     for start in range(0, len(references), chunk):
         part = references[start : start + chunk]
         scores = _correlations(folded, block.load(part), len(part))
-        if groups is not None:
-            same = groups[0][:, None] == groups[1][None, start : start + chunk]
-            scores.masked_fill_(torch.from_numpy(same).to(device), -torch.inf)
-        values, here = scores.topk(min(k, scores.shape[1]))
-        best, order = torch.cat([best, values], 1).topk(min(k, best.shape[1] + values.shape[1]))
+        values, here = scores.topk(min(kept, len(part)))
+        best, order = torch.cat([best, values], 1).topk(min(kept, best.shape[1] + values.shape[1]))
         rows = torch.cat([rows, here + start], 1).gather(1, order)
-    rows[best == -torch.inf] = -1
-    if (rows < 0).all(1).any():
-        raise ValueError("a slice has no slice of another group to be compared with: at least two groups are needed")
-    return rows.sort(1).values.cpu().numpy()
+    return rows.cpu().numpy()
+
+
+def _outside(rows: np.ndarray, codes: np.ndarray, own: np.ndarray, k: int) -> np.ndarray:
+    """The first k of the ranked `rows` [M, n] whose group is not the query's `own` [M]; −1 where there are fewer."""
+    allowed = codes[rows] != own[:, None]
+    first = np.argsort(~allowed, 1, kind="stable")[:, :k]
+    return np.where(np.take_along_axis(allowed, first, 1), np.take_along_axis(rows, first, 1), -1)
 
 
 # ---- exact re-scoring of the k best --------------------------------------------------------------------------------
 
 
 def _rescore(
-    queries: np.ndarray, references: np.ndarray, rows: np.ndarray, k: int, shift: int, device: torch.device
+    queries: np.ndarray | Rows,
+    references: np.ndarray | Rows,
+    rows: np.ndarray,
+    k: int,
+    shift: int,
+    device: torch.device,
 ) -> dict[str, np.ndarray]:
-    """The best of the candidates `rows` [M, n] of every query, by column of `nearest`; SSIM for the k best of them."""
+    """The best of the candidates `rows` [M, n] of every query, −1 for none, by column of `nearest`; SSIM for the k best
+    correlated of them."""
     M, n = rows.shape
-    queries, references = _cropped(queries, references[np.maximum(rows, 0).ravel()])
+    rows = np.sort(rows, 1)  # a tie goes to the lowest row
+    read = np.asarray(queries), np.asarray(references[np.maximum(rows, 0).ravel()])
+    queries, references = _cropped(*map(Rows.of, read))
     a, a_mask = masked(queries, device)
     b, b_mask = masked(references, device)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis import memorization
+from analysis.neighbours import Rows
 from benchmark import training
 from benchmark.config import Config
 from benchmark.data.slices import SliceSet
@@ -13,7 +14,7 @@ from benchmark.stages import synthetic
 from benchmark.stages.prepare import cohort_name
 from benchmark.tracking import StageRun
 
-SCHEMA = 1
+SCHEMA = 2
 PAIRS = 6  # closest pairs kept for the report
 
 
@@ -38,9 +39,9 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     trained, held_out = real.rows("train"), np.concatenate([real.rows("validation"), real.rows("test")])
     result = memorization.audit(
         made.images,
-        real.images[trained],
+        Rows(real.images, trained),
         subjects[trained],
-        real.images[held_out],
+        Rows(real.images, held_out),
         subjects[held_out],
         seed=config.audit.seed,
         device=training.pick_device(config.common.device),
@@ -64,7 +65,9 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         "memorized_share": result.memorized_share,
         "tau95": result.tau95,
         "tau99": result.tau99,
+        "copied_share": result.copied_share,
         "leaked_patients": result.leaked_patients["count"],
+        "copied_patients": result.copied_patients["count"],
         "synthetic_slices": result.n_synthetic,
         "training_slices": result.n_train,
     }
