@@ -1,0 +1,109 @@
+"""A synthetic set beside real slices: how like them, how varied, how well its annotations fit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from analysis import fidelity
+from benchmark import training
+from benchmark.config import Config
+from benchmark.data.slices import CLASSES, MODALITIES, SliceSet
+from benchmark.stages import extractor, synthetic, train_segmenter
+from benchmark.stages.prepare import cohort_name
+from benchmark.tracking import StageRun
+from segmenters.base import Segmenter
+
+SCHEMA = 1
+READ = 256  # slices in memory at once
+HEADLINE = ("frechet", "kernel", "precision", "recall", "density", "coverage", "label_dice")
+
+
+def settings(config: Config) -> dict:
+    keys = config.fidelity.model_dump(mode="json", exclude={"synthetic"})
+    return {**keys, "synthetic": synthetic.settings_of(config, config.fidelity.synthetic)}
+
+
+def needs(config: Config) -> dict:
+    wanted = synthetic.needs_of(config, config.fidelity.synthetic)
+    return {"prepare": ("prepare", config), "extractor": extractor.need(config), **wanted}
+
+
+def tags(config: Config) -> dict:
+    name = synthetic.name_of(config, config.fidelity.synthetic)
+    return {"model": name, "generator": name, "cohort": cohort_name(config), "seed": config.fidelity.seed}
+
+
+def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
+    """Writes fidelity.json: `values` of the synthetic set against training slices, `floor` of the slices of validation
+    and test subjects against the same, equally many of each; what cannot be measured is null, with its reason."""
+    own = config.fidelity
+    device = training.pick_device(config.common.device)
+    real = SliceSet.open(inputs["prepare"].path)
+    made = synthetic.open_synthetic(config, own.synthetic, inputs)
+    model = extractor.load(config, real, inputs["extractor"].path, device)
+    trained, held_out = real.rows("train"), np.concatenate([real.rows("validation"), real.rows("test")])
+    drawn = fidelity.equal_draws((len(made), len(trained), len(held_out)), own.samples, own.seed)
+    sampled, reference, floor = drawn[0], trained[drawn[1]], np.sort(held_out[drawn[2]])
+
+    features = [_features(model, *part) for part in ((made, sampled), (real, reference), (real, floor))]
+    result = fidelity.compare(*features)
+    own_subjects = np.arange(len(made))  # of a generator's samples, each is a patient of its own
+    for part, name, slices, rows, subjects in (
+        ("values", "synthetic", made, sampled, own_subjects),
+        ("floor", "held-out", real, floor, real.index["subject"].to_numpy(str)),
+    ):
+        for numbers, reasons in (
+            _similarity(slices, rows, subjects[rows], own.seed, device),
+            _label_consistency(model, slices, rows, name),
+        ):
+            result[part] |= numbers
+            result["reasons"] = reasons | result["reasons"]
+
+    found = {
+        "extractor": f"U-Net encoder (bottleneck), trained on real slices of {cohort_name(config)}",
+        "features": features[0].shape[1],
+        "n": {"synthetic": len(sampled), "reference": len(reference), "floor": len(floor)},
+        "ms_ssim_scales": fidelity.scales(real.meta["image_size"]),
+        **result,
+    }
+    (folder / "fidelity.json").write_text(json.dumps(found, indent=1, allow_nan=False))
+    tracked.log_artifact(folder / "fidelity.json")
+    return {
+        **{key: found["values"][key] for key in HEADLINE},
+        **{f"{key}_floor": found["floor"][key] for key in HEADLINE},
+        "slices": len(sampled),
+    }
+
+
+def _features(model: Segmenter, slices: SliceSet, rows: np.ndarray) -> np.ndarray:
+    parts = [rows[start : start + READ] for start in range(0, len(rows), READ)]
+    return np.concatenate([extractor.features(model, slices.images[part]) for part in parts])
+
+
+def _similarity(
+    slices: SliceSet, rows: np.ndarray, subjects: np.ndarray, seed: int, device: torch.device
+) -> tuple[dict, dict]:
+    """MS-SSIM of random pairs within a set, by modality, and why it is missing."""
+    keys = [f"ms_ssim_{modality}" for modality in MODALITIES]
+    try:
+        pairs = rows[fidelity.random_pairs(subjects, seed)]
+    except fidelity.TooFewSamples as error:
+        return dict.fromkeys(keys), dict.fromkeys(keys, str(error))
+    return dict(zip(keys, fidelity.ms_ssim(slices.images, pairs, device).tolist(), strict=True)), {}
+
+
+def _label_consistency(model: Segmenter, slices: SliceSet, rows: np.ndarray, name: str) -> tuple[dict, dict]:
+    """Dice of a set's own annotation and of what a segmenter trained on real slices sees, over all pixels together, by
+    class and their mean; and why it is missing: a class that is nowhere annotated has none."""
+    dice = dict(zip(CLASSES[1:], train_segmenter.pooled_dice(model, slices, rows).tolist(), strict=True))
+    pixels = sum(
+        np.bincount(slices.labels[rows[start : start + READ]].ravel(), minlength=len(CLASSES))
+        for start in range(0, len(rows), READ)
+    )
+    absent = [label for label, count in zip(CLASSES, pixels, strict=True) if count == 0 and label in dice]
+    numbers = {"label_dice": None if absent else float(np.mean(list(dice.values())))}
+    numbers |= {f"label_dice_{label}": None if label in absent else value for label, value in dice.items()}
+    reason = f"no {name} slice is annotated {' or '.join(absent)}"
+    return numbers, {key: reason for key, value in numbers.items() if value is None}

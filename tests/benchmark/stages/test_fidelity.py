@@ -1,0 +1,100 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark import training
+from benchmark.config import parse
+from benchmark.data.slices import SliceSet, SliceWriter
+from benchmark.stages import extractor, fidelity, train_segmenter
+from segmenters.base import normalize
+
+SIZE = 16
+SPLIT = {"train": 140, "validation": 60, "test": 80}  # slices; the extractor has 128 features
+FEATURE_MEASURES = ("frechet", "kernel", "precision", "recall", "density", "coverage")
+
+
+def write(folder, images, labels, split, subjects):
+    meta = {"kind": "real", "cohort": "phantom", "simulated": True, "spacing": {"s": [1, 1, 1]}}
+    with SliceWriter(folder, SIZE, meta) as writer:
+        for name in dict.fromkeys(split):
+            rows = np.flatnonzero(np.array(split) == name)
+            writer.append(images[rows], labels[rows], subject=[subjects[row] for row in rows], z=0, split=name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Folders of a real set and of an extractor for it, untrained, and the real set's arrays."""
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("cohort")
+    split = np.repeat(list(SPLIT), list(SPLIT.values()))
+    images = rng.integers(20, 255, (len(split), 4, SIZE, SIZE)).astype(np.uint8)
+    labels = rng.integers(0, 4, (len(split), SIZE, SIZE)).astype(np.uint8)
+    real = write(folder / "real", images, labels, split, [f"{s}{i % 7}" for i, s in enumerate(split)])
+    torch.manual_seed(0)
+    config = parse("fidelity", {"image_size": SIZE})
+    model = train_segmenter.create(extractor.configured(config), SliceSet.open(real))
+    training.save_weights(model.weights(), folder / "weights.safetensors")
+    return SimpleNamespace(folder=folder, real=real, model=model, images=images, labels=labels, split=split)
+
+
+def measure(cohort, folder, images, labels, **keys):
+    """Content of fidelity.json for a synthetic set of these slices, and the headline."""
+    made = write(folder / "made", images, labels, ["synthetic"] * len(images), ["one name for all"] * len(images))
+    config = parse("fidelity", {"image_size": SIZE, "synthetic": str(made), "device": "cpu", **keys})
+    inputs = {"prepare": SimpleNamespace(path=cohort.real), "extractor": SimpleNamespace(path=cohort.folder)}
+    logged = []
+    headline = fidelity.run(config, inputs, folder, SimpleNamespace(log_artifact=logged.append))
+    assert logged == [folder / "fidelity.json"]
+    return json.loads(logged[0].read_text(), parse_constant=pytest.fail), headline
+
+
+def test_the_held_out_slices_themselves_lie_on_the_floor(cohort, tmp_path):
+    held_out = cohort.split != "train"
+    found, headline = measure(cohort, tmp_path, cohort.images[held_out], cohort.labels[held_out], samples=1000)
+    assert found["n"] == {"synthetic": 140, "reference": 140, "floor": 140}
+    assert found["reasons"] == {}
+    assert found["features"] == 128
+    assert "phantom" in found["extractor"]
+    names = {f"ms_ssim_{name}" for name in ("T1", "T1ce", "T2", "FLAIR")}
+    names |= {"label_dice", *(f"label_dice_{name}" for name in ("NCR", "ED", "ET"))}
+    assert found["values"].keys() == found["floor"].keys() == {*FEATURE_MEASURES, *names}
+    for name in (*FEATURE_MEASURES, "label_dice", "label_dice_ET"):
+        assert found["values"][name] == pytest.approx(found["floor"][name], rel=1e-6), name
+    assert headline["frechet_floor"] == found["floor"]["frechet"] > 0
+    assert headline["label_dice"] == found["values"]["label_dice"]
+
+
+def test_the_training_slices_themselves_are_perfect(cohort, tmp_path):
+    trained = cohort.split == "train"
+    found, _ = measure(cohort, tmp_path, cohort.images[trained], cohort.labels[trained])
+    values, floor = found["values"], found["floor"]
+    assert values["frechet"] < 1e-6 * floor["frechet"]
+    assert (values["precision"], values["recall"], values["coverage"]) == (1, 1, 1)
+    assert floor["coverage"] < 1
+
+
+def test_label_dice_is_dice_of_prediction_and_annotation_over_all_pixels(cohort, tmp_path):
+    rows = cohort.split == "test"
+    images, labels = cohort.images[rows], cohort.labels[rows].copy()
+    labels[labels == 3] = 0
+    found, headline = measure(cohort, tmp_path, images, labels)
+    predicted = cohort.model.predict(normalize(torch.from_numpy(images))).argmax(1).numpy()
+    for k, name in ((1, "NCR"), (2, "ED")):
+        dice = 2 * np.sum((predicted == k) & (labels == k)) / (np.sum(predicted == k) + np.sum(labels == k))
+        assert found["values"][f"label_dice_{name}"] == pytest.approx(dice, abs=1e-3)
+    assert found["values"]["label_dice_ET"] is found["values"]["label_dice"] is headline["label_dice"] is None
+    assert found["reasons"]["label_dice_ET"] == "no synthetic slice is annotated ET"
+    assert found["floor"]["label_dice"] is not None
+    # 80 slices for 128 features: refused for the synthetic set and for the floor, which has as many
+    assert found["values"]["frechet"] is found["floor"]["frechet"] is None
+    assert "at least 129" in found["reasons"]["frechet"]
+    assert found["values"]["kernel"] is not None
+
+
+def test_as_few_slices_are_drawn_as_asked(cohort, tmp_path):
+    found, _ = measure(cohort, tmp_path, cohort.images, cohort.labels, samples=3)
+    assert found["n"] == {"synthetic": 3, "reference": 3, "floor": 3}
+    assert set(found["reasons"]) >= {"frechet", "precision", "recall", "density", "coverage"}
