@@ -15,6 +15,9 @@ class GeneratorConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # What tuning may choose, by key: (low, high), (low, high, "log"), or a list of choices.
+    search_space: ClassVar[dict[str, tuple | list]] = {}
+
 
 class Generator(ABC):
     """A trainable source of images [N, channels, resolution, resolution] with values in [-1, 1].

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet, DiffusionUNetResnetBlock
@@ -30,6 +30,13 @@ class DiffusionConfig(GeneratorConfig):
     The study's set-up: widths [64, 64, 128, 128, 256, 256], residual_blocks 3, schedule linear, steps 4000,
     prediction epsilon, learning_rate 1e-4, dropout 0, sampler ddpm with sampling_steps 4000.
     """
+
+    search_space: ClassVar = {
+        "learning_rate": (2e-4, 3e-3, "log"),
+        "dropout": (0.0, 0.3),
+        "prediction": ["v", "epsilon"],
+        "ema_half_life": (2000.0, 50_000.0, "log"),
+    }
 
     widths: tuple[Width, ...] = Field(
         (32, 64, 96, 128), min_length=1, max_length=7, description="width of each level, finest first [channels]"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,12 @@ OUTPUT_SCALE = 0.25  # brings the untrained network's output into the range of i
 
 class StyleGAN3Config(GANConfig):
     """What may be chosen about a StyleGAN3 and its training; defaults are the paper's."""
+
+    search_space: ClassVar = {
+        "generator_learning_rate": (5e-4, 5e-3, "log"),
+        "discriminator_learning_rate": (5e-4, 5e-3, "log"),
+        "r1_gamma": (0.05, 20.0, "log"),
+    }
 
     variant: Literal["t", "r"] = Field(
         "t", description="equivariance: t = translation, r = also rotation (1×1 convolutions, twice the maps) [name]"

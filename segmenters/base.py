@@ -14,6 +14,9 @@ class SegmenterConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # What tuning may choose, by key: (low, high), (low, high, "log"), or a list of choices.
+    search_space: ClassVar[dict[str, tuple | list]] = {}
+
     images: int = Field(20_000, ge=1, description="length of the learning-rate schedule [images seen]")
     precision: Literal["bf16", "fp32"] = Field("bf16", description="arithmetic inside the network [name]")
 

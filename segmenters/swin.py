@@ -1,6 +1,6 @@
 """The study's transformer: Swin (Liu et al. 2021, 2103.14030) under UPerNet (Xiao et al. 2018, 1807.10221)."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from monai.losses.dice import DiceCELoss
@@ -21,6 +21,12 @@ class SwinSegmenterConfig(SegmenterConfig):
     The study's set-up, Swin-B: patch 4, width 128, depths [2, 2, 18, 2], heads [4, 8, 16, 32], window 7, drop_path 0.3,
     decoder_width 512, auxiliary_width 256, learning_rate 6e-5, warm_up 12,000 (1,500 batches of 8), images 25 epochs.
     """
+
+    search_space: ClassVar = {
+        "learning_rate": (1e-5, 3e-3, "log"),
+        "weight_decay": (1e-3, 0.1, "log"),
+        "drop_path": (0.0, 0.4),
+    }
 
     patch: int = Field(2, ge=1, le=16, description="side of the square that becomes one token [px]")
     width: int = Field(32, ge=4, le=1024, description="width of the first stage; doubles with every stage [channels]")
