@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import repeat
 from pathlib import Path
+from tokenize import TokenError
 from typing import BinaryIO
 
 import nibabel as nib
@@ -54,7 +55,8 @@ SHOWN = 20  # problems in a refusal
 BATCH = 64  # slices in memory at once
 
 _UNREADABLE = (  # what Pillow, nibabel, zipfile and numpy raise for damaged files
-    *cohorts._UNREADABLE, ImageFileError, zipfile.BadZipFile, struct.error, SyntaxError, IndexError,
+    *cohorts._UNREADABLE, ImageFileError, zipfile.BadZipFile, RuntimeError, struct.error, SyntaxError, TokenError,
+    IndexError,
 )  # fmt: skip
 
 # Class and off-code flag of every 8-bit annotation value, read off the decoder that sampling uses.
@@ -89,7 +91,7 @@ def recognised(folder: Path) -> bool:
     return _find_format(folder) is not None
 
 
-def find(folder: Path) -> "SliceFolders | Arrays | Volumes":
+def find(folder: Path) -> "Sent":
     """The set in a folder: its format, its files, how they pair up; nothing but names and array headers is read.
 
     Raises UserError, with the list, where no format is recognised, files do not pair up, or arrays do not fit together.
@@ -102,7 +104,7 @@ def find(folder: Path) -> "SliceFolders | Arrays | Volumes":
     return found(folder)
 
 
-def check(found: "SliceFolders | Arrays | Volumes", image_size: int, workers: int, progress: Progress) -> str:
+def check(found: "Sent", image_size: int, workers: int, progress: Progress) -> str:
     """Looks at every file before anything is written; returns the annotation's coding, TIMES_51 or VALUES.
 
     Raises UserError, with the list, for files that are not 8-bit grey, sizes that differ or are not `image_size`,
@@ -121,7 +123,7 @@ def check(found: "SliceFolders | Arrays | Volumes", image_size: int, workers: in
 
 
 def write(
-    found: "SliceFolders | Arrays | Volumes",
+    found: "Sent",
     coding: str,
     out: Path,
     meta: dict,
@@ -163,7 +165,7 @@ def write(
     return rejections
 
 
-def _find_format(folder: Path) -> "Callable | None":
+def _find_format(folder: Path) -> type | None:
     if len({channel for channel, _ in _channel_folders(folder)}) >= 2:
         return SliceFolders
     if next(folder.glob("*.np[yz]"), None):
@@ -194,7 +196,7 @@ def _refuse(folder: Path, problems: list[str]) -> None:
 
 @dataclass(frozen=True)
 class _Facts:
-    """What was seen of one slice, or of some slices of an array."""
+    """What was seen of one slice."""
 
     where: str  # the annotation's file
     sizes: dict[str, tuple[int, int]]  # (H, W) of each file that could be read
@@ -297,13 +299,10 @@ class SliceFolders:
         ]
         _refuse(folder, problems)
         self._folders = tuple(path for _, path in found)
-        self.names, self._files, nifti = self._pair()  # each slice's name, and its file in each folder
+        self._names, self._files, nifti = self._pair()  # each slice's name, and its file in each folder
+        self.count = len(self._names)
         self.format = "NIfTI slices" if nifti else "PNG slices"
         self._header, self._pixels = (_nifti_header, _nifti_pixels) if nifti else (_png_header, _png_pixels)
-
-    @property
-    def count(self) -> int:
-        return len(self.names)
 
     @property
     def files(self) -> Iterator[Path]:
@@ -338,7 +337,7 @@ class SliceFolders:
             if isinstance(outcome, Rejection):
                 yield outcome
             else:
-                batch.append((self.names[number], outcome))
+                batch.append((self._names[number], outcome))
             if len(batch) == BATCH or (batch and number == self.count - 1):
                 names, channels = zip(*batch, strict=True)
                 channels = np.stack(channels)
@@ -347,7 +346,7 @@ class SliceFolders:
 
     def _read(self, number: int) -> np.ndarray | Rejection:
         """uint8 [5, H, W]"""
-        paths, name = self._paths(number), self.names[number]
+        paths, name = self._paths(number), self._names[number]
         try:
             channels = np.stack([self._pixels(path) for path in paths])
         except RejectedSubject as rejected:
@@ -697,3 +696,6 @@ class Volumes:
                     yield Part([subject.name] * count, result.z.tolist(), images, labels, np.zeros(count, np.float32))
                 shutil.rmtree(files)
                 progress(1)
+
+
+Sent = SliceFolders | Arrays | Volumes

@@ -444,6 +444,8 @@ def test_damaged_arrays_are_refused(tmp_path, compressed):
         np.save(folder / "images.npy", images)
     (path,) = folder.glob("images.*")
     content = path.read_bytes()
+    path.write_bytes(content.replace(b"(70,", b"{70,"))  # the header is no Python
+    assert compressed or "truncated or unreadable" in refused(folder, tmp_path / "out")
     for cut in (0, 5, 60, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:cut])
         assert "truncated or unreadable" in refused(folder, tmp_path / "out")
@@ -462,7 +464,7 @@ def test_memory_does_not_grow_with_the_set(tmp_path):
         tracemalloc.stop()
         return top
 
-    assert peak(3000) - peak(300) < 2700 * 5 * 32 * 32 / 4
+    assert peak(1300) - peak(300) < 1000 * 5 * 32 * 32 / 4
 
 
 # --- volumes ---
