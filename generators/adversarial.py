@@ -99,7 +99,7 @@ def lazy_adam(parameters: Iterable[nn.Parameter], learning_rate: float, interval
     multiplied by k (1912.04958, Appendix B, "Lazy regularization"). None: no regularization, no change.
     """
     c = 1.0 if interval is None else interval / (interval + 1)
-    return torch.optim.Adam(parameters, learning_rate * c, (0.0, 0.99**c), eps=1e-8)
+    return torch.optim.Adam(parameters, learning_rate * c, (0.0, 0.99**c), eps=1e-8, fused=True)
 
 
 def is_due(seen: int, batch: int, interval: int) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from generators.adversarial import GANConfig
-from generators.layers import Conv2d, Linear, leaky_relu
+from generators.layers import LEAKY_GAIN, Conv2d, LeakyConv2d, Linear, leaky_relu
 from generators.resample import downsample
 
 BLUR = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
@@ -29,16 +29,15 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.conv1 = Conv2d(inputs, inputs, 3, pad=1)
-        self.conv2 = Conv2d(inputs, outputs, 3, stride=2)
-        self.skip = Conv2d(inputs, outputs, 1, bias=False)
+        half = 1 / math.sqrt(2)  # Section 4.1: the sum of two has twice the variance
+        self.conv1 = LeakyConv2d(inputs, inputs, 3, pad=1)
+        self.conv2 = LeakyConv2d(inputs, outputs, 3, stride=2, gain=LEAKY_GAIN * half)
+        self.skip = Conv2d(inputs, outputs, 1, bias=False, gain=half)
         self.register_buffer("blur", BLUR, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         skip = self.skip(downsample(x, self.blur, 2, pad=1))
-        x = leaky_relu(self.conv1(x))
-        x = leaky_relu(self.conv2(downsample(x, self.blur, 1, pad=2)))
-        return (x + skip) / math.sqrt(2)  # Section 4.1: the sum of two has twice the variance
+        return skip.add_(self.conv2(downsample(self.conv1(x), self.blur, 1, pad=2)))
 
 
 class Discriminator(nn.Module):
@@ -51,14 +50,14 @@ class Discriminator(nn.Module):
         super().__init__()
         widths = [config.maps(i) for i in range(int(math.log2(resolution)), 1, -1)]
         self.dtype = config.dtype
-        self.from_image = Conv2d(channels, widths[0], 1)
+        self.from_image = LeakyConv2d(channels, widths[0], 1)
         self.blocks = nn.Sequential(*(ResidualBlock(i, o) for i, o in itertools.pairwise(widths)))
-        self.conv = Conv2d(widths[-1] + 1, widths[-1], 3, pad=1)
+        self.conv = LeakyConv2d(widths[-1] + 1, widths[-1], 3, pad=1)
         self.hidden = Linear(widths[-1] * 4 * 4, widths[-1])
         self.logit = Linear(widths[-1], 1)
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.to(self.dtype, memory_format=torch.channels_last)
-        x = self.blocks(leaky_relu(self.from_image(x))).to(self.conv.weight.dtype)
-        x = leaky_relu(self.conv(minibatch_std(x)))
+        x = self.blocks(self.from_image(x)).to(self.conv.weight.dtype)
+        x = self.conv(minibatch_std(x))
         return self.logit(leaky_relu(self.hidden(x.flatten(1)))).squeeze(1)

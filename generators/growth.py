@@ -91,7 +91,7 @@ class GrowingGAN(GAN):
         """`loss_discriminator`, which is trained on, and what else is worth a look, of real and generated images."""
 
     def train_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
-        """One generator and one discriminator step at the level of `seen`.
+        """One discriminator and one generator step at the level of `seen`.
 
         Losses: loss_generator and what `discriminator_losses` lists; gradient_norm_generator and
         gradient_norm_discriminator; `level`, how far the networks have grown.
@@ -106,10 +106,9 @@ class GrowingGAN(GAN):
         def discriminate(x: Tensor) -> Tensor:
             return discriminator(x, level)
 
-        losses = self.generator_step(lambda: self.generator_loss(discriminate(self.fakes(batch, level))))
-        with torch.no_grad():
-            fake = self.fakes(batch, level)
-        losses |= self.discriminator_step(self.discriminator_losses(discriminate, grown(images, level), fake, seen))
+        fake, real = self.fakes(batch, level), grown(images, level)  # the same images train both networks
+        losses = self.discriminator_step(self.discriminator_losses(discriminate, real, fake.detach(), seen))
+        losses |= self.generator_step(lambda: self.generator_loss(discriminate(fake)))
         return self.finish(losses | {"level": torch.tensor(level)}, batch, seen)
 
     @torch.no_grad()

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from generators.resample import downsample
+
 LEAK = 0.2  # negative slope of leaky ReLU throughout the family
 LEAKY_GAIN = math.sqrt(2)  # restores the second moment that leaky ReLU takes away (1502.01852, eq. 14)
 
@@ -18,7 +20,8 @@ def leaky_relu(x: Tensor) -> Tensor:
 
 def pixel_norm(x: Tensor) -> Tensor:
     """x [B, C, ...] divided by the root mean square over its channels (1710.10196, Section 4.2)."""
-    return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)  # and not x², which would be another pass over memory
+    return x * (norm.square() / x.shape[1] + 1e-8).rsqrt()
 
 
 class Linear(nn.Module):
@@ -37,20 +40,39 @@ class Linear(nn.Module):
 
 
 class Conv2d(nn.Module):
-    """Convolution with equalized learning rate; computes in the precision of its input."""
+    """`gain` times a convolution with equalized learning rate; computes in the precision of its input."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, pad: int = 0, bias: bool = True
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        pad: int = 0,
+        bias: bool = True,
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.gain = 1 / math.sqrt(inputs * kernel**2)
+        self.weight_gain, self.bias_gain = gain / math.sqrt(inputs * kernel**2), gain
         self.stride, self.pad = stride, pad
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.conv2d(x, (self.weight * self.gain).to(x.dtype), bias, self.stride, self.pad)
+        bias = None if self.bias is None else (self.bias * self.bias_gain).to(x.dtype)
+        return F.conv2d(x, (self.weight * self.weight_gain).to(x.dtype), bias, self.stride, self.pad)
+
+
+class LeakyConv2d(Conv2d):
+    """`leaky_relu` of a convolution; its gain, a positive factor, commutes with it and costs no pass over the maps."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, pad: int = 0, gain: float = LEAKY_GAIN
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, stride, pad, gain=gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(super().forward(x), LEAK, inplace=True)
 
 
 def modulated_conv2d(
@@ -72,6 +94,15 @@ def modulated_conv2d(
     return torch.addcmul(bias[:, None, None], x, norm[:, :, None, None])
 
 
+def upsampling_conv2d(x: Tensor, weight: Tensor, kernel: Tensor) -> Tensor:
+    """Upsampling by two with the low-pass `kernel` [4], and a convolution of that with `weight` [O, I, 3, 3].
+
+    x [B, I, H, W] → [B, O, 2H, 2W]. The two linear filters are applied in the other order, as a strided transposed
+    convolution (which turns its weight by 180°) and a low-pass of its result: a quarter of the multiplications.
+    """
+    return downsample(F.conv_transpose2d(x, weight.to(x.dtype).transpose(0, 1), stride=2), kernel, 1, pad=1)
+
+
 class Mapping(nn.Module):
     """Mapping network z [B, z_dim] → w [B, w_dim], and the running mean of w for truncation (1812.04948, Section 2)."""
 
@@ -90,19 +121,3 @@ class Mapping(nn.Module):
         if self.training:
             self.mean.lerp_(w.detach().mean(0), 1 - 0.998)
         return self.mean.lerp(w, truncation)
-
-
-class UpConv2d(Conv2d):
-    """Nearest-neighbour upsampling by two, then a 3 × 3 convolution, [B, I, H, W] → [B, O, 2H, 2W].
-
-    An output pixel sees only 2 × 2 different inputs, so both are one transposed convolution, whose kernel holds the
-    sums of the weights that meet the same input: the same result with 4/9 of the arithmetic.
-    """
-
-    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
-        super().__init__(inputs, outputs, 3, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        kernel = F.avg_pool2d(self.weight.flip((2, 3)), 2, stride=1, padding=1) * (4 * self.gain)
-        return F.conv_transpose2d(x, kernel.transpose(0, 1).to(x.dtype), bias, stride=2, padding=1)

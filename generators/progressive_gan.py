@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 from generators.base import latents
 from generators.discriminator import minibatch_std
 from generators.growth import GrowingGAN, GrowthConfig, down, fade, up
-from generators.layers import LEAK, Conv2d, Linear, UpConv2d, leaky_relu, pixel_norm
+from generators.layers import LEAK, Conv2d, LeakyConv2d, Linear, pixel_norm
 
 
 class ProgressiveGANConfig(GrowthConfig):
     """What may be chosen about a progressive GAN and its training; defaults are the paper's."""
+
+    search_space: ClassVar = {"learning_rate": (3e-4, 3e-3, "log"), "gradient_penalty": (1.0, 30.0, "log")}
 
     gradient_penalty: float = Field(10.0, ge=0, description="weight λ of the gradient penalty [1]")
     drift: float = Field(0.001, ge=0, description="weight ε of the squared scores of real images [1]")
@@ -23,7 +26,23 @@ class ProgressiveGANConfig(GrowthConfig):
 
 def normalized(x: Tensor) -> Tensor:
     """Leaky ReLU and pixelwise normalization (Section 4.2), which makes a gain in between meaningless."""
-    return pixel_norm(F.leaky_relu(x, LEAK))
+    return pixel_norm(F.leaky_relu(x, LEAK, inplace=True))
+
+
+class UpConv2d(Conv2d):
+    """Nearest-neighbour upsampling by two, then a 3 × 3 convolution, [B, I, H, W] → [B, O, 2H, 2W].
+
+    An output pixel sees only 2 × 2 different inputs, so both are one transposed convolution, whose kernel holds the
+    sums of the weights that meet the same input: the same result with 4/9 of the arithmetic.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, 3, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        kernel = F.avg_pool2d(self.weight.flip((2, 3)), 2, stride=1, padding=1) * (4 * self.weight_gain)
+        return F.conv_transpose2d(x, kernel.transpose(0, 1).to(x.dtype), bias, stride=2, padding=1)
 
 
 class ProgressiveBlock(nn.Module):
@@ -68,11 +87,11 @@ class DiscriminatorBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.conv1 = Conv2d(inputs, inputs, 3, pad=1)
-        self.conv2 = Conv2d(inputs, outputs, 3, pad=1)
+        self.conv1 = LeakyConv2d(inputs, inputs, 3, pad=1)
+        self.conv2 = LeakyConv2d(inputs, outputs, 3, pad=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return leaky_relu(self.conv2(leaky_relu(self.conv1(x))))
+        return self.conv2(self.conv1(x))
 
 
 class GrowingDiscriminator(nn.Module):
@@ -85,23 +104,23 @@ class GrowingDiscriminator(nn.Module):
         self.dtype = config.dtype
         last = int(math.log2(resolution))
         maps = config.maps
-        self.from_image = nn.ModuleList(Conv2d(channels, maps(i), 1) for i in range(self.first, last + 1))
+        self.from_image = nn.ModuleList(LeakyConv2d(channels, maps(i), 1) for i in range(self.first, last + 1))
         self.blocks = nn.ModuleList(DiscriminatorBlock(maps(i), maps(i - 1)) for i in range(3, last + 1))
-        self.conv1 = Conv2d(maps(2) + 1, maps(2), 3, pad=1)
-        self.conv2 = Conv2d(maps(2), maps(2), 4)
+        self.conv1 = LeakyConv2d(maps(2) + 1, maps(2), 3, pad=1)
+        self.conv2 = LeakyConv2d(maps(2), maps(2), 4)
         self.score = Linear(maps(2), 1)
 
     def forward(self, images: Tensor, level: float) -> Tensor:
         images = images.to(self.dtype, memory_format=torch.channels_last)
         top = math.ceil(level)
-        x = leaky_relu(self.from_image[top - self.first](images))
+        x = self.from_image[top - self.first](images)
         for i in range(top, 2, -1):
             x = self.down(self.blocks[i - 3](x))
             if i == top:
-                x = fade(lambda: leaky_relu(self.from_image[top - 1 - self.first](down(images))), x, level)
+                x = fade(lambda: self.from_image[top - 1 - self.first](down(images)), x, level)
         # Groups of 4 samples rather than the whole minibatch: the statistic means the same on any number of devices.
-        x = leaky_relu(self.conv1(minibatch_std(x.to(self.conv1.weight.dtype))))
-        return self.score(leaky_relu(self.conv2(x)).flatten(1)).squeeze(1)
+        x = self.conv2(self.conv1(minibatch_std(x.to(self.conv1.weight.dtype))))
+        return self.score(x.flatten(1)).squeeze(1)
 
     def down(self, x: Tensor) -> Tensor:
         return down(x)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,16 +12,23 @@ from torch import Tensor, nn
 from generators import adversarial
 from generators.base import latents
 from generators.growth import GrowingGAN, GrowthConfig, fade, up
-from generators.layers import LEAK, Conv2d, Linear, Mapping, UpConv2d
+from generators.layers import LEAK, Conv2d, Linear, Mapping, upsampling_conv2d
 from generators.progressive_gan import GrowingDiscriminator
 from generators.resample import downsample
 
-BINOMIAL = torch.tensor([1.0, 2.0, 1.0]) / 4  # after upsampling (Appendix C)
-BILINEAR = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8  # the same filter and the average of two in one
+# The binomial filter [1, 2, 1] of Appendix C after nearest-neighbour upsampling, or before the average of two: both in
+# one are bilinear resampling.
+BILINEAR = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
 
 
 class StyleGAN1Config(GrowthConfig):
     """What may be chosen about a StyleGAN and its training; defaults are the paper's."""
+
+    search_space: ClassVar = {
+        "learning_rate": (5e-4, 5e-3, "log"),
+        "r1_gamma": (0.05, 20.0, "log"),
+        "mixing": (0.0, 0.9),
+    }
 
     w_dim: int = Field(512, ge=1, description="width of the style space W [numbers]")
     mapping_layers: int = Field(8, ge=1, le=16, description="depth of the mapping network [layers]")
@@ -32,8 +40,10 @@ class StyleGAN1Config(GrowthConfig):
 
 def adaptive_instance_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """x [B, C, H, W] with each map brought to standard deviation `scale` and mean `shift`, both [B, C] (eq. 1)."""
-    scale, shift = (style.to(x.dtype)[:, :, None, None] for style in (scale, shift))
-    return torch.addcmul(shift, F.instance_norm(x, eps=1e-8), scale)
+    x = x - x.mean((2, 3), keepdim=True)
+    variance = torch.linalg.vector_norm(x, dim=(2, 3)).square() / x[0, 0].numel()
+    scale = scale * (variance + 1e-8).rsqrt()
+    return torch.addcmul(shift.to(x.dtype)[:, :, None, None], x, scale.to(x.dtype)[:, :, None, None])
 
 
 class StyleLayer(nn.Module):
@@ -46,24 +56,20 @@ class StyleLayer(nn.Module):
     def __init__(self, w_dim: int, inputs: int | None, outputs: int, grow: bool) -> None:
         super().__init__()
         self.grow = grow
-        if inputs is None:
-            self.conv = None
-        elif grow:
-            self.conv = UpConv2d(inputs, outputs, bias=False)
-        else:
-            self.conv = Conv2d(inputs, outputs, 3, pad=1, bias=False)
+        self.conv = None if inputs is None else Conv2d(inputs, outputs, 3, pad=1, bias=False)
         self.noise_gain = nn.Parameter(torch.zeros(outputs))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.style = Linear(w_dim, 2 * outputs)
-        self.register_buffer("blur", BINOMIAL, persistent=False)
+        self.register_buffer("blur", 2 * BILINEAR, persistent=False)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor) -> Tensor:
-        if self.conv is not None:
+        if self.grow:
+            x = upsampling_conv2d(x, self.conv.weight * self.conv.weight_gain, self.blur)
+        elif self.conv is not None:
             x = self.conv(x)
-        if self.grow:  # the filter comes after the convolution, with which it commutes inside the image
-            x = downsample(x, self.blur, 1, pad=1)
         bias, noise_gain = (p.to(x.dtype)[:, None, None] for p in (self.bias, self.noise_gain))
-        x = F.leaky_relu(x + torch.addcmul(bias, noise_gain, noise.to(x.dtype)), LEAK)  # AdaIN undoes any gain
+        x = x + torch.addcmul(bias, noise_gain, noise.to(x.dtype))
+        x = F.leaky_relu(x, LEAK, inplace=True)  # AdaIN undoes any gain
         scale, shift = self.style(w).chunk(2, 1)
         return adaptive_instance_norm(x, 1 + scale, shift)  # 1 +: the initial bias of y_s (Appendix C)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +14,21 @@ from generators.adversarial import GAN, GANConfig
 from generators.augmentation import AdaptiveAugmentation, mirror
 from generators.base import latents
 from generators.discriminator import Discriminator
-from generators.layers import LEAK, LEAKY_GAIN, Linear, Mapping, modulated_conv2d
-from generators.resample import downsample, upsample
+from generators.layers import LEAK, LEAKY_GAIN, Linear, Mapping, modulated_conv2d, upsampling_conv2d
+from generators.resample import upsample
 
 UP = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4  # bilinear filter of all upsampling; a DC gain of two restores the level
 
 
 class StyleGAN2Config(GANConfig):
     """What may be chosen about a StyleGAN2 and its training; defaults are the paper's (configuration E)."""
+
+    search_space: ClassVar = {
+        "generator_learning_rate": (5e-4, 5e-3, "log"),
+        "discriminator_learning_rate": (5e-4, 5e-3, "log"),
+        "r1_gamma": (0.05, 20.0, "log"),
+        "augmentation": [False, True],
+    }
 
     w_dim: int = Field(512, ge=1, description="width of the style space W [numbers]")
     mapping_layers: int = Field(8, ge=1, le=16, description="depth of the mapping network [layers]")
@@ -44,14 +52,8 @@ class StyleGAN2Config(GANConfig):
 def modulated_upsampling_conv2d(
     x: Tensor, weight: Tensor, style: Tensor, bias: Tensor, kernel: Tensor, gain: float
 ) -> Tensor:
-    """Upsampling by two with the low-pass `kernel`, and `modulated_conv2d` with a 3 × 3 weight of what that gives.
-
-    x [B, I, H, W] → [B, O, 2H, 2W]. The two linear filters are applied in the other order, as a strided transposed
-    convolution (which turns its weight by 180°) and a low-pass of its result: a quarter of the multiplications.
-    """
-    x = x * (style * gain).to(x.dtype)[:, :, None, None]
-    x = F.conv_transpose2d(x, weight.to(x.dtype).transpose(0, 1), stride=2)
-    x = downsample(x, kernel, 1, pad=1)
+    """`modulated_conv2d` at twice the resolution (see `upsampling_conv2d`): x [B, I, H, W] → [B, O, 2H, 2W]."""
+    x = upsampling_conv2d(x * (style * gain).to(x.dtype)[:, :, None, None], weight, kernel)
     norm = (style.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt().to(x.dtype)  # eq. 3
     return torch.addcmul(bias.to(x.dtype)[:, None, None], x, norm[:, :, None, None])
 

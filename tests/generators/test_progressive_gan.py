@@ -9,11 +9,11 @@ import torch.nn.functional as F
 
 import generators
 from generators.growth import down, grown, level_at, up
-from generators.layers import UpConv2d
 from generators.progressive_gan import (
     GrowingDiscriminator,
     ProgressiveGANConfig,
     ProgressiveGenerator,
+    UpConv2d,
     gradient_penalty,
 )
 
@@ -168,7 +168,8 @@ def test_learning_rate_is_equalized():
         else:
             assert not parameter.any(), name
     layer, x = made.blocks[0].conv1, torch.randn(1, 64, 8, 8)
-    torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight / math.sqrt(64 * 9), padding=1))
+    expected = F.conv2d(x, layer.weight / math.sqrt(64 * 9), padding=1)
+    torch.testing.assert_close(layer(x), math.sqrt(2) * F.leaky_relu(expected, 0.2))
 
 
 def test_every_pixel_of_the_generator_has_unit_length():
