@@ -6,6 +6,7 @@ tried again, and one whose training is finished costs nothing. Objectives come f
 
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ def _objective(config: Config) -> str:
 def _study(config: Config, name: str) -> optuna.Study:
     own = config.tune
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats and plots: old and in use
     storage = RDBStorage(
         own.storage or f"sqlite:///{config.common.work_dir / 'tune' / 'studies.db'}",
         heartbeat_interval=HEARTBEAT,
