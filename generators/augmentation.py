@@ -1,4 +1,5 @@
-"""Adaptive discriminator augmentation: training GANs with limited data (Karras et al. 2020, arXiv 2006.06676)."""
+"""Random transformations of training images: mirroring, small affine ones, and adaptive discriminator augmentation
+(training GANs with limited data, Karras et al. 2020, arXiv 2006.06676; sections refer to it)."""
 
 import math
 
@@ -13,6 +14,7 @@ INTERVAL = 4  # minibatches between two adjustments of p (Section 3)
 SHIFT = 0.125  # largest whole-pixel, and standard deviation of a fractional, translation; canvas widths (Appendix B)
 SCALE = 0.2 * math.log(2)  # standard deviation of the logarithm of a scale (Appendix B)
 BRIGHTNESS, CONTRAST = 0.2, 0.5 * math.log(2)  # standard deviations of an offset and of a factor's log (Appendix B)
+TURN, STRETCH, MOVE = math.radians(5), math.log(1.05), 0.03  # most that a head is turned, scaled, moved; canvas widths
 BACKGROUND = -1.0  # what lies outside of an image: air, and no annotation
 
 # Daubechies' 12-tap symlet, as a filter of unit DC gain. It is orthogonal to its own shifts by two samples, so that
@@ -30,6 +32,30 @@ def mirror(images: Tensor) -> Tensor:
     """Each image [C, H, W] of a batch flipped left–right with probability one half."""
     flip = torch.rand(len(images)) < 0.5
     return torch.where(flip.to(images.device)[:, None, None, None], images.flip(3), images)
+
+
+def small_transforms(batch: int) -> Tensor:
+    """Matrices [batch, 3, 3] as of `random_transforms`: turned by up to 5°, scaled by up to 5 %, moved by up to 3 %."""
+    angle, size, x, y = (2 * torch.rand(4, batch) - 1).unbind()
+    scale = (STRETCH * size).exp()
+    return rotation(TURN * angle) @ scaling(scale, scale) @ translation(MOVE * x, MOVE * y)
+
+
+def warp_annotated(images: Tensor, transforms: Tensor) -> Tensor:
+    """images [B, C, H, H] in [-1, 1] sampled where transforms [B, 3, 3] say; the last channel, which is the annotation,
+    at the nearest pixel, so that its codes stay what they are."""
+    theta = transforms[:, :2].to(images) * torch.tensor([1.0, 1.0, 2.0], device=images.device)  # in half canvas widths
+    annotation = images[:, -1:] - BACKGROUND
+    grid = F.affine_grid(theta, list(annotation.shape), align_corners=False)
+    annotation = F.grid_sample(annotation, grid, mode="nearest", align_corners=False) + BACKGROUND
+    return torch.cat([warp(images[:, :-1], transforms).clamp(-1, 1), annotation], 1)
+
+
+def small_affine(images: Tensor, share: float) -> Tensor:
+    """Each image [C, H, H] of a batch, with probability `share`, through a small affine transformation of its own."""
+    chosen = (torch.rand(len(images)) < share).to(images.device)
+    warped = warp_annotated(images, small_transforms(len(images)).to(images.device))
+    return torch.where(chosen[:, None, None, None], warped, images)
 
 
 class AdaptiveAugmentation:

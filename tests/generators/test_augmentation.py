@@ -15,8 +15,11 @@ from generators.augmentation import (
     random_transforms,
     rotation,
     scaling,
+    small_affine,
+    small_transforms,
     translation,
     warp,
+    warp_annotated,
 )
 from generators.discriminator import Discriminator
 
@@ -51,6 +54,50 @@ def test_mirror_flips_left_right_or_leaves_alone():
         flipped += torch.equal(after, before.flip(2))
         assert torch.equal(after, before) or torch.equal(after, before.flip(2))
     assert 16 < flipped < 48
+
+
+CODES = torch.tensor([0, 51, 102, 204]) / 127.5 - 1  # background, NCR, ED, ET in the range of images
+
+
+def test_small_transforms_are_small():
+    torch.manual_seed(0)
+    matrices = small_transforms(5000).double()
+    scale = torch.linalg.det(matrices).sqrt()
+    angle = torch.atan2(matrices[:, 1, 0], matrices[:, 0, 0]).rad2deg()
+    moved = torch.linalg.solve(matrices[:, :2, :2], matrices[:, :2, 2:]).flatten()
+    for values, low, high in ((scale, 1 / 1.05, 1.05), (angle, -5, 5), (moved, -0.03, 0.03)):
+        assert low - 1e-6 <= values.min() < low + 0.02 * (high - low)
+        assert high + 1e-6 >= values.max() > high - 0.02 * (high - low)
+    turned = rotation(angle.deg2rad()) * scale[:, None, None]  # neither sheared nor mirrored
+    torch.testing.assert_close(matrices[:, :2, :2], turned[:, :2, :2])
+
+
+def test_annotated_warp_is_scipys_linear_in_images_and_nearest_in_the_annotation():
+    torch.manual_seed(0)
+    images = (smooth(32, 4) + 1).square()
+    images = torch.cat([1.5 * images / images.max() - 1, CODES[torch.randint(4, (2, 1, 32, 32))]], 1)
+    transforms = small_transforms(2)
+    out = warp_annotated(images, transforms)
+    assert set(out[:, 4].unique().tolist()) == set(CODES.tolist())
+    for before, after, transform in zip(images.numpy(), out.numpy(), transforms.double().numpy(), strict=True):
+        (xx, xy, x), (yx, yy, y) = transform[:2]
+        matrix, move = np.array([[yy, yx], [xy, xx]]), 32 * np.array([y, x])  # scipy's axes are (y, x), in pixels
+        offset = 15.5 - matrix @ [15.5, 15.5] + move
+        for channel in range(4):
+            expected = ndimage.affine_transform(before[channel], matrix, offset, order=3, cval=-1)
+            np.testing.assert_allclose(after[channel], expected, atol=0.03)
+        expected = ndimage.affine_transform(before[4], matrix, offset, order=0, mode="grid-constant", cval=-1)
+        assert (after[4] == expected).mean() > 0.99  # but for points half-way between two pixels
+        assert (after[4] == before[4]).mean() < 0.9
+
+
+def test_small_affine_leaves_the_rest_of_the_images_alone():
+    torch.manual_seed(0)
+    images = torch.rand(400, 5, 8, 8) * 2 - 1
+    alone = (small_affine(images, 0.3) == images).flatten(1).all(1)
+    assert alone.float().mean().item() == pytest.approx(0.7, abs=0.07)
+    assert torch.equal(small_affine(images, 0.0), images)
+    assert small_affine(images, 1.0).abs().max() <= 1
 
 
 def test_p_rises_above_the_target_and_falls_below_it():

@@ -19,6 +19,7 @@ STUDY = {
     "prediction": "epsilon",
     "learning_rate": 1e-4,
     "dropout": 0,
+    "augmentation": 0,
     "sampler": "ddpm",
     "sampling_steps": 4000,
 }
@@ -26,7 +27,9 @@ STUDY = {
 
 def small(channels: int = 2, resolution: int = 16, **config):
     torch.manual_seed(0)
-    return generators.create("diffusion", channels, resolution, **{"widths": [8, 8], "precision": "fp32"} | config)
+    return generators.create(
+        "diffusion", channels, resolution, **{"widths": [8, 8], "precision": "fp32", "augmentation": 0} | config
+    )
 
 
 class Stub(nn.Module):
@@ -239,6 +242,23 @@ def test_mirror_turns_half_of_the_images_left_to_right_only():
     mirrored = (x == images.flip(-1)).flatten(1).all(1)
     assert (kept ^ mirrored).all()
     assert 16 < kept.sum() < 48
+
+
+def test_augmentation_moves_a_share_of_the_images_and_keeps_annotation_codes():
+    model = small(augmentation=0.5, steps=2, sampling_steps=2)
+    model.process.alphas_cumprod = torch.ones(2)  # no noise at all, so that the network sees the images
+    seen_by_network = Stub(lambda x, time: x * seen_by_network.weight)
+    seen_by_network.weight = nn.Parameter(torch.ones(()))
+    model.networks["denoiser"] = model.ema["denoiser"] = seen_by_network
+    codes = torch.tensor([0, 51, 102, 204]) / 127.5 - 1
+    images = torch.stack([torch.rand(64, 16, 16) * 2 - 1, codes[torch.randint(4, (64, 16, 16))]], 1)
+    torch.manual_seed(0)
+    model.train_step(images, 0)
+    x = seen_by_network.inputs[0][0]
+    kept = (x == images).flatten(1).all(1)
+    assert 16 < kept.sum() < 48
+    assert ((x[~kept] != images[~kept]).flatten(2).any(2).float().mean(0) > 0.8).all()  # image and annotation
+    assert torch.isin(x[:, 1], codes).all()
 
 
 def test_learning_rate_warms_up_with_images_seen():
