@@ -43,7 +43,7 @@ class SwinSegmenterConfig(SegmenterConfig):
     decoder_width: int = Field(64, ge=4, le=4096, description="width of UPerNet's maps [channels]")
     auxiliary_width: int = Field(32, ge=4, le=4096, description="width of the auxiliary head's maps [channels]")
     auxiliary_weight: float = Field(0.4, ge=0, description="weight of the auxiliary head's loss [1]")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="step size that warm-up leads to [1]")
+    learning_rate: float = Field(3e-3, gt=0, le=1, description="step size that warm-up leads to [1]")
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay, per step size [1]")
     warm_up: int = Field(1000, ge=0, description="length of the linear rise of the step size [images seen]")
 

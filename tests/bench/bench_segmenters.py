@@ -1,41 +1,47 @@
-"""Speed of every segmenter's default at 64×64×4, batch 16: training with and without augmentation, and prediction."""
+"""Speed of every segmenter's default at 64×64×4, batch 16: training with and without augmentation, and prediction.
+
+All of them take turns, so whatever else the machine does in between slows them alike.
+"""
 
 import statistics
 import time
-from collections.abc import Callable
+from itertools import product
 
 import torch
 
 import segmenters
 from segmenters.augment import augment
 
-BATCH, STEPS = 16, 15
-
-
-def images_per_second(step: Callable[[], object]) -> float:
-    """The median over STEPS calls, after three to warm up."""
-    times = []
-    for _ in range(STEPS + 3):
-        start = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - start)
-    return BATCH / statistics.median(times[3:])
+BATCH, WARM_UP, STEPS = 16, 3, 15
 
 
 def main() -> None:
     torch.set_num_threads(2)
     torch.manual_seed(0)
     images, labels = torch.randn(BATCH, 4, 64, 64), torch.randint(4, (BATCH, 64, 64))
-    print(f"augmentation alone: {images_per_second(lambda: augment(images, labels)):.0f} images/s")
-    print("| segmenter | precision | training images/s | with augmentation | predicted images/s |")
-    print("| --- | --- | --- | --- | --- |")
-    for name in segmenters.names():
-        for precision in ("fp32", "bf16"):
-            model = segmenters.create(name, 4, 4, 64, precision=precision)
-            plain = images_per_second(lambda model=model: model.train_step(images, labels, 0))
-            augmented = images_per_second(lambda model=model: model.train_step(*augment(images, labels), 0))
-            predicted = images_per_second(lambda model=model: model.predict(images))
-            print(f"| {name} | {precision} | {plain:.0f} | {augmented:.0f} | {predicted:.0f} |", flush=True)
+    models = {
+        (name, precision): segmenters.create(name, 4, 4, 64, precision=precision)
+        for name, precision in product(segmenters.names(), ("fp32", "bf16"))
+    }
+    jobs = {
+        "training": lambda model: model.train_step(images, labels, 0),
+        "augmented": lambda model: model.train_step(*augment(images, labels), 0),
+        "prediction": lambda model: model.predict(images),
+    }
+    seconds = {(model, job): [] for model, job in product(models, jobs)}
+    for _ in range(WARM_UP + STEPS):
+        for (model, job), times in seconds.items():
+            start = time.perf_counter()
+            jobs[job](models[model])
+            times.append(time.perf_counter() - start)
+    speed = {key: BATCH / statistics.median(times[WARM_UP:]) for key, times in seconds.items()}
+
+    print("| segmenter | parameters | precision | training images/s | with augmentation | predicted images/s |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for (name, precision), model in models.items():
+        parameters = sum(parameter.numel() for parameter in model.networks["segmenter"].parameters())
+        numbers = " | ".join(f"{speed[(name, precision), job]:.0f}" for job in jobs)
+        print(f"| {name} | {parameters:,} | {precision} | {numbers} |")
 
 
 if __name__ == "__main__":
