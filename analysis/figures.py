@@ -13,16 +13,17 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import NullLocator
 from scipy import ndimage
 
-from analysis.statistics import ARM, MARGINS, dice_matrices
-from analysis.tables import in_study_order, label
+from analysis.statistics import AMOUNT, ARM, MARGINS, counted, dice_matrices
+from analysis.tables import ARMS, in_arm_order, in_study_order, label
 
 MODALITIES = ("T1", "T1ce", "T2", "FLAIR")
 # Okabe & Ito's colours, distinguishable with every common colour vision, in print and on grey.
-BLUE, ORANGE, GREEN, SKY, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#6B7280"
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6B7280"
 CLASS_COLOURS = {"NCR": "#D55E00", "ED": "#56B4E9", "ET": "#F0E442"}
-ARM_STYLES = {"synthetic": ("synthetic only", ORANGE, "o"), "both": ("real + synthetic", BLUE, "s")}
+ARM_STYLES = {"real": (GREY, "D"), "synthetic": (ORANGE, "o"), "both": (BLUE, "s"), "pretrain": (GREEN, "^")}
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 9,
@@ -43,6 +44,7 @@ STYLE = {
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
 }
 GAP_SHARE = 32  # tiles stand one 32nd of their width apart
+KEPT = {"color": "black", "marker": "o", "markersize": 9, "markerfacecolor": "none", "linestyle": ""}
 WIDTH = 4.8  # inches: 9 pt text stays readable on a phone
 
 
@@ -109,37 +111,70 @@ def dice_per_subject(scores: pd.DataFrame, cohort: str, segmenter: str) -> Figur
     panels = list(dict.fromkeys(zip(arms["generator"], arms["augmentation"], strict=True)))
     if not panels:
         raise ValueError(f"no arm with a generator for cohort {cohort!r} and segmenter {segmenter!r}")
-    columns = min(2, len(panels))
-    lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(WIDTH * columns / 2 + 0.6 * (columns == 1), 0.8 + 2.35 * lines))
-    grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+    figure, axes = _panels(len(panels))
     handles: dict[str, Line2D] = {}
     lowest = 1.0
-    for axis, (generator, augmentation) in zip(grid.flat, panels, strict=False):
+    for axis, (generator, augmentation) in zip(axes, panels, strict=True):
         real = matrices.get((cohort, "none", "real", segmenter, augmentation))
-        subjects = 0
+        subjects, incomplete = 0, []
         for arm in arms.query("generator == @generator and augmentation == @augmentation")["arm"]:
             matrix = matrices[(cohort, generator, arm, segmenter, augmentation)]
-            text, colour, marker = ARM_STYLES.get(arm, (arm, GREEN, "^"))
+            text, (colour, marker) = ARMS[arm].lower(), ARM_STYLES[arm]
             if real is None or real.reason or matrix.reason or real.subjects != matrix.subjects:
-                axis.annotate(f"{text}: incomplete", (0.97, 0.03), xycoords="axes fraction", ha="right", color=GREY)
+                incomplete.append(f"{text}: incomplete")
                 continue
             x, y = real.dice.mean(0), matrix.dice.mean(0)
             axis.scatter(x, y, s=18, c=colour, marker=marker, alpha=0.75, linewidths=0)
             handles[text] = Line2D([], [], color=colour, marker=marker, linestyle="", label=text)
             subjects, lowest = len(matrix.subjects), min(lowest, x.min(), y.min())
+        _remark(axis, incomplete)
         axis.axline((0, 0), (1, 1), color=GREY, linewidth=0.8, linestyle="--")
         axis.set_title(f"{label(generator)}, aug. {augmentation}\nn = {subjects} subjects")
         axis.grid(True)
     lower = max(0.0, np.floor(10 * lowest) / 10) - 0.02
-    for axis in grid.flat[: len(panels)]:
+    for axis in axes:
         axis.set(xlim=(lower, 1.02), ylim=(lower, 1.02), aspect="equal")
-    for axis in grid.flat[len(panels) :]:
-        axis.remove()
     figure.supxlabel("mean Dice of a subject, real-only training", fontsize=9)
     figure.supylabel("mean Dice, training with synthetic images", fontsize=9)
     if handles:
-        figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=len(handles))
+        figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=min(2, len(handles)))
+    return figure
+
+
+@styled
+def dice_against_amount(amounts: pd.DataFrame, cohort: str, segmenter: str, by: str) -> Figure:
+    """Mean Dice with its 95 % interval against the amount of training data, one panel per generator and augmentation.
+
+    amounts: the table of `analysis.statistics`; by: "real_subjects" or "synthetic_share", of which the other is whole.
+    An arm that has but one amount, as real-only training has no synthetic set, is a level to compare with. An amount
+    without a number is left out, and the panel says so. Raises ValueError where nothing of this cohort and segmenter
+    is there.
+    """
+    (other,) = set(AMOUNT) - {by}
+    here = amounts[(amounts["cohort"] == cohort) & (amounts["segmenter"] == segmenter) & (amounts[other] == 1)]
+    if here.empty:
+        raise ValueError(f"no amounts for cohort {cohort!r} and segmenter {segmenter!r}")
+    here = in_study_order(here.sort_values(by))
+    real = here["arm"] == "real"
+    panels = (here if real.all() else here[~real])[["generator", "augmentation"]].drop_duplicates()
+    figure, axes = _panels(len(panels))
+    handles: dict[str, Line2D] = {}
+    for axis, (generator, augmentation) in zip(axes, panels.itertuples(index=False), strict=True):
+        shown = here[(here["augmentation"] == augmentation) & (real | (here["generator"] == generator))]
+        for arm, rows in shown.groupby("arm", sort=False):
+            handles[arm] = _amount_line(axis, rows, by, arm)
+        _remark(axis, [f"{ARMS[arm].lower()}: incomplete" for arm in shown.loc[shown["dice"].isna(), "arm"].unique()])
+        axis.set_title(f"{'Real only' if generator == 'none' else label(generator)}, aug. {augmentation}")
+        axis.grid(True)
+    ticks = sorted(here[by].unique())
+    axes[0].set_xscale("log")  # shared: doubling the data is the same step everywhere
+    axes[0].set_xticks(ticks, [f"{100 * share:g}" for share in ticks])
+    axes[0].xaxis.set_minor_locator(NullLocator())
+    what = {"real_subjects": "real training subjects used [%]", "synthetic_share": "synthetic set used [%]"}[by]
+    n = f"n = {_span(here['subjects'])} test subjects × {_span(here['seeds'])} seeds"
+    figure.supxlabel(f"{what}\nband: 95 % interval; {n}", fontsize=9)
+    figure.supylabel("mean Dice over NCR, ED, ET", fontsize=9)
+    figure.legend(handles=[handles[arm] for arm in ARMS if arm in handles], loc="outside upper center", ncols=2)
     return figure
 
 
@@ -151,14 +186,14 @@ def forest_plot(ratios: pd.DataFrame, cohort: str, segmenter: str) -> Figure:
     ValueError where nothing of this cohort and segmenter is there.
     """
     here = (ratios["cohort"] == cohort) & (ratios["segmenter"] == segmenter) & (ratios["region"] == "mean")
-    rows = in_study_order(ratios[here]).sort_values("arm", ascending=False, kind="stable")
+    rows = in_arm_order(ratios[here])
     if rows.empty:
         raise ValueError(f"no ratios for cohort {cohort!r} and segmenter {segmenter!r}")
     figure = Figure(figsize=(WIDTH, 1.3 + 0.42 * len(rows)))
     axis = figure.subplots()
     names, handles = [], {}
     for y, (_, row) in enumerate(rows.iterrows()):
-        text, colour, marker = ARM_STYLES.get(row["arm"], (row["arm"], GREEN, "^"))
+        text, (colour, marker) = ARMS[row["arm"]].lower(), ARM_STYLES[row["arm"]]
         names.append(f"{label(row['generator'])}\n{text}, aug. {row['augmentation']}")
         if np.isnan(row["ratio"]):
             axis.text(1.0, y, "missing: see table ", va="center", ha="right", color=GREY, fontsize=8)
@@ -195,7 +230,7 @@ def forest_plot(ratios: pd.DataFrame, cohort: str, segmenter: str) -> Figure:
     axis.tick_params(axis="y", length=0)
     axis.grid(True, axis="x")
     if len(handles) > 1:
-        figure.legend(handles=list(handles.values()), loc="outside upper right", ncols=len(handles))
+        figure.legend(handles=list(handles.values()), loc="outside upper right", ncols=min(2, len(handles)))
     return figure
 
 
@@ -227,6 +262,52 @@ def similarity_histogram(synthetic: np.ndarray, null: np.ndarray, tau95: float, 
     axis.set_title(label(name), pad=16)
     axis.grid(True, axis="y")
     figure.legend(loc="outside lower center", ncols=1)
+    return figure
+
+
+@styled
+def training_curve(curve: pd.DataFrame, name: str) -> Figure:
+    """Fidelity and memorization of a generator against training length, one line per training (seed), side by side.
+
+    curve: a row per snapshot with seed, seen (images), kernel_distance and kernel_floor (to held-out real slices, of
+    samples and of real training slices), memorized_share and copied_share (of samples, 0..1), kept (whether these
+    weights were released) and samples (their number). Raises ValueError where it is empty.
+    """
+    if curve.empty:
+        raise ValueError(f"{name}: no snapshot was measured")
+    figure = Figure(figsize=(WIDTH, 3.5))
+    fidelity, memorization = figure.subplots(1, 2, sharex=True)
+    shares = curve.assign(**{column: 100 * curve[column] for column in ("memorized_share", "copied_share")})
+    for axis, column, colour, marker in (
+        (fidelity, "kernel_distance", BLUE, "o"),
+        (memorization, "memorized_share", ORANGE, "s"),
+        (memorization, "copied_share", GREEN, "^"),
+    ):
+        for _, training in shares.groupby("seed"):
+            seen, kept = training["seen"] / 1000, training["kept"].to_numpy(bool)
+            axis.plot(seen, training[column], color=colour, marker=marker, markersize=4, linewidth=1.5)
+            axis.plot(seen[kept], training[column][kept], **KEPT)
+        if shares[column].isna().all():
+            _remark(axis, [f"{column.replace('_', ' ')}: not measured"])
+    fidelity.axhline(curve["kernel_floor"].mean(), color=GREY, linestyle="--", linewidth=1)
+    memorization.axhline(5, color="black", linestyle=":", linewidth=1)
+    fidelity.set(title="Fidelity", ylabel="kernel distance (lower is closer)")
+    memorization.set(title="Memorization", ylabel="share of samples [%]")
+    memorization.set_ylim(0, max(10, 1.08 * np.nan_to_num(memorization.get_ylim()[1])))
+    for axis in (fidelity, memorization):
+        axis.set(xlim=(0, None), xlabel="images seen [thousands]")
+        axis.grid(True)
+    handles = [
+        Line2D([], [], color=BLUE, marker="o", markersize=4, label="synthetic slices"),
+        Line2D([], [], color=GREY, linestyle="--", label="real training slices (floor)"),
+        Line2D([], [], label="kept snapshot", **KEPT),
+        Line2D([], [], color=ORANGE, marker="s", markersize=4, label="memorized (above τ95)"),
+        Line2D([], [], color=GREEN, marker="^", markersize=4, label="copied (close to one patient)"),
+        Line2D([], [], color="black", linestyle=":", label="expected without copying: 5 %"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    n = f"n = {_span(curve['samples'])} samples a snapshot, {counted(curve['seed'].nunique(), 'training')}"
+    figure.suptitle(f"{label(name)}: {n}", fontsize=9, fontweight="bold", x=0.01, ha="left")
     return figure
 
 
@@ -276,6 +357,38 @@ def closest_pairs(
     return figure
 
 
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    """Panels that share their axes, two a line."""
+    columns = min(2, count)
+    lines = -(-count // columns)
+    figure = Figure(figsize=(WIDTH * columns / 2 + 0.6 * (columns == 1), 1.0 + 2.35 * lines))
+    axes = list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).flat)
+    for axis in axes[count:]:
+        axis.remove()
+    for axis in axes[:count][-columns:]:  # nothing stands below them
+        axis.tick_params(labelbottom=True)
+    return figure, axes[:count]
+
+
+def _amount_line(axis: Axes, rows: pd.DataFrame, by: str, arm: str) -> Line2D:
+    """An arm's mean Dice with its interval over the shares of the data, a level where there is but one; its handle."""
+    colour, marker = ARM_STYLES[arm]
+    known, text = rows[rows["dice"].notna()], ARMS[arm].lower()
+    if len(rows) > 1:
+        axis.fill_between(known[by], known["low"], known["high"], color=colour, alpha=0.18, linewidth=0)
+        axis.plot(known[by], known["dice"], color=colour, marker=marker, markersize=4.5)
+        return Line2D([], [], color=colour, marker=marker, markersize=4.5, label=text)
+    for row in known.itertuples():
+        axis.axhspan(row.low, row.high, color=colour, alpha=0.12, linewidth=0)
+        axis.axhline(row.dice, color=colour, linestyle="--", linewidth=1.2)
+    return Line2D([], [], color=colour, linestyle="--", label=text)
+
+
+def _remark(axis: Axes, texts: list[str]) -> None:
+    """What a panel cannot show, in its lower right corner."""
+    axis.annotate("\n".join(texts), (0.97, 0.03), xycoords="axes fraction", ha="right", color=GREY, fontsize=8)
+
+
 def _show(axis: Axes, tiles: np.ndarray) -> None:
     """RGB tiles in 0..1 [rows, columns, H, W, 3] as one image with white gaps and no frame."""
     gap = tiles.shape[3] // GAP_SHARE
@@ -293,4 +406,5 @@ def _centres(count: int, size: int) -> np.ndarray:
 
 
 def _span(counts: pd.Series) -> str:
-    return str(counts.min()) if counts.min() == counts.max() else f"{counts.min()}–{counts.max()}"
+    low, high = counts.min(), counts.max()
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"

@@ -2,6 +2,7 @@
 
 Let D[s, k] be an arm's Dice for segmenter seed s and subject k. Its reference is the real-only arm of the same cohort,
 segmenter and augmentation. An arm that cannot be analysed keeps its row, without numbers and with its `reason`.
+Ratios, tests and ranks are about cells trained on all the data; `amounts` alone looks at those trained on a share.
 """
 
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ ALPHA = 0.05
 MIN_SUBJECTS = 6  # fewer paired subjects: "n too small", never a p-value
 SETTING = ["cohort", "segmenter", "augmentation"]  # what an arm shares with its reference
 ARM = ["cohort", "generator", "arm", "segmenter", "augmentation"]
+AMOUNT = ["real_subjects", "synthetic_share"]  # shares of the real training subjects and of the synthetic set, (0, 1]
 RANKED_REGIONS = ("NCR", "ED", "ET", "WT", "TC")
 
 # Measured by tests/bench/bench_statistics.py: per cent of simulated studies in which the 95 % interval held the truth,
@@ -50,7 +52,8 @@ CALIBRATION = pd.DataFrame(
 def ratios(scores: pd.DataFrame, replicates: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """Dice of every arm relative to its real-only reference, with a crossed-bootstrap interval.
 
-    scores: the long table (cohort, generator, arm, segmenter, augmentation, seed, subject, region, metric, value).
+    scores: the long table (cohort, generator, arm, segmenter, augmentation, seed, real_subjects, synthetic_share,
+    subject, region, metric, value).
     Returns one row per arm and region: the arm's five columns, region, dice and dice_real (means over seeds and
     subjects), ratio = dice / dice_real, low and high (95 % percentile interval), lower_bound (the 5 % quantile),
     passes_0.80, passes_0.90, passes_0.95 (non-inferiority: lower_bound above the margin; missing where undecided),
@@ -137,6 +140,28 @@ def rank_tests(scores: pd.DataFrame, permutations: int = 10_000, seed: int = 0) 
     return _holm(table, [*SETTING, "arm"])
 
 
+def amounts(scores: pd.DataFrame, replicates: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """Mean Dice over NCR, ED and ET of every arm at every amount of training data, with a crossed-bootstrap interval.
+
+    Returns one row per arm and amount: the arm's five columns, real_subjects and synthetic_share (shares of the real
+    training subjects and of the synthetic set), seeds, subjects, dice (mean over seeds and subjects), low and high
+    (95 % percentile interval, seeds and subjects drawn as for `ratios`), reason ("" or why numbers are missing).
+    Raises ValueError where the table is not as described for `ratios`.
+    """
+    dice = _dice_rows(scores)
+    rows = []
+    for key, regions in _matrices(dice[dice["region"] == "mean"], [*ARM, *AMOUNT]).items():
+        matrix = regions["mean"]
+        row = dict(zip([*ARM, *AMOUNT], key, strict=True)) | {"reason": matrix.reason}
+        row |= {"seeds": len(matrix.dice), "subjects": len(matrix.subjects)}
+        if not matrix.reason:
+            row |= _mean(matrix.dice, replicates, seed)
+        rows.append(row)
+    numbers = ["dice", "low", "high"]
+    table = pd.DataFrame(rows, columns=[*ARM, *AMOUNT, "seeds", "subjects", *numbers, "reason"])
+    return table.astype(dict.fromkeys(numbers, "float64"))
+
+
 def caveats(ratios: pd.DataFrame) -> list[str]:
     """What a reader must know about intervals and tests at this number of seeds and subjects; [] in a safe regime.
 
@@ -219,11 +244,21 @@ class _Pair:
 
 
 def dice_matrices(scores: pd.DataFrame) -> dict[tuple, dict[str, DiceMatrix]]:
-    """{arm's key, in the order of ARM: {region: matrix}} of the long table's Dice rows, seeds and subjects sorted.
+    """{arm's key, in the order of ARM: {region: matrix}} of the Dice rows of cells trained on all the data, seeds and
+    subjects sorted.
 
     Raises ValueError where a column is absent, a value is empty or a cell stands in the table twice.
     """
-    columns = [*ARM, "seed", "subject", "region", "metric", "value"]
+    return _matrices(on_all_data(_dice_rows(scores)), ARM)
+
+
+def on_all_data(scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows of cells trained on every real training subject and on the whole synthetic set."""
+    return scores[(scores[AMOUNT] == 1).all(axis=1)]
+
+
+def _dice_rows(scores: pd.DataFrame) -> pd.DataFrame:
+    columns = [*ARM, *AMOUNT, "seed", "subject", "region", "metric", "value"]
     absent = [column for column in columns if column not in scores.columns]
     if absent:
         raise ValueError(f"the score table lacks the columns {absent}; it has {list(scores.columns)}")
@@ -231,14 +266,17 @@ def dice_matrices(scores: pd.DataFrame) -> dict[tuple, dict[str, DiceMatrix]]:
     for column in columns:
         if dice[column].isna().any():
             raise ValueError(f"the score table has {int(dice[column].isna().sum())} empty cells in column {column!r}")
-    cell = [*ARM, "region", "seed", "subject"]
+    cell = [*ARM, *AMOUNT, "region", "seed", "subject"]
     twice = dice.duplicated(cell)
     if twice.any():
         raise ValueError(f"the score table has a cell more than once: {dice.loc[twice, cell].iloc[0].to_dict()}")
+    return dice
 
+
+def _matrices(dice: pd.DataFrame, by: list[str]) -> dict[tuple, dict[str, DiceMatrix]]:
     table_regions = sorted(dice["region"].unique())
     matrices: dict[tuple, dict[str, DiceMatrix]] = {}
-    for key, arm in dice.groupby(ARM, sort=True):
+    for key, arm in dice.groupby(by, sort=True):
         # An arm must have every (seed, subject) that it has anywhere, in each region that the table knows.
         seeds, subjects = np.unique(arm["seed"]), np.unique(arm["subject"].astype(str))
         matrices[key] = {region: _matrix(arm[arm["region"] == region], seeds, subjects) for region in table_regions}
@@ -292,7 +330,8 @@ def _ratio(arm: np.ndarray, real: np.ndarray, replicates: int, seed: int) -> dic
     row["ratio"] = row["dice"] / row["dice_real"]
     if real.shape[1] < 2:
         return row | {"reason": "one subject: no interval"}
-    numerator, denominator = _bootstrap_means(arm, real, replicates, seed)
+    numerator = _bootstrap_mean(arm, replicates, seed, 1)
+    denominator = _bootstrap_mean(real, replicates, seed, 2)
     zero = int((denominator == 0).sum())
     if zero:
         return row | {"reason": f"the reference's Dice is 0 in {zero} of {replicates} replicates: no interval"}
@@ -301,19 +340,24 @@ def _ratio(arm: np.ndarray, real: np.ndarray, replicates: int, seed: int) -> dic
     return row | {"low": low, "high": high, "lower_bound": lower_bound} | passes
 
 
-def _bootstrap_means(arm: np.ndarray, real: np.ndarray, replicates: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means [replicates] of arm and real [seeds, subjects] under crossed resampling of seeds and subjects.
+def _mean(dice: np.ndarray, replicates: int, seed: int) -> dict:
+    """Mean of a Dice matrix [seeds, subjects], with its crossed-bootstrap interval."""
+    row = {"dice": dice.mean()}
+    if dice.shape[1] < 2:
+        return row | {"reason": "one subject: no interval"}
+    low, high = np.quantile(_bootstrap_mean(dice, replicates, seed, 1), [0.025, 0.975])
+    return row | {"low": low, "high": high}
 
-    A draw with replacement is its vector of counts c (sum n), so a replicate's mean is uᵀ D c / (S K).
+
+def _bootstrap_mean(dice: np.ndarray, replicates: int, seed: int, stream: int) -> np.ndarray:
+    """Means [replicates] of Dice [seeds, subjects] under crossed resampling of seeds and subjects.
+
+    A draw with replacement is its vector of counts c (sum n), so a replicate's mean is uᵀ D c / (S K). Subjects are
+    always drawn from stream 0, so every arm meets the same ones; `stream` is that of the seeds.
     """
-    subjects = _counts(arm.shape[1], replicates, seed, 0)
-    seeds_arm = _counts(arm.shape[0], replicates, seed, 1)
-    seeds_real = _counts(real.shape[0], replicates, seed, 2)
-    means = [
-        np.einsum("bk,bk->b", seeds @ dice, subjects) / dice.size
-        for seeds, dice in ((seeds_arm, arm), (seeds_real, real))
-    ]
-    return means[0], means[1]
+    subjects = _counts(dice.shape[1], replicates, seed, 0)
+    seeds = _counts(dice.shape[0], replicates, seed, stream)
+    return np.einsum("bk,bk->b", seeds @ dice, subjects) / dice.size
 
 
 @lru_cache(maxsize=16)

@@ -1,4 +1,4 @@
-"""All cells' scores → the long table, ratios with intervals, paired tests, ranks."""
+"""All cells' scores → the long table, ratios with intervals, paired tests, ranks, Dice against amount of data."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from benchmark.errors import UserError
 from benchmark.stages.prepare import cohort_name
 from benchmark.tracking import StageRun
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def settings(config: Config) -> dict:
@@ -26,7 +26,10 @@ def tags(config: Config) -> dict:
 
 
 def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
-    """Writes scores, ratios, tests, ranks and rank_tests, each as .csv and .parquet; `inputs` are evaluations."""
+    """Writes scores, ratios, tests, ranks, rank_tests and amounts, each as .csv and .parquet.
+
+    `inputs` are evaluations.
+    """
     own = config.analyze
     parts = [pd.read_parquet(cell.path / "scores.parquet") for cell in inputs.values() if cell.status == "FINISHED"]
     if not parts:
@@ -40,6 +43,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         "tests": statistics.paired_tests(scores),
         "ranks": statistics.ranks(scores),
         "rank_tests": statistics.rank_tests(scores, own.replicates, own.seed),
+        "amounts": statistics.amounts(scores, own.replicates, own.seed),
     }
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)

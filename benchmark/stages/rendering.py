@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import figures, tables
-from analysis.statistics import CALIBRATION, MARGINS, caveats, counted
+from analysis import figures, score_tables, set_tables, tables
+from analysis.set_tables import NOT_PROOF
+from analysis.statistics import AMOUNT, MARGINS, caveats
+from benchmark.stages.cards import build_cards
 
 TEMPLATES = Path(__file__).parents[2] / "reports" / "templates"
-NOT_PROOF = "Passing this audit is not proof of anonymity."
 
 
 @dataclass(frozen=True)
@@ -36,21 +37,25 @@ class CohortFacts:
 class ReportInputs:
     """Everything a report shows. Empty tables and dictionaries mean "not there", and the page says so.
 
-    scores: the long table, with the column `case`. ratios, tests, ranks, rank_tests: as `analysis.statistics` returns
-    them. audits: per generator, the content of audit.json. nearest: per generator, arrays "synthetic" [n] and "null"
-    [m] (similarities), "pairs" uint8 [K, 2, 4, H, W] (synthetic, training slice as stored), "pair_similarity" [K],
-    "pair_shift" [K, 2] (down, right) and "pair_mirrored" [K]. sample_images: per generator and for "real", (images
-    uint8 [K, 4, H, W], labels uint8 [K, H, W]). costs: stage, model, seed, images, seconds, images_per_second, device.
-    missing: cell, reason. versions, hardware, budgets: printed as name and value.
+    sets: names of the synthetic sets that were asked for, in the order of the cards. scores: the long table, with the
+    column `case`. ratios, tests, ranks, rank_tests, amounts: as `analysis.statistics` returns them. audits, fidelity:
+    per set, the content of audit.json and of fidelity.json. correlations: as `analysis.fidelity` returns them. curves:
+    per generator, curve.csv of all its trainings with the columns seed and samples (at a snapshot). nearest: per set,
+    arrays "synthetic" [n] and "null" [m] (similarities), "pairs" uint8 [K, 2, 4, H, W] (synthetic, training slice as
+    stored), "pair_similarity" [K], "pair_shift" [K, 2] (down, right) and "pair_mirrored" [K]. sample_images: per set
+    and for "real", (images uint8 [K, 4, H, W], labels uint8 [K, H, W]). costs: stage, model, seed, images, seconds,
+    images_per_second, device. missing: cell, reason. versions, hardware, budgets: printed as name and value.
     """
 
     title: str
     cohort: CohortFacts
+    sets: list[str]
     scores: pd.DataFrame
     ratios: pd.DataFrame
     tests: pd.DataFrame
     ranks: pd.DataFrame
     rank_tests: pd.DataFrame
+    amounts: pd.DataFrame
     costs: pd.DataFrame
     missing: pd.DataFrame
     versions: dict[str, object]
@@ -58,6 +63,9 @@ class ReportInputs:
     budgets: dict[str, object]
     commit: str
     audits: dict[str, dict] = field(default_factory=dict)
+    fidelity: dict[str, dict] = field(default_factory=dict)
+    correlations: pd.DataFrame = field(default_factory=pd.DataFrame)
+    curves: dict[str, pd.DataFrame] = field(default_factory=dict)
     nearest: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     sample_images: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     demo_notice: str | None = None
@@ -102,10 +110,10 @@ def build_report(out: Path, inputs: ReportInputs) -> dict:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"label": tables.label, "duration": duration, "percent": percent}
+    environment.filters |= {"label": tables.label, "duration": duration, "percent": tables.percent}
     page = environment.get_template("report.html.j2").render(
         report=inputs,
-        cards=_cards(inputs),
+        cards=build_cards(inputs.sets, inputs.ratios, inputs.audits, inputs.fidelity, inputs.costs),
         tables=sections,
         pictures=pictures,
         warnings=list(dict.fromkeys([*caveats(inputs.ratios), *inputs.warnings])),
@@ -120,69 +128,6 @@ def build_report(out: Path, inputs: ReportInputs) -> dict:
     return {"index": "index.html"} | written
 
 
-# --- the verdict ----------------------------------------------------------------------------------------------------
-
-
-def _cards(inputs: ReportInputs) -> list[dict]:
-    """Per generator: what it keeps (in a sentence, then a line per arm and setting), who is at risk, what it cost."""
-    primary = tables.in_study_order(inputs.ratios[inputs.ratios["region"] == "mean"])
-    cards = []
-    for name in dict.fromkeys([*primary["generator"], *inputs.audits]):
-        rows = primary[primary["generator"] == name]
-        cards.append(
-            {
-                "name": name,
-                "verdict": _verdict(rows[rows["arm"] == "synthetic"]),
-                "lines": [_line(row) for _, row in rows.iterrows()],
-                "audit": inputs.audits.get(name),
-                "cost": _cost(inputs.costs, name),
-            }
-        )
-    return cards
-
-
-def _verdict(rows: pd.DataFrame) -> str:
-    """What training on synthetic images alone keeps; the worst setting decides, one without a number passes nothing."""
-    measured = rows[rows["ratio"].notna()]
-    if measured.empty:
-        return "What synthetic images alone keep was not measured."
-    low, high = (f"{100 * ratio:.0f}" for ratio in (measured["ratio"].min(), measured["ratio"].max()))
-    kept = f"Synthetic images alone keep {low if low == high else f'{low}–{high}'}\u00a0% of real-only Dice"
-    passed = {margin: int(rows[f"passes_{margin:.2f}"].eq(True).fillna(False).sum()) for margin in MARGINS}
-    everywhere = [margin for margin, count in passed.items() if count == len(rows)]
-    if everywhere:
-        return f"{kept}; non-inferior at {max(everywhere):.2f}{' in every setting' * (len(rows) > 1)}."
-    count = passed[MARGINS[0]]
-    return f"{kept}; non-inferior at " + (
-        f"{MARGINS[0]:.2f} in {count} of {len(rows)} settings." if count else "no margin."
-    )
-
-
-def _line(row: pd.Series) -> dict:
-    """One arm's ratio in words and numbers, with its verdict at each margin."""
-    trained = {"synthetic": "Synthetic only", "both": "Real + synthetic"}.get(row["arm"], row["arm"])
-    return {
-        "setting": f"{trained}, {tables.label(row['segmenter'])}, augmentation {row['augmentation']}",
-        "ratio": None if np.isnan(row["ratio"]) else f"{row['ratio']:.2f}",
-        "interval": None if np.isnan(row["low"]) else f"{row['low']:.2f}–{row['high']:.2f}",
-        "n": f"n = {counted(row['subjects'], 'subject')} × {counted(row['seeds'], 'seed')}",
-        "margins": [(f"{margin:.2f}", tables.passes(row[f"passes_{margin:.2f}"])) for margin in MARGINS],
-        "reason": row["reason"],
-    }
-
-
-def _cost(costs: pd.DataFrame, name: str) -> dict | None:
-    rows = costs[(costs["model"] == name) & (costs["stage"] == "train_generator")]
-    if rows.empty:
-        return None
-    return {
-        "seconds": float(rows["seconds"].sum()),
-        "images": int(rows["images"].sum()),
-        "device": ", ".join(sorted(set(rows["device"].astype(str)))),
-        "trainings": len(rows),
-    }
-
-
 def duration(seconds: float) -> str:
     """'42 s', '7.5 min', '3.2 h'."""
     if seconds < 90:
@@ -190,131 +135,92 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.1f}\u00a0%"  # a no-break space
-
-
 # --- tables and figures ---------------------------------------------------------------------------------------------
 
 
 def _tables(inputs: ReportInputs) -> dict[str, list[tables.Table]]:
     """Tables by section of the page."""
+    ratio = score_tables.ratio_tables(inputs.ratios, inputs.tests) + score_tables.region_ratio_tables(inputs.ratios)
     found = {
-        "dice": tables.study_tables(inputs.scores, inputs.tests, inputs.ratios),
-        "ratio": tables.ratio_tables(inputs.ratios, inputs.tests) + tables.region_ratio_tables(inputs.ratios),
-        "ranks": [] if inputs.ranks.empty else [tables.rank_table(inputs.ranks, inputs.rank_tests)],
-        "empty": [tables.empty_case_table(inputs.scores)],
+        "dice": score_tables.study_tables(inputs.scores, inputs.tests, inputs.ratios),
         "missing": [],
-        "audit": [_audit_table(inputs.audits), _control_table(inputs.audits)] if inputs.audits else [],
+        "ratio": ratio,
+        "ranks": [],
+        "amounts": score_tables.amount_tables(inputs.amounts),
+        "empty": [score_tables.empty_case_table(inputs.scores)],
+        "fidelity": [],
+        "audit": [],
+        "calibration": [score_tables.calibration_table()],
         "costs": [],
-        "calibration": [_calibration_table()],
     }
     if not inputs.missing.empty:
-        found["missing"] = [tables.plain_table("missing", "Missing cells, each with its reason", inputs.missing)]
+        found["missing"] += [tables.plain_table("missing", "Missing cells, each with its reason", inputs.missing)]
+    if not inputs.ranks.empty:
+        found["ranks"] += [score_tables.rank_table(inputs.ranks, inputs.rank_tests)]
+    if inputs.fidelity:
+        found["fidelity"] += [set_tables.fidelity_table(inputs.fidelity)]
+    if not inputs.correlations.empty:
+        found["fidelity"] += set_tables.correlation_tables(inputs.correlations)
+    if inputs.audits:
+        found["audit"] += [set_tables.audit_table(inputs.audits), set_tables.control_table(inputs.audits)]
     if not inputs.costs.empty:
-        found["costs"] = [tables.plain_table("costs", "What every stage cost", inputs.costs)]
+        found["costs"] += [tables.plain_table("costs", "What every training cost", inputs.costs)]
     return found
-
-
-def _audit_table(audits: dict[str, dict]) -> tables.Table:
-    """Measures down, generators across: a phone shows two columns, a page five."""
-    columns = {name: _audit_column(audit) for name, audit in audits.items()}
-    measures = next(iter(columns.values()))
-    rows = [
-        [tables.Cell(measure), *[tables.Cell(column[measure]) for column in columns.values()]] for measure in measures
-    ]
-    data = pd.DataFrame({name: pd.json_normalize(audit).iloc[0] for name, audit in audits.items()})
-    note = (
-        "τ95, τ99: similarity that 5 % and 1 % of held-out real slices exceed. Lower bound: exact, one-sided, 95 %. "
-        "p: of at least this share if nothing is copied. Patients at risk: training subjects with a synthetic slice "
-        "above τ99; in brackets how many chance alone gives. A blurred, average-looking slice can exceed τ without "
-        f"being a copy: look at the closest pairs. {NOT_PROOF}"
-    )
-    head = ["Measure", *map(tables.label, audits)]
-    return tables.Table(
-        "memorization", "Memorization audit", head, rows, data.rename_axis("field").reset_index(), [note]
-    )
-
-
-def _audit_column(audit: dict) -> dict[str, str]:
-    leaked = audit["leaked_patients"]
-    column = {
-        "Synthetic slices": f"{audit['n_synthetic']:,}",
-        "Training slices (subjects)": f"{audit['n_train']:,} ({audit['n_train_subjects']:,})",
-        "Held-out slices (subjects)": f"{audit['n_null']:,} ({audit['n_null_subjects']:,})",
-    }
-    for tau, name, expected in (("tau95", "τ95", "5 %"), ("tau99", "τ99", "1 %")):
-        column |= {
-            name: f"{audit[tau]:.3f}",
-            f"Share above {name} (expected: {expected})": percent(audit["memorized_share"][tau]),
-            f"Lower bound of that share, {name}": percent(audit["memorized_interval"][tau][0]),
-            f"p of that share, {name}": tables.p_value(audit["p_value"][tau]),
-        }
-    column["Patients at risk (by chance)"] = f"{leaked['count']} ({leaked['count_by_chance']:.1f})"
-    for fixed, count in audit["counts_above"].items():
-        column[f"Slices with correlation above {fixed}"] = f"{count:,}"
-    for name, key in (("Data-copying statistic C_T (copies: far below 0)", "c_t"), ("Authenticity", "authenticity")):
-        column[name] = "not measured" if audit[key] is None else tables.number(audit[key], ".2f")
-    return column
-
-
-def _control_table(audits: dict[str, dict]) -> tables.Table:
-    records, rows = [], []
-    for kind in next(iter(audits.values()))["controls"]:
-        rows.append([tables.Cell(kind.replace("_", " "))])
-        for name, audit in audits.items():
-            control = audit["controls"][kind]
-            rates = control if kind == "held_out" else control["found"]
-            records.append((name, kind, rates["tau95"], rates["tau99"]))
-            texts = ["not measured" if rate is None else percent(rate) for rate in records[-1][2:]]
-            rows[-1].append(tables.Cell(" / ".join(texts)))
-    note = (
-        "Found at τ95 / at τ99. Planted copies of training slices must be found (near 100 %); held-out real slices, "
-        "each against the thresholds of the other held-out subjects, must not (near 5 % / 1 %)."
-    )
-    data = pd.DataFrame(records, columns=["generator", "control", "tau95", "tau99"])
-    return tables.Table(
-        "controls", "Controls of the audit", ["Control", *map(tables.label, audits)], rows, data, [note]
-    )
-
-
-def _calibration_table() -> tables.Table:
-    names = {
-        "seed_sd": "SD of a training's Dice",
-        "coverage": "Interval holds the truth [%]",
-        "non_inferiority": "Margin passed [%]",
-        "wilcoxon": "Wilcoxon [%]",
-        "wilcoxon_new_seeds": "Wilcoxon, new seeds [%]",
-        "ranks": "Ranks [%]",
-        "ranks_new_seeds": "Ranks, new seeds [%]",
-    }
-    note = (
-        "Simulated studies with known truth: how often the 95 % interval of the ratio holds it (should be 95), and how "
-        "often a test is significant at 0.05 although its null is true (at most 5): an arm exactly at the margin, arms "
-        "without any difference as these trainings went, and arms that differ by nothing but the luck of their seeds."
-    )
-    title = "How far intervals and tests keep their promises"
-    return tables.plain_table("calibration", title, CALIBRATION.rename(columns=names), [note])
 
 
 def _figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
     """(name, section, caption, figure), in the page's order."""
-    settings = tables.in_study_order(inputs.ratios)[["cohort", "segmenter"]].drop_duplicates().itertuples(index=False)
-    for cohort, segmenter in settings:
+    yield from _utility_figures(inputs)
+    for name, curve in inputs.curves.items():
+        yield (
+            f"training_{name}",
+            "training",
+            f"{tables.label(name)}: fidelity and memorization side by side while it trained, on validation subjects. "
+            "The snapshot closest to them is kept; fidelity alone would not show copying.",
+            figures.training_curve(curve, name),
+        )
+    yield from _memorization_figures(inputs)
+    for name, samples in inputs.sample_images.items():
+        if name != "real":
+            yield (
+                f"samples_{name}",
+                "samples",
+                f"Real slices above, slices of {tables.label(name)} below.",
+                figures.sample_sheet(samples, inputs.sample_images["real"], name),
+            )
+
+
+def _utility_figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
+    settings = tables.in_study_order(inputs.amounts)[["cohort", "segmenter"]].drop_duplicates()
+    for cohort, segmenter in settings.itertuples(index=False):
         which = f"{tables.label(segmenter)}, {cohort}"
-        yield (
-            f"forest_{cohort}_{segmenter}",
-            "utility",
-            f"Dice kept relative to real-only training, against the margins of non-inferiority ({which}).",
-            figures.forest_plot(inputs.ratios, cohort, segmenter),
-        )
-        yield (
-            f"subjects_{cohort}_{segmenter}",
-            "utility",
-            f"Every test subject after training with synthetic images against after real-only training ({which}). "
-            "Above the diagonal: better than real-only.",
-            figures.dice_per_subject(inputs.scores, cohort, segmenter),
-        )
+        here = (inputs.ratios["cohort"] == cohort) & (inputs.ratios["segmenter"] == segmenter)
+        if here.any():
+            yield (
+                f"forest_{cohort}_{segmenter}",
+                "utility",
+                f"Dice kept relative to real-only training, against the margins of non-inferiority ({which}).",
+                figures.forest_plot(inputs.ratios, cohort, segmenter),
+            )
+            yield (
+                f"subjects_{cohort}_{segmenter}",
+                "utility",
+                f"Every test subject after training with synthetic images against after real-only training ({which}). "
+                "Above the diagonal: better than real-only.",
+                figures.dice_per_subject(inputs.scores, cohort, segmenter),
+            )
+        for by, what in zip(AMOUNT, ("real training subjects", "the synthetic set"), strict=True):
+            if inputs.amounts[by].nunique() > 1:
+                yield (
+                    f"amount_{by}_{cohort}_{segmenter}",
+                    "utility",
+                    f"Dice against the share of {what} that training used ({which}). Dashed: an arm that uses none "
+                    "or all of it.",
+                    figures.dice_against_amount(inputs.amounts, cohort, segmenter, by),
+                )
+
+
+def _memorization_figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
     for name, arrays in inputs.nearest.items():
         audit = inputs.audits[name]
         yield (
@@ -332,14 +238,6 @@ def _figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
                 arrays["pairs"], arrays["pair_similarity"], arrays["pair_shift"], arrays["pair_mirrored"], name
             ),
         )
-    for name, samples in inputs.sample_images.items():
-        if name != "real":
-            yield (
-                f"samples_{name}",
-                "samples",
-                f"Real slices above, slices of {tables.label(name)} below.",
-                figures.sample_sheet(samples, inputs.sample_images["real"], name),
-            )
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

@@ -10,21 +10,24 @@ import numpy as np
 import pandas as pd
 import torch
 
+from analysis.fidelity import rank_correlations
+from analysis.tables import LABELS, ordered
 from benchmark import tracking
 from benchmark.config import Config
+from benchmark.data.importing import is_slice_set
 from benchmark.data.slices import SliceSet
 from benchmark.stages import StageResult, synthetic
 from benchmark.stages.prepare import cohort_name
 from benchmark.stages.rendering import CohortFacts, ReportInputs, build_report
 from benchmark.tracking import StageRun
 
-SCHEMA = 1
+SCHEMA = 2
 SHOWN = 8  # slices of each set
 DEMO_NOTICE = (
     "This is the demo: every budget is cut to minutes on two CPU cores. It proves that the whole thread works, from "
     "NIfTI files to this page. It says nothing about the methods: generators of this quality come nowhere near what "
-    "they reach with their full budgets. Blurred images lie close to every brain, so expect the audit to raise its "
-    "alarm here; the closest pairs below show whether anybody was copied."
+    "they reach with their full budgets. Blurred images lie close to every brain, so expect a high memorized share "
+    "here; the copied share tells whether they lie close to one patient."
 )
 PACKAGES = ("torch", "monai", "nibabel", "mlflow", "numpy", "scipy", "pandas")
 
@@ -43,19 +46,26 @@ def tags(config: Config) -> dict:
 
 def run(config: Config, inputs: dict[str, StageResult], folder: Path, tracked: StageRun) -> dict:
     finished = [result for result in inputs.values() if result.status == "FINISHED"]
-    analyzed = next(result for result in finished if result.stage == "analyze")
-    names = ("scores", "ratios", "tests", "ranks", "rank_tests")
-    tables = {name: pd.read_parquet(analyzed.path / f"{name}.parquet") for name in names}
-    prepared = next(result for result in finished if result.stage == "prepare")
-    audits = {result.tags["model"]: result.path for result in finished if result.stage == "audit"}
-    sets = {result.tags["model"]: result.path for result in finished if result.stage == "sample"}
-    external = {synthetic.name_of(config, path): Path(path) for path in config.analyze.synthetic}
     failed = [{"cell": name, "reason": r.headline["reason"]} for name, r in inputs.items() if r.status != "FINISHED"]
+    analyzed = next(result for result in finished if result.stage == "analyze")
+    prepared = next(result for result in finished if result.stage == "prepare")
+    names = ("scores", "ratios", "tests", "ranks", "rank_tests", "amounts")
+    tables = {name: pd.read_parquet(analyzed.path / f"{name}.parquet") for name in names}
+    given = {synthetic.name_of(config, path): Path(path).expanduser() for path in config.analyze.synthetic}
+    sets = ordered([*config.analyze.model, *given], LABELS)
+    ready = {name: folder for name, folder in given.items() if is_slice_set(folder)}
+    made = {**ready, **_by_set(finished, "import_samples", sets), **_by_set(finished, "sample", sets)}
+    audits = _by_set(finished, "audit", sets)
+    fidelity = {
+        name: json.loads((path / "fidelity.json").read_text())
+        for name, path in _by_set(finished, "fidelity", sets).items()
+    }
     written = build_report(
         folder,
         ReportInputs(
             title=config.report.title,
             cohort=_cohort_facts(config, prepared.path),
+            sets=sets,
             **tables,
             costs=_costs(finished),
             missing=pd.DataFrame(failed, columns=["cell", "reason"]),
@@ -64,12 +74,21 @@ def run(config: Config, inputs: dict[str, StageResult], folder: Path, tracked: S
             budgets=_budgets(config),
             commit=tracking.commit(),
             audits={name: json.loads((path / "audit.json").read_text()) for name, path in audits.items()},
+            fidelity=fidelity,
+            correlations=_correlations(config, fidelity, tables["ratios"]),
+            curves=_curves(config, finished, sets),
             nearest={name: _nearest(path) for name, path in audits.items()},
-            sample_images=_sample_images(prepared.path, {**sets, **external}),
+            sample_images=_sample_images(prepared.path, {name: made[name] for name in sets if name in made}),
             demo_notice=DEMO_NOTICE if _is_demo(config) else None,
         ),
     )
     return {**analyzed.headline, "tables": len(written["tables"]), "figures": len(written["figures"])}
+
+
+def _by_set(finished: list[StageResult], stage: str, sets: list[str]) -> dict[str, Path]:
+    """Where the stage's result of each synthetic set lies."""
+    found = {result.tags["model"]: result.path for result in finished if result.stage == stage}
+    return {name: found[name] for name in sets if name in found}
 
 
 def _is_demo(config: Config) -> bool:
@@ -104,6 +123,25 @@ def _costs(finished: list[StageResult]) -> pd.DataFrame:
         if result.stage in ("train_generator", "train_segmenter")
     ]
     return pd.DataFrame(rows, columns=["stage", "model", "arm", "seed", *numbers])
+
+
+def _correlations(config: Config, fidelity: dict[str, dict], ratios: pd.DataFrame) -> pd.DataFrame:
+    """Rank correlation of every fidelity number with the Dice ratio; empty where there is neither."""
+    if not fidelity or ratios.empty:
+        return pd.DataFrame()
+    rows = [{"cohort": cohort_name(config), "generator": name, **each["values"]} for name, each in fidelity.items()]
+    return rank_correlations(pd.DataFrame(rows), ratios)
+
+
+def _curves(config: Config, finished: list[StageResult], sets: list[str]) -> dict[str, pd.DataFrame]:
+    """What was measured at every generator's snapshots, all trainings of an ensemble together."""
+    trainings: dict[str, list[pd.DataFrame]] = {name: [] for name in sets}
+    for result in finished:
+        if result.stage == "train_generator":
+            curve = pd.read_csv(result.path / "curve.csv")
+            samples = config.train_generator.snapshot_samples
+            trainings[result.tags["model"]].append(curve.assign(seed=result.tags["seed"], samples=samples))
+    return {name: pd.concat(curves, ignore_index=True) for name, curves in trainings.items() if curves}
 
 
 def _nearest(audit: Path) -> dict[str, np.ndarray]:
@@ -144,10 +182,18 @@ def _processor() -> str:
 
 
 def _budgets(config: Config) -> dict[str, object]:
-    return {
-        "generator training": f"{config.train_generator.images:,} images seen",
-        "synthetic slices": f"{config.sample.samples:,} a generator",
+    made, trained = config.sample, config.train_generator
+    facts = {
+        "generator training": f"{trained.images:,} images seen",
+        "generator snapshots": f"{trained.snapshots}, of {trained.snapshot_samples:,} samples each",
+        "synthetic slices": f"{made.samples:,} a generator",
         "segmenter training": f"{config.train_segmenter.images:,} images seen",
         "repeats": f"{config.analyze.repeats} a cell",
         "bootstrap": f"{config.analyze.replicates:,} replicates",
+        "feature extractor": f"{config.extractor.images:,} images seen",
     }
+    if made.ensemble > 1:
+        facts["ensemble"] = (
+            f"{made.ensemble} trainings a generator, seeds {trained.seed} to {trained.seed + made.ensemble - 1}"
+        )
+    return facts

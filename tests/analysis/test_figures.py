@@ -30,12 +30,13 @@ def scores():
         ("mine", "synthetic"): 0.6,
     }
     rows = [
-        ("phantom", generator, arm, "unet", "on", seed, f"case{k}", "mean", "dice", ratio * patients[k] + 0.01 * seed)
+        ("phantom", generator, arm, "unet", "on", seed, f"case{k}", "mean", ratio * patients[k] + 0.01 * seed)
         for (generator, arm), ratio in kept.items()
         for seed in range(3)
         for k in range(8)
     ]
-    return pd.DataFrame(rows, columns=[*statistics.ARM, "seed", "subject", "region", "metric", "value"])
+    table = pd.DataFrame(rows, columns=[*statistics.ARM, "seed", "subject", "region", "value"])
+    return table.assign(metric="dice", real_subjects=1.0, synthetic_share=1.0)
 
 
 @pytest.fixture
@@ -100,6 +101,75 @@ def test_subjects_are_paired_with_themselves(scores):
     assert np.asarray(points.get_offsets()) == pytest.approx(expected)
 
 
+@pytest.fixture
+def amounts(scores):
+    less = [({"real_subjects": 0.25}, 0.2), ({"synthetic_share": 0.5}, 0.1)]
+    parts = [scores.assign(value=scores["value"] - loss, **share) for share, loss in less]
+    half = parts[1]["arm"] != "real"
+    quarter = parts[0]["arm"] != "synthetic"
+    return statistics.amounts(pd.concat([scores, parts[0][quarter], parts[1][half]], ignore_index=True), 50)
+
+
+@pytest.mark.parametrize(
+    ("by", "line", "level"), [("real_subjects", "both", "synthetic"), ("synthetic_share", "both", "real")]
+)
+def test_dice_against_amount_draws_its_numbers_and_a_level_where_there_is_one_amount(amounts, by, line, level):
+    figure = figures.dice_against_amount(amounts, "phantom", "unet", by)
+    texts = drawn(figure)
+    assert has(texts, "n = 8 test subjects × 3 seeds")
+    assert has(texts, "mean Dice over NCR, ED, ET")
+    assert has(texts, "used [%]")
+    assert "100" in texts
+    (axis,) = [axis for axis in figure.axes if axis.get_title(loc="left").startswith("Diffusion")]
+    full = amounts[(amounts[["real_subjects", "synthetic_share"]] == 1).all(axis=1)].set_index(["generator", "arm"])
+    part = amounts[amounts[by] < 1].set_index(["generator", "arm"])
+    drawn_lines = [(list(drawn.get_xdata()), list(drawn.get_ydata())) for drawn in axis.lines]
+    key = ("diffusion", line)
+    assert (
+        [part.loc[key, by], 1.0],
+        pytest.approx([part.loc[key, "dice"], full.loc[key, "dice"]]),
+    ) in drawn_lines
+    reference = full.loc[("none", "real") if level == "real" else ("diffusion", level), "dice"]
+    assert ([0, 1], [reference, reference]) in drawn_lines
+
+
+def test_an_amount_without_number_is_left_out_and_named(amounts):
+    amounts.loc[(amounts["arm"] == "both") & (amounts["real_subjects"] < 1), ["dice", "low", "high"]] = np.nan
+    texts = drawn(figures.dice_against_amount(amounts, "phantom", "unet", "real_subjects"))
+    assert "real + synthetic: incomplete" in texts
+
+
+@pytest.fixture
+def curve():
+    part = {"seen": [1000, 2000, 3000], "kernel_distance": [0.3, 0.1, 0.2], "memorized_share": [0.02, 0.04, 0.3]}
+    part |= {"copied_share": [0.0, 0.01, 0.2], "kept": [False, True, False], "kernel_floor": 0.01, "samples": 96}
+    return pd.concat([pd.DataFrame(part).assign(seed=seed) for seed in (0, 1)], ignore_index=True)
+
+
+def test_the_training_curve_shows_both_sides_and_rings_what_was_kept(curve):
+    figure = figures.training_curve(curve, "a_$name$")
+    texts = drawn(figure)
+    assert "a_$name$: n = 96 samples a snapshot, 2 trainings" in texts
+    assert {"images seen [thousands]", "share of samples [%]", "kernel distance (lower is closer)"} <= set(texts)
+    fidelity, memorization = figure.axes
+    assert [line.get_ydata()[0] for line in fidelity.lines if line.get_linestyle() == "--"] == [0.01]
+    assert [line.get_ydata()[0] for line in memorization.lines if line.get_linestyle() == ":"] == [5]
+    rings = {
+        (float(line.get_xdata().item()), round(float(line.get_ydata().item()), 6))
+        for axis in figure.axes
+        for line in axis.lines
+        if line.get_markerfacecolor() == "none"
+    }
+    assert rings == {(2.0, 0.1), (2.0, 4.0), (2.0, 1.0)}
+
+
+def test_a_share_that_was_never_measured_is_named(curve):
+    texts = drawn(figures.training_curve(curve.assign(copied_share=np.nan), "mine"))
+    assert "copied share: not measured" in texts
+    with pytest.raises(ValueError, match="mine: no snapshot"):
+        figures.training_curve(curve[:0], "mine")
+
+
 def test_shares_of_both_histograms_add_up_to_one():
     figure = figures.similarity_histogram(np.linspace(0.5, 0.9, 37), np.linspace(0.4, 0.8, 11), 0.78, 0.79, "mine")
     for outline in figure.axes[0].collections:
@@ -152,3 +222,5 @@ def test_arrays_of_the_wrong_shape_are_refused(slices, scores):
         figures.forest_plot(statistics.ratios(scores, 10), "other", "unet")
     with pytest.raises(ValueError, match="no arm with a generator"):
         figures.dice_per_subject(scores, "other", "unet")
+    with pytest.raises(ValueError, match="no amounts for cohort 'other'"):
+        figures.dice_against_amount(statistics.amounts(scores, 10), "other", "unet", "real_subjects")

@@ -22,7 +22,7 @@ def long_table(
         for region in regions
     ]
     columns = [*statistics.ARM, "seed", "subject", "region", "metric", "value"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).assign(real_subjects=1.0, synthetic_share=1.0)
 
 
 @pytest.fixture
@@ -180,12 +180,14 @@ def test_a_reference_of_zero_gives_a_reason_and_no_ratio():
     ("spoil", "message"),
     [
         (lambda table: table.drop(columns="subject"), "lacks the columns"),
+        (lambda table: table.drop(columns="real_subjects"), "lacks the columns"),
         (lambda table: pd.concat([table, table.iloc[[0]]]), "more than once"),
         (lambda table: table.assign(value=np.nan), "empty cells in column 'value'"),
     ],
 )
 def test_a_table_that_is_not_one_is_refused(dice, spoil, message):
-    for function in (statistics.ratios, statistics.paired_tests, statistics.ranks, statistics.rank_tests):
+    functions = (statistics.ratios, statistics.paired_tests, statistics.ranks, statistics.rank_tests)
+    for function in (*functions, statistics.amounts):
         with pytest.raises(ValueError, match=message):
             function(spoil(long_table(dice)))
 
@@ -308,6 +310,60 @@ def test_a_generator_with_a_hole_is_not_ranked_and_the_group_says_why(dice):
     assert table["reason"].str.startswith("stylegan3, NCR: 1 of 27").all()
     lonely = statistics.ranks(scores).query("arm == 'both'")
     assert lonely["reason"].tolist() == ["one generator: nothing to rank"]
+
+
+# --- amounts --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shares(dice):
+    """All the data, half of the real subjects (Dice 0.1 less), a tenth of the synthetic set (0.2 less)."""
+    less = [(0.1, {"real_subjects": 0.5}), (0.2, {"synthetic_share": 0.1})]
+    parts = [long_table({key: values - loss for key, values in dice.items()}).assign(**share) for loss, share in less]
+    return pd.concat([long_table(dice), *parts], ignore_index=True)
+
+
+def test_ratios_tests_and_ranks_see_cells_trained_on_all_the_data_alone(dice, shares):
+    alone = long_table(dice)
+    for function in (statistics.paired_tests, statistics.ranks, statistics.rank_tests):
+        pd.testing.assert_frame_equal(function(shares), function(alone))
+    pd.testing.assert_frame_equal(statistics.ratios(shares, 50), statistics.ratios(alone, 50))
+
+
+def test_the_mean_and_interval_of_an_amount_equal_a_loop_over_its_draws(dice, shares):
+    replicates, seed = 300, 4
+    table = statistics.amounts(shares, replicates, seed)
+    assert len(table) == 3 * len(dice)
+    row = row_of(table, generator="diffusion", real_subjects=0.5)
+    matrix = dice["diffusion", "synthetic"] - 0.1
+    drawn = [statistics._counts(n, replicates, seed, stream) for stream, n in enumerate((9, 3))]
+    loop = []
+    for subjects, seeds in zip(*drawn, strict=True):
+        k, s = (np.repeat(np.arange(len(count)), count.astype(int)) for count in (subjects, seeds))
+        loop.append(matrix[np.ix_(s, k)].mean())
+    expected = [matrix.mean(), *np.quantile(loop, [0.025, 0.975])]
+    assert row[["dice", "low", "high"]].tolist() == pytest.approx(expected)
+    assert (row["seeds"], row["subjects"], row["synthetic_share"], row["reason"]) == (3, 9, 1.0, "")
+
+
+def test_an_interval_of_the_mean_is_as_wide_as_crossed_sampling_makes_it():
+    """Owen (2007): under crossed resampling the variances of the seeds' and of the subjects' means add up."""
+    rng = np.random.default_rng(0)
+    matrix = 0.6 + rng.normal(0, 0.05, (10, 1)) + rng.normal(0, 0.1, (1, 40))
+    row = statistics.amounts(long_table({("none", "real"): matrix}), 20_000).iloc[0]
+    expected = np.sqrt(matrix.mean(1).var() / 10 + matrix.mean(0).var() / 40)
+    assert (row["high"] - row["low"]) / (2 * 1.96) == pytest.approx(expected, rel=0.05)
+
+
+def test_an_amount_with_a_hole_keeps_its_row_and_says_why(shares):
+    hole = (shares["real_subjects"] == 0.5) & (shares["seed"] == 1) & (shares["subject"] == "case04")
+    table = statistics.amounts(shares[~hole], 50)
+    broken = table[table["real_subjects"] == 0.5]
+    assert broken["reason"].str.contains("for example seed 1, subject case04").all()
+    assert broken[["dice", "low", "high"]].isna().all(axis=None)
+    assert (table.loc[table["real_subjects"] == 1, "reason"] == "").all()
+    row = statistics.amounts(long_table({("none", "real"): np.full((3, 1), 0.5)}), 50).iloc[0]
+    assert (row["dice"], row["reason"]) == (0.5, "one subject: no interval")
 
 
 # --- caveats --------------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import statistics, tables
+from analysis import score_tables, set_tables, statistics, tables
+from analysis.fidelity import rank_correlations
 
 HOSTILE = '<img src=x onerror="alert(1)">|*_`$&%#{}~^\\ \n50%'
 
@@ -34,7 +35,7 @@ def long_table(dice: dict[tuple[str, str, str], np.ndarray], cohort="phantom") -
         for region, offset in offsets.items()
     ]
     columns = [*statistics.ARM, "seed", "subject", "region", "metric", "value", "case"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns).assign(real_subjects=1.0, synthetic_share=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def scores():
 
 
 def study_tables(scores: pd.DataFrame) -> list[tables.Table]:
-    return tables.study_tables(scores, statistics.paired_tests(scores), statistics.ratios(scores, 200))
+    return score_tables.study_tables(scores, statistics.paired_tests(scores), statistics.ratios(scores, 200))
 
 
 @pytest.fixture(scope="module")
@@ -156,14 +157,14 @@ def test_ratio_cells_print_the_statistics_and_the_reason_of_a_missing_one(scores
     row = ratios.query(
         "generator == 'diffusion' and arm == 'synthetic' and augmentation == 'on' and region == 'mean'"
     ).iloc[0]
-    (table,) = tables.ratio_tables(ratios, tests)
+    (table,) = score_tables.ratio_tables(ratios, tests)
     (cells,) = [[c.text for c in r] for r in table.rows if [c.text for c in r[:3]] == ["Diffusion", "no", "on"]]
     assert cells[3] == f"{row['ratio']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
     assert cells[5:8] == ["yes" if row["lower_bound"] > margin else "no" for margin in (0.80, 0.90, 0.95)]
     assert cells[-1] == "10 × 3/3"
 
     alone = scores[scores["arm"] != "real"]
-    (table,) = tables.ratio_tables(statistics.ratios(alone, 100), statistics.paired_tests(alone))
+    (table,) = score_tables.ratio_tables(statistics.ratios(alone, 100), statistics.paired_tests(alone))
     assert {row[3].text for row in table.rows} == {"missing"}
     assert sum("no real-only arm" in note for note in table.notes) == len(table.rows) == 8
 
@@ -171,13 +172,13 @@ def test_ratio_cells_print_the_statistics_and_the_reason_of_a_missing_one(scores
 def test_too_few_subjects_are_printed_as_such():
     matrix = np.random.default_rng(0).random((2, 4))
     scores = long_table({("none", "real", "on"): matrix, ("diffusion", "synthetic", "on"): 0.5 * matrix})
-    (table,) = tables.ratio_tables(statistics.ratios(scores, 50), statistics.paired_tests(scores))
+    (table,) = score_tables.ratio_tables(statistics.ratios(scores, 50), statistics.paired_tests(scores))
     assert "n too small" in [cell.text for cell in table.rows[0]]
 
 
 def test_ranks_are_ordered_and_compared_with_the_next(scores):
     ranks, pairs = statistics.ranks(scores), statistics.rank_tests(scores)
-    table = tables.rank_table(ranks, pairs)
+    table = score_tables.rank_table(ranks, pairs)
     first, second = [[cell.text for cell in row] for row in table.rows[:2]]
     assert [first[4], second[4]] == ["Diffusion", "StyleGAN 3"]
     assert float(first[5]) < float(second[5])
@@ -190,12 +191,95 @@ def test_empty_cases_are_counted_once_per_volume(scores):
     scores = pd.concat([scores, scores.assign(metric="hd95")])
     hit = (scores["generator"] == "diffusion") & (scores["region"] == "NCR") & (scores["subject"] == "case1")
     scores.loc[hit & (scores["arm"] == "both") & (scores["augmentation"] == "on"), "case"] = "one empty"
-    table = tables.empty_case_table(scores)
+    table = score_tables.empty_case_table(scores)
     cells = {tuple(cell.text for cell in row[2:5]): row[5].text for row in table.rows}
     assert cells.pop(("Diffusion", "yes", "on")) == "27 / 3 / 0"
     assert set(cells.values()) == {"30 / 0 / 0"}
     with pytest.raises(ValueError, match="lacks the column 'case'"):
-        tables.empty_case_table(scores.drop(columns="case"))
+        score_tables.empty_case_table(scores.drop(columns="case"))
+
+
+def test_every_amount_stands_in_the_row_of_its_synthetic_and_the_column_of_its_real_share(scores):
+    assert score_tables.amount_tables(statistics.amounts(scores, 50)) == []
+    real = scores["generator"] == "none"
+    halves = [scores.assign(real_subjects=0.5), scores[~real].assign(synthetic_share=0.1)]
+    parts = [part.assign(value=part["value"] - 0.3) for part in halves]
+    synthetic_half = (parts[0]["arm"] == "synthetic") | (parts[0]["generator"] == "stylegan3")
+    amounts = statistics.amounts(pd.concat([scores, parts[0][~synthetic_half], parts[1]], ignore_index=True), 50)
+    (table,) = score_tables.amount_tables(amounts)
+    assert list(table.columns[3:]) == ["Synthetic set", "No real", "50\u00a0% real", "100\u00a0% real", "n"]
+    cells = {tuple(cell.text for cell in row[:4]): [cell.text for cell in row[4:]] for row in table.rows}
+    mean = scores[scores["region"] == "mean"].groupby(["generator", "arm", "augmentation"])["value"].mean()
+    both = cells["Diffusion", "yes", "on", "100\u00a0%"]
+    assert both[0] == "–"
+    assert both[1].startswith(f"{mean['diffusion', 'both', 'on'] - 0.3:.2f} [")
+    assert both[2].startswith(f"{mean['diffusion', 'both', 'on']:.2f} [")
+    assert cells["StyleGAN 3", "yes", "on", "100\u00a0%"][1] == "missing"
+    assert cells["Diffusion", "no", "on", "10\u00a0%"][0].startswith(
+        f"{mean['diffusion', 'synthetic', 'on'] - 0.3:.2f} ["
+    )
+    assert cells["Diffusion", "no", "on", "10\u00a0%"][1:] == ["–", "–", "10 × 3"]
+    assert cells["None (real only)", "yes", "off", "–"][2].startswith(f"{mean['none', 'real', 'off']:.2f} [")
+
+
+def test_synthetic_then_real_is_an_arm_of_its_own(scores):
+    later = scores[scores["arm"] == "both"].assign(arm="pretrain")
+    (table,) = study_tables(pd.concat([scores, later], ignore_index=True))
+    arms = [row[1].text for row in table.rows if row[0].text == "Diffusion"]
+    assert arms == ["no", "no", "yes", "yes", "afterwards", "afterwards"]
+    best = [row[0].text for row in table.rows if row[1].text == "afterwards" and row[7].bold]
+    assert len(best) == 1
+
+
+# --- synthetic sets -------------------------------------------------------------------------------------------------
+
+
+def fidelity(n: int = 100, floor: float = 0.004, **values) -> dict:
+    numbers = dict.fromkeys(set_tables.FIDELITY, 0.5) | values
+    missing = {key: f"too few for {n}" for key, value in numbers.items() if value is None}
+    return {
+        "extractor": HOSTILE,
+        "features": 256,
+        "n": {"synthetic": n, "reference": 900, "floor": 80},
+        "values": numbers,
+        "floor": dict.fromkeys(set_tables.FIDELITY, 0.75) | {"kernel": floor, "frechet": numbers["frechet"]},
+        "reasons": missing,
+    }
+
+
+def test_fidelity_stands_beside_its_floor_and_a_missing_number_beside_its_reason():
+    table = set_tables.fidelity_table(
+        {"stylegan3": fidelity(kernel=0.02345, frechet=None), "diffusion": fidelity(50, 0.006, coverage=0.123)}
+    )
+    cells = {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
+    assert list(table.columns) == ["Measure", "Held-out real (floor)", "StyleGAN 3", "Diffusion"]
+    assert cells["Kernel distance ↓"] == ["0.004–0.006", "0.0234", "0.5"]
+    assert cells["Coverage: real slices with a synthetic one nearby ↑"] == ["75.0\u00a0%", "50.0\u00a0%", "12.3\u00a0%"]
+    assert cells["Fréchet distance ↓"] == ["0.5", "not measured", "0.5"]
+    assert "Fréchet distance: not measured for StyleGAN 3: too few for 100." in table.notes
+    assert any(HOSTILE in note and "n: StyleGAN 3 100, Diffusion 50 synthetic" in note for note in table.notes)
+    assert len(table.data) == 2 * len(set_tables.FIDELITY)
+    assert r"$\downarrow$" in table.latex()
+
+
+def test_correlations_print_their_sign_p_and_n_and_collapse_where_there_are_none(scores):
+    names = ["a", "b", "c", "d", "e"]
+    rng = np.random.default_rng(0)
+    dice = {("none", "real", "on"): rng.uniform(0.6, 0.8, (1, 8))}
+    dice |= {(name, "synthetic", "on"): np.full((1, 8), 0.2 + 0.1 * index) for index, name in enumerate(names)}
+    ratios = statistics.ratios(long_table(dice), 20)
+    rows = [
+        {"cohort": "phantom", "generator": name, **dict.fromkeys(set_tables.FIDELITY, index), "kernel": 1 / (1 + index)}
+        for index, name in enumerate(names)
+    ]
+    measured = pd.DataFrame(rows).assign(frechet=None)
+    (table,) = set_tables.correlation_tables(rank_correlations(measured, ratios))
+    cells = {row[0].text: row[1].text for row in table.rows}
+    assert list(table.columns) == ["Measure", "Synthetic only, U-Net, aug. on"]
+    assert cells["Kernel distance ↓"] == "−1.00 (p 0.017, n = 5)"  # 2 of 5! orders are as extreme
+    assert cells["Fréchet distance ↓"] == "n too small (n = 0)"
+    (table,) = set_tables.correlation_tables(rank_correlations(measured[:2], ratios))
+    assert [[cell.text for cell in row] for row in table.rows] == [["Every measure", "n too small (n = 2)"]]
 
 
 # --- formats --------------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def full_table(subjects: int = 56, seeds: int = 10) -> pd.DataFrame:
         ],
         columns=["cohort", "generator", "arm", "segmenter", "augmentation", "seed", "subject", "region"],
     )
-    return cells.assign(metric="dice", value=rng.beta(5, 2, len(cells)))
+    return cells.assign(real_subjects=1.0, synthetic_share=1.0, metric="dice", value=rng.beta(5, 2, len(cells)))
 
 
 def speed() -> None:

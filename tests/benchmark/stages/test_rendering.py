@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis import statistics
+from analysis.fidelity import rank_correlations
 from benchmark.stages.rendering import CohortFacts, ReportInputs, build_report, duration
 
 CLASSES, REGIONS = ("NCR", "ED", "ET"), ("NCR", "ED", "ET", "WT", "TC", "mean")
@@ -20,18 +21,26 @@ def long_table(
     seeds: int = 3,
     segmenters: tuple[str, ...] = ("unet",),
     cohort: str = "phantom",
+    arms: tuple[str, ...] = ("synthetic", "both"),
+    shares: tuple[float, ...] = (1.0,),
 ) -> pd.DataFrame:
-    """A plausible long table: patients differ, seeds differ, every generator keeps its own share of Dice."""
+    """A plausible long table: patients differ, seeds differ, every generator keeps its own share of Dice, and less with
+    a share of the data."""
     rng = np.random.default_rng(7)
     patient = rng.beta(5, 1.6, (subjects, 3))
-    arms = [("none", "real", 1.0)]
-    arms += [
-        (name, arm, kept if arm == "synthetic" else 1.01)
-        for name, kept in generators.items()
-        for arm in ("synthetic", "both")
+    kept = {"synthetic": 0.0, "both": 0.8, "pretrain": 0.9}  # of the way to 1.02
+    trained = [("none", "real", 1.0)]
+    trained += [(name, arm, own + kept[arm] * (1.02 - own)) for name, own in generators.items() for arm in arms]
+    cells = [
+        (generator, arm, level * (real * made) ** 0.1, real, made)
+        for generator, arm, level in trained
+        for real, made in product(shares, shares)
+        if (real == 1 or arm != "synthetic") and (made == 1 or arm != "real")
     ]
     rows = []
-    for (generator, arm, kept), segmenter, augmentation, seed in product(arms, segmenters, ("on", "off"), range(seeds)):
+    for (generator, arm, kept, *amount), segmenter, augmentation, seed in product(
+        cells, segmenters, ("on", "off"), range(seeds)
+    ):
         level = kept * (1.0 if augmentation == "on" else 0.97) + rng.normal(0, 0.008)
         dice = np.clip(level * patient + rng.normal(0, 0.04, patient.shape), 0, 1)
         for subject in range(subjects):
@@ -39,10 +48,10 @@ def long_table(
             values |= {"WT": dice[subject].max(), "TC": dice[subject, [0, 2]].mean(), "mean": dice[subject].mean()}
             for region, value in values.items():
                 case = "mean" if region == "mean" else "one empty" if value == 0 else "present"
-                cell = (cohort, generator, arm, segmenter, augmentation, seed, f"case_{subject:03d}", region, "dice")
-                rows.append((*cell, value, case))
-    columns = ["cohort", "generator", "arm", "segmenter", "augmentation", "seed", "subject", "region", "metric"]
-    return pd.DataFrame(rows, columns=[*columns, "value", "case"])
+                cell = (cohort, generator, arm, segmenter, augmentation, seed, *amount)
+                rows.append((*cell, f"case_{subject:03d}", region, "dice", value, case))
+    columns = [*statistics.ARM, "seed", *statistics.AMOUNT, "subject", "region", "metric", "value", "case"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def audit(rng: np.random.Generator, share: float) -> tuple[dict, dict[str, np.ndarray]]:
@@ -52,7 +61,8 @@ def audit(rng: np.random.Generator, share: float) -> tuple[dict, dict[str, np.nd
     tau95, tau99 = np.quantile(null, [0.95, 0.99])
     shares = {"tau95": float((synthetic > tau95).mean()), "tau99": float((synthetic > tau99).mean())}
     kinds = ("exact", "mirrored", "shifted", "blurred", "noise", "gamma")
-    found = {"found": {"tau95": 1.0, "tau99": 0.98}, "nearest_is_original": 1.0}
+    found = {"found": {"tau95": 1.0, "tau99": 0.98}, "copied": {"tau95": 0.96, "tau99": 0.92}}
+    nobody = {"tau95": 0.04, "tau99": 0.0}
     summary = {
         "n_synthetic": 800,
         "n_train": 1200,
@@ -65,10 +75,17 @@ def audit(rng: np.random.Generator, share: float) -> tuple[dict, dict[str, np.nd
         "memorized_interval": {name: [0.8 * value, 1.0] for name, value in shares.items()},
         "p_value": {"tau95": 0.03, "tau99": 0.0004},
         "leaked_patients": {"count": round(40 * share), "share": share, "count_by_chance": 5.2},
+        "copied_share": {name: 0.5 * value for name, value in shares.items()},
+        "copied_interval": {name: [0.4 * value, 1.0] for name, value in shares.items()},
+        "copied_p_value": {"tau95": 0.2, "tau99": 0.04},
+        "margin": {"tau95": 0.021, "tau99": 0.034},
+        "copied_patients": {"count": round(20 * share), "share": round(20 * share) / 40, "count_by_chance": 5.2},
         "counts_above": {"0.90": 40, "0.95": 8, "0.99": 0},
         "c_t": -0.4,
         "authenticity": 0.81,
-        "controls": dict.fromkeys(kinds, found) | {"held_out": {"tau95": 0.052, "tau99": 0.011}},
+        "controls": dict.fromkeys(kinds, found)
+        | {"blurred_strangers": {"found": {"tau95": 0.9, "tau99": 0.8}, "copied": nobody}}
+        | {"held_out": {"tau95": 0.052, "tau99": 0.011, "copied": nobody}},
         "warnings": ["the thresholds rest on 12 held-out subjects"],
     }
     arrays = {
@@ -80,6 +97,37 @@ def audit(rng: np.random.Generator, share: float) -> tuple[dict, dict[str, np.nd
         "pair_mirrored": np.array([False, False, True]),
     }
     return summary, arrays
+
+
+def fidelity(rng: np.random.Generator, n: int = 320) -> dict:
+    """A plausible fidelity.json, one number missing."""
+    modalities = ("T1", "T1ce", "T2", "FLAIR")
+    floor = {"frechet": None, "kernel": 0.0031, "precision": 0.71, "recall": 0.64, "density": 0.82, "coverage": 0.83}
+    floor |= {f"ms_ssim_{modality}": 0.42 for modality in modalities}
+    floor |= {"label_dice": 0.86, "label_dice_NCR": 0.81, "label_dice_ED": 0.88, "label_dice_ET": 0.89}
+    worse = {key: None if value is None else float(value * rng.uniform(0.6, 0.9)) for key, value in floor.items()}
+    return {
+        "extractor": "encoder of a U-Net trained on real slices",
+        "features": 256,
+        "n": {"synthetic": n, "reference": 1200, "floor": 199},
+        "values": worse | {"kernel": float(rng.uniform(0.01, 0.05))},
+        "floor": floor,
+        "reasons": {"frechet": "199 samples are fewer than 256 features"},
+    }
+
+
+def curve(rng: np.random.Generator, seeds: int = 1) -> pd.DataFrame:
+    """A plausible curve.csv of every training: fidelity improves, and so does memorization."""
+    parts = []
+    for seed in range(seeds):
+        seen = np.linspace(0, 20_000, 7)[1:]
+        part = pd.DataFrame({"seen": seen.astype(int), "kernel_distance": 0.2 * np.exp(-seen / 6000) + 0.01})
+        part["kernel_distance"] += rng.normal(0, 0.003, 6)
+        part["memorized_share"] = np.clip(0.02 + seen / 150_000 + rng.normal(0, 0.01, 6), 0, 1)
+        part["copied_share"] = 0.4 * part["memorized_share"]
+        part["kept"] = part["kernel_distance"] == part["kernel_distance"].min()
+        parts.append(part.assign(kernel_floor=0.004, off_code_share=0.01, seed=seed, samples=96))
+    return pd.concat(parts, ignore_index=True)
 
 
 def phantom_slices(rng: np.random.Generator, count: int, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
@@ -104,6 +152,7 @@ def analysed(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "tests": statistics.paired_tests(scores),
         "ranks": statistics.ranks(scores),
         "rank_tests": statistics.rank_tests(scores, permutations=500),
+        "amounts": statistics.amounts(scores, replicates=500),
     }
 
 
@@ -122,6 +171,9 @@ def report_inputs(
 ) -> ReportInputs:
     rng = np.random.default_rng(1)
     audits = {name: audit(rng, share) for name in generators}
+    tables = two_generators() if tables is None else tables
+    measured = {name: fidelity(rng) for name in generators}
+    rows = [{"cohort": "phantom", "generator": name, **found["values"]} for name, found in measured.items()]
     costs = [
         (stage, name, 0, images, seconds, images / seconds, "cpu, 2 threads")
         for name in generators
@@ -137,7 +189,11 @@ def report_inputs(
             1,
             size,
         ),
-        **(two_generators() if tables is None else tables),
+        "sets": list(generators),
+        **tables,
+        "fidelity": measured,
+        "correlations": rank_correlations(pd.DataFrame(rows), tables["ratios"]) if rows else pd.DataFrame(),
+        "curves": {name: curve(rng) for name in generators},
         "audits": {name: summary for name, (summary, _) in audits.items()},
         "nearest": {name: arrays for name, (_, arrays) in audits.items() if pictures},
         "sample_images": {name: phantom_slices(rng, 6, size) for name in ("real", *generators) if pictures},
@@ -218,6 +274,8 @@ def test_the_reader_is_told_what_this_is_and_what_it_is_not(report):
     assert "Only 12 test subjects" in page.words
     assert "n = 12 subjects × 3 seeds" in page.words
     assert "n = 800 synthetic, 300 held-out slices" in page.words
+    assert "n = 320 synthetic, 199 held-out, 1,200 training slices" in page.words
+    assert "encoder of a U-Net trained on real slices, 256 features" in page.words
     assert "commit 0123abc" in page.words
 
 
@@ -245,7 +303,46 @@ def test_the_cards_print_the_ratio_of_the_means_and_the_worst_setting_decides(re
         ].min()
         assert found[3] == f"non-inferior at {max(margin for margin in (0.8, 0.9, 0.95) if lower > margin):.2f}"
         for augmentation, value in zip(("off", "on"), ratio, strict=True):
-            assert f"Synthetic only, U-Net, augmentation {augmentation} {value:.2f} 95" in page.words
+            assert f"Synthetic only, U-Net, augmentation {augmentation} {value:.2f} " in page.words
+
+
+def test_the_cards_lead_with_who_was_copied_and_stand_fidelity_beside_its_floor(report, inputs):
+    _, _, page = report
+    for name in inputs.sets:
+        audit, measured = inputs.audits[name], inputs.fidelity[name]
+        copied, memorized = (100 * audit[key]["tau95"] for key in ("copied_share", "memorized_share"))
+        risk = page.words.index(f"{audit['copied_patients']['count']} of 40 training subjects (5.0")
+        assert risk < page.words.index(f"Copied share: {copied:.1f} % of slices (without copying at most 5")
+        assert f"blur included: {memorized:.1f} % above τ95 (without copying 5" in page.words
+        assert (
+            f"kernel distance {measured['values']['kernel']:.3g}, lower is closer (held-out real: 0.0031)" in page.words
+        )
+        varied = f"{100 * measured['values']['coverage']:.1f} % of real variety covered"
+        assert f"Varied : {varied} (held-out real: 83.0 %)" in page.words
+
+
+def test_amounts_are_drawn_where_there_is_more_than_one(report, tmp_path):
+    _, written, _ = report
+    assert not [path for path in written["figures"] + written["tables"] if "amount" in path]
+    tables = analysed(long_table({"diffusion": 0.9}, subjects=6, seeds=2, shares=(0.5, 1.0)))
+    written = build_report(tmp_path, report_inputs(("diffusion",), tables=tables))
+    amounts = [path for path in written["figures"] + written["tables"] if "amount" in path]
+    names = [f"figures/amount_{share}_phantom_unet.svg" for share in statistics.AMOUNT]
+    assert set(amounts) == {*names, *(f"tables/amounts_phantom_unet.{kind}" for kind in ("md", "tex", "csv"))}
+    assert "Dice against the share of real training subjects" in Page((tmp_path / "index.html").read_text()).words
+
+
+def test_a_single_training_subject_has_no_copied_share_and_the_card_says_so(tmp_path):
+    inputs = report_inputs(("diffusion",))
+    none = dict.fromkeys(("tau95", "tau99"))
+    unknown = dict.fromkeys(("copied_share", "copied_interval", "copied_p_value", "margin"), none)
+    patients = dict.fromkeys(("count", "share", "count_by_chance"))
+    changed = inputs.audits["diffusion"] | unknown | {"copied_patients": patients}
+    build_report(tmp_path, ReportInputs(**{**inputs.__dict__, "audits": {"diffusion": changed}}))
+    assert "there is one training subject" in Page((tmp_path / "index.html").read_text()).words
+    table = (tmp_path / "tables" / "memorization.md").read_text()
+    assert "| µ95 / µ99 | not measured |" in table
+    assert table.count("not measured") == 8  # patients, share, bound and p at two levels, margin
 
 
 def test_a_patient_cohort_is_not_called_simulated(tmp_path):
@@ -301,13 +398,24 @@ def test_missing_cells_are_shown_with_their_reason(tmp_path):
     assert "| StyleGAN 3 | no | on | 3 | incomplete |" in study
 
 
-def test_a_report_without_audit_costs_or_ranks_says_so(tmp_path):
-    inputs = report_inputs(audits={})
+def test_a_report_without_audit_fidelity_costs_or_ranks_says_so(tmp_path):
+    inputs = report_inputs(audits={}, fidelity={}, correlations=pd.DataFrame(), curves={})
     empty = inputs.costs.iloc[:0]
     build_report(tmp_path, ReportInputs(**{**inputs.__dict__, "costs": empty, "ranks": inputs.ranks.iloc[:0]}))
     words = Page((tmp_path / "index.html").read_text()).words
-    for text in ("Not audited.", "Not trained here.", "No generator was audited."):
+    for text in ("Not audited.", "Not trained here.", "No synthetic set was audited.", "Not measured."):
         assert text in words
+    assert "say why" not in words
+
+
+def test_a_set_for_which_everything_failed_has_a_card_that_leads_to_the_reasons(tmp_path):
+    missing = pd.DataFrame({"cell": ["audit mine", "fidelity mine"], "reason": ["out of memory", "no brain"]})
+    build_report(tmp_path, report_inputs(("diffusion",), sets=["diffusion", "mine"], missing=missing))
+    page = Page((tmp_path / "index.html").read_text())
+    card = page.words.index("mine What synthetic images alone keep was not measured.")
+    assert page.words[card:].count("Missing cells say why.") == 3
+    assert "#missing" in page.links
+    assert page.words.index("no brain") < page.words.index("Dice kept, relative to real-only training")
 
 
 def test_a_single_training_and_subject_or_no_synthetic_arm_at_all_still_make_a_report(tmp_path):

@@ -1,0 +1,329 @@
+"""Tables of segmentation scores: the study's own and its companions."""
+
+from collections.abc import Mapping
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from analysis.statistics import ALPHA, AMOUNT, ARM, CALIBRATION, MARGINS, dice_matrices, on_all_data
+from analysis.tables import (
+    ARMS,
+    LABELS,
+    ORIGINALS,
+    Cell,
+    Table,
+    in_study_order,
+    interval,
+    label,
+    number,
+    ordered,
+    p_value,
+    passes,
+    plain_table,
+)
+
+STUDY_COLUMNS = {"ET": "ET", "ED": "ED", "NCR": "NCR", "mean": "Mean"}
+
+
+def study_tables(scores: pd.DataFrame, tests: pd.DataFrame, ratios: pd.DataFrame) -> list[Table]:
+    """The study's table for every cohort and segmenter: Dice as mean ± standard deviation over seeds.
+
+    Rows: real only, then generator × original images × augmentation; columns ET, ED, NCR, mean. Every combination of
+    what occurs has its row; cells without (all) their scores say so. scores: the long table; tests, ratios: of
+    `analysis.statistics`. Raises ValueError where the long table is not as described there.
+    """
+    matrices = dice_matrices(scores)
+    p_holm = tests.set_index([*ARM, "region"])["p_holm"]
+    apart = ratios.set_index([*ARM, "region"]).eval("low > 1 or high < 1")
+    arms = in_study_order(pd.DataFrame(list(matrices), columns=ARM))
+    trained = arms[arms["arm"] != "real"]
+    combinations = [
+        ("none", "real"),
+        *product(ordered(trained["generator"], LABELS), ordered(trained["arm"], ARMS)),
+    ]
+    augmentations = ordered(arms["augmentation"], ("off", "on"))
+
+    tables = []
+    for cohort, segmenter in arms[["cohort", "segmenter"]].drop_duplicates().itertuples(index=False):
+        records, reasons = [], []
+        for (generator, arm), augmentation in product(combinations, augmentations):
+            key = (cohort, generator, arm, segmenter, augmentation)
+            record = dict(zip(ARM, key, strict=True)) | {"seeds": 0, "subjects": 0}
+            for region in STUDY_COLUMNS:
+                matrix = matrices.get(key, {}).get(region)
+                if matrix is None:
+                    continue
+                record |= {"seeds": len(matrix.dice), "subjects": len(matrix.subjects)}
+                if matrix.reason:
+                    reasons.append(f"{_name(record)}, {region}: {matrix.reason}.")
+                    continue
+                level = matrix.dice.mean(1)
+                record[f"{region}_mean"] = level.mean()
+                record[f"{region}_sd"] = level.std(ddof=1) if len(level) > 1 else np.nan
+                record[f"{region}_p_holm"] = p_holm.get((*key, region), np.nan)
+                record[f"{region}_apart"] = bool(apart.get((*key, region), False))
+            records.append(record)
+        numbers = [f"{region}_{what}" for region in STUDY_COLUMNS for what in ("mean", "sd", "p_holm")]
+        apart_columns = [f"{region}_apart" for region in STUDY_COLUMNS]
+        data = pd.DataFrame(records, columns=[*ARM, "seeds", "subjects", *numbers, *apart_columns])
+        data = data.astype(dict.fromkeys(numbers, "float64") | dict.fromkeys(apart_columns, "boolean"))
+        tables.append(_study_table(cohort, segmenter, data, reasons))
+    return tables
+
+
+def _study_table(cohort: str, segmenter: str, data: pd.DataFrame, reasons: list[str]) -> Table:
+    best = data[data["arm"] != "real"].groupby("arm")[[f"{region}_mean" for region in STUDY_COLUMNS]].max()
+    rows = []
+    for _, row in data.iterrows():
+        name = "None (real only)" if row["arm"] == "real" else label(row["generator"])
+        cells = [Cell(name), Cell(ORIGINALS[row["arm"]]), Cell(row["augmentation"]), Cell(str(row["seeds"]))]
+        for region in STUDY_COLUMNS:
+            mean, sd = row[f"{region}_mean"], row[f"{region}_sd"]
+            if np.isnan(mean):
+                cells.append(Cell("incomplete" if row["seeds"] else "missing"))
+                continue
+            bold = row["arm"] != "real" and mean == best.loc[row["arm"], f"{region}_mean"]
+            text = f"{mean:.3f}" if np.isnan(sd) else f"{mean:.3f} ± {sd:.3f}"
+            mark = "" if not row[f"{region}_p_holm"] < ALPHA else "*†" if row[f"{region}_apart"] else "*"
+            cells.append(Cell(text, bool(bold), mark))
+        rows.append(cells)
+    subjects = _range(data.loc[data["subjects"] > 0, "subjects"])
+    notes = [
+        f"Mean ± standard deviation over segmenter seeds (no ± with one seed) of the mean Dice over {subjects} test "
+        "subjects. Bold: best of its column among generators with the same original images. "
+        "*: differs from the real-only row with the same augmentation (Wilcoxon over subjects, Holm over each column, "
+        f"p < {ALPHA}), as these trainings went. †: and the 95 % interval of its ratio excludes 1, so other seeds are "
+        "expected to differ, too."
+    ]
+    return Table(
+        name=f"dice_{cohort}_{segmenter}",
+        title=f"Dice on test subjects: {label(segmenter)}, {cohort}",
+        columns=["Generator", "Original images", "Augmentation", "Seeds", *STUDY_COLUMNS.values()],
+        rows=rows,
+        data=data,
+        notes=notes + reasons,
+    )
+
+
+def ratio_tables(ratios: pd.DataFrame, tests: pd.DataFrame) -> list[Table]:
+    """For every cohort and segmenter: ratio of the mean Dice with interval, margins, and the paired difference.
+
+    ratios, tests: the tables of `analysis.statistics`. Rows without numbers print their reason.
+    """
+    on = [*ARM, "region"]
+    merged = ratios.merge(
+        tests[[*on, "shift", "rank_biserial", "p", "p_holm", "family", "reason"]], on=on, suffixes=("", "_test")
+    )
+    tables = []
+    primary = in_study_order(merged[merged["region"] == "mean"])
+    for (cohort, segmenter), data in primary.groupby(["cohort", "segmenter"], sort=False):
+        rows, reasons = [], []
+        for _, row in data.iterrows():
+            if row["reason"]:
+                reasons.append(f"{_name(row)}: {row['reason']}.")
+            if np.isnan(row["ratio"]):
+                numbers = [Cell("missing"), *[Cell("–")] * (len(MARGINS) + 4)]
+            else:
+                numbers = [
+                    Cell(interval(row, "ratio")),
+                    Cell(number(row["lower_bound"])),
+                    *[Cell(passes(row[f"passes_{margin:.2f}"])) for margin in MARGINS],
+                    Cell(number(row["shift"], "+.3f")),
+                    Cell(number(row["rank_biserial"], "+.2f")),
+                    Cell(row["reason_test"] or p_value(row["p_holm"])),
+                ]
+            n = f"{row['subjects']} × {row['seeds']}/{row['seeds_real']}"
+            rows.append([*_arm_cells(row), *numbers, Cell(n)])
+        margins = [f"≥\u00a0{margin:.2f}" for margin in MARGINS]
+        head = [
+            "Ratio [95\u00a0% interval]",
+            "Lower 5\u00a0% bound",
+            *margins,
+            "Shift",
+            "Rank-biserial",
+            "p\u00a0(Holm)",
+            "n",
+        ]
+        note = (
+            "Ratio: mean Dice over NCR, ED, ET relative to real-only training, same segmenter and augmentation; "
+            "crossed bootstrap over subjects and seeds. A margin is passed when the lower 5 % bound lies above it. "
+            "Shift: Hodges–Lehmann shift of Dice per subject. n: subjects × seeds of the arm/of its reference."
+        )
+        title = f"Dice kept, relative to real-only training: {label(segmenter)}, {cohort}"
+        columns = ["Generator", "Original images", "Augmentation", *head]
+        tables.append(Table(f"ratio_{cohort}_{segmenter}", title, columns, rows, data, [note, *reasons]))
+    return tables
+
+
+def region_ratio_tables(ratios: pd.DataFrame) -> list[Table]:
+    """For every cohort and segmenter: the ratio per class and nested region, with its interval."""
+    regions = ["NCR", "ED", "ET", "WT", "TC"]
+    tables = []
+    secondary = in_study_order(ratios[ratios["region"] != "mean"])
+    for (cohort, segmenter), data in secondary.groupby(["cohort", "segmenter"], sort=False):
+        by_region = data.set_index([*ARM, "region"])
+        rows = []
+        for _, arm in data.drop_duplicates(ARM).iterrows():
+            found = [by_region.loc[(*arm[ARM], region)] for region in regions]
+            rows.append(
+                [
+                    *_arm_cells(arm),
+                    *[Cell("–" if np.isnan(row["ratio"]) else interval(row, "ratio", 2)) for row in found],
+                ]
+            )
+        title = f"Dice kept per class and region, with 95 % interval: {label(segmenter)}, {cohort}"
+        columns = ["Generator", "Original images", "Augmentation", *regions]
+        note = (
+            f"Over {_range(data['subjects'])} test subjects. WT = NCR + ED + ET; TC = NCR + ET. –: no ratio, see data."
+        )
+        tables.append(Table(f"ratio_regions_{cohort}_{segmenter}", title, columns, rows, data, [note]))
+    return tables
+
+
+def rank_table(ranks: pd.DataFrame, rank_tests: pd.DataFrame) -> Table:
+    """Generators by mean rank, each with the Holm-adjusted p of its comparison with the generator ranked next."""
+    group = ["cohort", "segmenter", "arm", "augmentation"]
+    pairs = {
+        (*row[group], *order): row
+        for _, row in rank_tests.iterrows()
+        for order in ((row["generator"], row["other"]), (row["other"], row["generator"]))
+    }
+    groups = in_study_order(ranks.assign(generator="")).drop_duplicates(group)[group]
+    ordered = groups.merge(ranks.sort_values(["mean_rank", "generator"]), on=group, how="left")[ranks.columns]
+    rows, following, reasons = [], [], []
+    for index, row in ordered.iterrows():
+        setting = (row["cohort"], label(row["segmenter"]), ORIGINALS[row["arm"]], row["augmentation"])
+        last = index + 1 == len(ordered) or tuple(ordered.loc[index + 1, group]) != tuple(row[group])
+        pair = None if last else pairs[*row[group], row["generator"], ordered.loc[index + 1, "generator"]]
+        following.append(np.nan if pair is None else pair["p_holm"])
+        if row["reason"]:
+            reasons.append(
+                f"{', '.join(setting[:2])}, {ARMS[row['arm']].lower()}, augmentation {setting[3]}: {row['reason']}."
+            )
+            texts = ("missing", "–")
+        else:
+            texts = (f"{row['mean_rank']:.2f}", "–" if pair is None else pair["reason"] or p_value(pair["p_holm"]))
+        rows.append([Cell(text) for text in (*setting, label(row["generator"]), *texts, str(row["subjects"]))])
+    head = [
+        "Cohort",
+        "Segmenter",
+        "Original images",
+        "Augmentation",
+        "Generator",
+        "Mean rank",
+        "p against next",
+        "Subjects",
+    ]
+    note = (
+        "Mean rank over subjects and regions (NCR, ED, ET, WT, TC), 1 is best. p: permutation test over subjects of "
+        "the difference from the generator in the next row, Holm-adjusted over all pairs of the group."
+    )
+    data = ordered.assign(p_holm_next=following)
+    return Table("ranks", "Ranking of generators", head, rows, data, [note, *dict.fromkeys(reasons)])
+
+
+def empty_case_table(scores: pd.DataFrame) -> Table:
+    """How often the empty-case rule decided a score: volumes with both, one or none of reference and prediction empty.
+
+    Raises ValueError where the long table lacks the column `case` of `subject_scores`.
+    """
+    if "case" not in scores.columns:
+        raise ValueError("the score table lacks the column 'case' (of subject_scores): empty cases cannot be counted")
+    scores = on_all_data(scores)
+    dice = scores[(scores["metric"] == "dice") & (scores["region"] != "mean")]
+    counts = dice.groupby([*ARM, "region", "case"]).size().unstack("case", fill_value=0)
+    counts = counts.reindex(columns=["present", "one empty", "both empty"], fill_value=0)
+    regions = [region for region in ("NCR", "ED", "ET", "WT", "TC") if region in counts.index.unique("region")]
+    rows = []
+    for _, arm in in_study_order(counts.reset_index().drop_duplicates(ARM)).iterrows():
+        found = [counts.loc[(*arm[ARM], region)] for region in regions]
+        texts = [" / ".join(str(number) for number in row) for row in found]
+        rows.append([Cell(arm["cohort"]), Cell(label(arm["segmenter"])), *_arm_cells(arm), *map(Cell, texts)])
+    note = (
+        "Volumes (subjects × seeds): present / one empty / both empty. Both empty: Dice 1, distances 0 mm; exactly one "
+        "empty: Dice 0, distances = the volume's diagonal in mm. Nothing is dropped."
+    )
+    columns = ["Cohort", "Segmenter", "Generator", "Original images", "Augmentation", *regions]
+    return Table("empty_cases", "Empty cases behind the scores", columns, rows, counts.reset_index(), [note])
+
+
+def amount_tables(amounts: pd.DataFrame) -> list[Table]:
+    """For every cohort and segmenter: mean Dice, a row per share of the synthetic set, a column per share of the real
+    subjects; [] where there is one amount only. amounts: the table of `analysis.statistics`."""
+    if amounts[AMOUNT].nunique().max() < 2:
+        return []
+    tables = []
+    by_amount = in_study_order(amounts.sort_values(AMOUNT))  # a stable order: within an arm, by amount
+    for (cohort, segmenter), data in by_amount.groupby(["cohort", "segmenter"], sort=False):
+        shares = sorted(data["real_subjects"].unique())
+        rows = []
+        for (*_, made), arm in data.groupby([*ARM, "synthetic_share"], sort=False):
+            row, by_share = arm.iloc[0], arm.set_index("real_subjects")
+            if row["arm"] == "synthetic":
+                dice = [_dice(row), *["–"] * len(shares)]
+            else:
+                dice = [
+                    "–",
+                    *[_dice(by_share.loc[share]) if share in by_share.index else "missing" for share in shares],
+                ]
+            n = f"{_range(arm['subjects'])} × {_range(arm['seeds'])}"
+            rows.append([*_arm_cells(row), *map(Cell, ("–" if row["arm"] == "real" else _share(made), *dice, n))])
+        reasons = [
+            f"{_name(row)}, {_share(row['real_subjects'])} real, {_share(row['synthetic_share'])} synthetic: "
+            f"{row['reason']}."
+            for _, row in data[data["reason"] != ""].iterrows()
+        ]
+        note = (
+            "Mean Dice over NCR, ED, ET, seeds and test subjects [95 % interval: crossed bootstrap over subjects and "
+            "seeds] with these shares of the synthetic set (rows) and of the real training subjects (columns). n: test "
+            "subjects × seeds."
+        )
+        title = f"Dice against amount of training data: {label(segmenter)}, {cohort}"
+        head = ["Synthetic set", "No real", *[f"{_share(share)} real" for share in shares], "n"]
+        columns = ["Generator", "Original images", "Augmentation", *head]
+        tables.append(Table(f"amounts_{cohort}_{segmenter}", title, columns, rows, data, [note, *reasons]))
+    return tables
+
+
+def _dice(row: pd.Series) -> str:
+    return "incomplete" if np.isnan(row["dice"]) else interval(row, "dice", 2)
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:g}\u00a0%"
+
+
+def calibration_table() -> Table:
+    """How far intervals and tests keep their promises, as measured in simulations with known truth."""
+    names = {
+        "seed_sd": "SD of a training's Dice",
+        "coverage": "Interval holds the truth [%]",
+        "non_inferiority": "Margin passed [%]",
+        "wilcoxon": "Wilcoxon [%]",
+        "wilcoxon_new_seeds": "Wilcoxon, new seeds [%]",
+        "ranks": "Ranks [%]",
+        "ranks_new_seeds": "Ranks, new seeds [%]",
+    }
+    note = (
+        "Simulated studies with known truth: how often the 95 % interval of the ratio holds it (should be 95), and how "
+        "often a test is significant at 0.05 although its null is true (at most 5): an arm exactly at the margin, arms "
+        "without any difference as these trainings went, and arms that differ by nothing but the luck of their seeds."
+    )
+    title = "How far intervals and tests keep their promises"
+    return plain_table("calibration", title, CALIBRATION.rename(columns=names), [note])
+
+
+def _name(arm: Mapping[str, str]) -> str:
+    return f"{label(arm['generator'])}, {ARMS[arm['arm']].lower()}, augmentation {arm['augmentation']}"
+
+
+def _arm_cells(row: pd.Series) -> list[Cell]:
+    name = "None (real only)" if row["arm"] == "real" else label(row["generator"])
+    return [Cell(name), Cell(ORIGINALS[row["arm"]]), Cell(row["augmentation"])]
+
+
+def _range(counts: pd.Series) -> str:
+    if counts.empty:
+        return "0"
+    return str(counts.min()) if counts.min() == counts.max() else f"{counts.min()}–{counts.max()}"

@@ -1,0 +1,51 @@
+import pandas as pd
+import pytest
+
+from analysis.set_tables import FIDELITY
+from benchmark.config import Config
+from benchmark.stages import StageResult, report
+
+CURVE = pd.DataFrame({"seen": [8, 16], "kernel_distance": [0.2, 0.1], "kept": [False, True]})
+
+
+def trained(folder, model: str, seed: int) -> StageResult:
+    path = folder / f"{model}{seed}"
+    path.mkdir()
+    CURVE.assign(kernel_floor=seed).to_csv(path / "curve.csv", index=False)
+    return StageResult("train_generator", "", "", path, False, tags={"model": model, "seed": seed})
+
+
+def test_the_curves_of_an_ensemble_stand_side_by_side(tmp_path):
+    results = [trained(tmp_path, "diffusion", 0), trained(tmp_path, "stylegan3", 0), trained(tmp_path, "diffusion", 1)]
+    config = Config().replace({"train_generator.snapshot_samples": 96})
+    curves = report._curves(config, results, ["stylegan3", "diffusion", "mine"])
+    assert list(curves) == ["stylegan3", "diffusion"]
+    assert curves["diffusion"]["seed"].tolist() == [0, 0, 1, 1]
+    assert curves["diffusion"]["kernel_floor"].tolist() == [0, 0, 1, 1]
+    assert set(curves["diffusion"]["samples"]) == {96}
+
+
+def test_budgets_name_an_ensemble_where_there_is_one():
+    config = Config()
+    assert "ensemble" not in report._budgets(config)
+    several = config.replace({"sample.ensemble": 4, "train_generator.seed": 10})
+    assert report._budgets(several)["ensemble"] == "4 trainings a generator, seeds 10 to 13"
+
+
+def test_correlations_are_empty_without_fidelity_or_without_ratios():
+    ratios = pd.DataFrame({"region": ["mean"]})
+    assert report._correlations(Config(), {}, ratios).empty
+    assert report._correlations(Config(), {"diffusion": {"values": {}}}, ratios[:0]).empty
+
+
+@pytest.mark.parametrize("missing", [None, 0.5])
+def test_correlations_take_every_number_of_the_file(missing):
+    setting = {"cohort": "phantom", "segmenter": "unet", "augmentation": "on", "arm": "synthetic", "region": "mean"}
+    names = ["a", "b", "c", "d"]
+    ratios = pd.DataFrame([setting | {"generator": name, "ratio": 0.2 * index} for index, name in enumerate(names)])
+    numbers = {name: {"values": dict.fromkeys(FIDELITY, -index)} for index, name in enumerate(names)}
+    numbers["a"]["values"]["frechet"] = missing
+    table = report._correlations(Config(), numbers, ratios).set_index("measure")
+    assert set(table.index) == set(FIDELITY)
+    assert table.loc["kernel", "rho"] == pytest.approx(-1)
+    assert table.loc["frechet", "generators"] == (3 if missing is None else 4)
