@@ -479,6 +479,8 @@ def test_volumes_give_their_slices_with_enough_brain(tmp_path, nifti):
     for path in shutil.copytree(tmp_path / "sent" / "s0", twin).iterdir():
         path.rename(twin / path.name.replace("s0", "s2"))
     nifti.save_brats(tmp_path / "sent", "s3", 0 * content["s0"][0], content["s0"][1])
+    nifti.save_brats(tmp_path / "sent", "s4", *content["s0"])
+    (tmp_path / "sent" / "s4" / "s4_flair.nii.gz").unlink()
 
     opened = run(tmp_path / "sent", tmp_path / "out", image_size=26, workers=1)
     expected_images, expected_labels, subjects, z = [], [], [], []
@@ -496,7 +498,8 @@ def test_volumes_give_their_slices_with_enough_brain(tmp_path, nifti):
     assert opened.index["subject"].tolist() == subjects
     assert opened.index["z"].tolist() == z
     assert opened.meta["format"] == "NIfTI volumes"
-    assert [name for name, *_ in rejected(tmp_path / "out")] == ["s3"]
+    reasons = {name: reason for name, _, reason in rejected(tmp_path / "out")}
+    assert reasons == {"s3": "T1 is nowhere above zero: there is no brain in it", "s4": "FLAIR is missing"}
     assert not list((tmp_path / "out").glob("subjects*"))
 
 
