@@ -45,7 +45,7 @@ class Segmenter(ABC):
         """Logits [B, classes, H, W] of images [B, channels, H, W] (see `normalize`), the network being in eval mode."""
 
     def encode(self, images: Tensor) -> Tensor:
-        """The deepest activations [B, D, h, w] of images [B, channels, H, W], the network being in eval mode."""
+        """Features [B, D] of images [B, channels, H, W], the network being in eval mode."""
         raise NotImplementedError(
             f"{type(self).__name__} has no encoder, so it cannot extract features; take another segmenter, such as unet"
         )
@@ -69,11 +69,11 @@ class Segmenter(ABC):
     def features(self, images: Tensor) -> Tensor:
         """Features [B, D], float32, of images [B, channels, H, W] (see `normalize`), without gradients.
 
-        The deepest activations averaged over space. Raises NotImplementedError where a segmenter has no encoder.
+        What the encoder sees, averaged over space. Raises NotImplementedError where a segmenter has no encoder.
         """
         self.networks["segmenter"].eval()
         with self.autocast():
-            return self.encode(images).float().mean((2, 3))
+            return self.encode(images).float()
 
     def step(self, loss: Tensor, learning_rate: float, clip: float = math.inf) -> dict[str, Tensor]:
         """One optimizer step down the loss's gradient, its norm clipped; returns what `train_step` does."""

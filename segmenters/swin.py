@@ -134,7 +134,7 @@ class Swin(Segmenter):
         return self.networks["segmenter"](images)
 
     def encode(self, images: Tensor) -> Tensor:
-        return self.networks["segmenter"].encode(images)[-1]
+        return self.networks["segmenter"].encode(images)[-1].mean((2, 3))
 
     def _learning_rate(self, seen: int) -> float:
         """Linear decay to zero, held down at first by a linear rise."""

@@ -129,7 +129,22 @@ class UNet(Segmenter):
         return self.networks["segmenter"](images)
 
     def encode(self, images: Tensor) -> Tensor:
-        return self.networks["segmenter"].encode(images)[-1]
+        """Means over space of every level's last convolution [B, sum of widths], from before its instance norm.
+
+        Instance norm makes those means constant: behind it, they see neither noise nor blur, and generators that draw
+        neither like the real images come out alike.
+        """
+        network, means = self.networks["segmenter"], []
+        hooks = [
+            block.norm2.register_forward_pre_hook(lambda _, given: means.append(given[0].float().mean((2, 3))))
+            for block in (network.input_block, *network.downsamples, network.bottleneck)
+        ]
+        try:
+            network.encode(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return torch.cat(means, 1)
 
     def _deep_loss(self, outputs: list[Tensor], labels: Tensor) -> Tensor:
         """Weighted mean over the heads with weights 1, 1/2, 1/4, …; coarse heads see the labels at their resolution."""

@@ -42,7 +42,7 @@ AFFINE_TOLERANCE = 1e-2  # mm: tools round the affine differently
 VOXEL_SIZES = 0.05, 50.0  # mm: what is outside is a unit or a header gone wrong
 
 
-_UNREADABLE = (  # what Python, zlib and nibabel raise for damaged files; found by damaging them byte by byte
+UNREADABLE = (  # what Python, zlib and nibabel raise for damaged files; found by damaging them byte by byte
     OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error, WrapStructError, HeaderDataError,
 )  # fmt: skip
 
@@ -116,7 +116,7 @@ def find(folder: Path | str, layout: str = "auto") -> Cohort:
         raise UserError(f"{folder} is not a folder: give the folder that holds the cohort's NIfTI files")
     if layout not in ("auto", *LAYOUTS):
         raise UserError(f"unknown layout '{layout}'; known: auto, {', '.join(LAYOUTS)}")
-    files = sorted(_nifti_files(folder))
+    files = sorted(nifti_files(folder))
     if layout == "auto":
         layout = _detect(folder, files)
 
@@ -132,7 +132,7 @@ def find(folder: Path | str, layout: str = "auto") -> Cohort:
     return Cohort(_printable(folder.resolve().name), layout, folder, subjects, rejections)
 
 
-def _nifti_files(folder: Path) -> Iterator[Path]:
+def nifti_files(folder: Path) -> Iterator[Path]:
     """All .nii and .nii.gz below a folder, links followed once; macOS leaves `._` companions, which are no images."""
     visited = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
@@ -245,7 +245,7 @@ def _find_nnunet(folder: Path, root: Path) -> Iterator[Subject | Rejection]:
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    return {_stem(path): path for path in sorted(_nifti_files(folder)) if path.parent == folder}
+    return {_stem(path): path for path in sorted(nifti_files(folder)) if path.parent == folder}
 
 
 def _read_dataset_json(path: Path) -> tuple[tuple[int, ...], dict[int, int]]:
@@ -393,7 +393,7 @@ def _load(path: Path, channels: int | None = None) -> _Stored:
         if (promised := math.prod(shape) * dtype.itemsize) > len(content) - offset:
             raise EOFError(f"{len(content) - offset} of {promised} bytes of voxels are there")
         voxels = np.frombuffer(content, dtype, math.prod(shape), offset).reshape(shape, order="F")
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise RejectedSubject(path, f"truncated or unreadable: {error}") from error
 
     shape = (*voxels.shape[:3], channels) if channels else voxels.shape[:3]

@@ -21,12 +21,12 @@ def content_hashes(files: Iterable[Path], memory: Path) -> dict[Path, str]:
     Raises UserError for a file that cannot be read.
     """
     known = json.loads(memory.read_text()) if memory.is_file() else {}
-    files = list(files)
+    keys = {path: str(path.resolve()) for path in files}
 
     def hashed(path: Path) -> list:
         try:
             stat = path.stat()
-            remembered = known.get(str(path.resolve()))
+            remembered = known.get(keys[path])
             if remembered and remembered[:2] == [stat.st_size, stat.st_mtime_ns]:
                 return remembered
             return [stat.st_size, stat.st_mtime_ns, content_hash(path)]
@@ -34,8 +34,8 @@ def content_hashes(files: Iterable[Path], memory: Path) -> dict[Path, str]:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
     with ThreadPoolExecutor() as pool:  # hashlib lets go of the interpreter's lock
-        entries = dict(zip(files, pool.map(hashed, files), strict=True))
-    now_known = known | {str(path.resolve()): entry for path, entry in entries.items()}
+        entries = dict(zip(keys, pool.map(hashed, keys), strict=True))
+    now_known = known | {keys[path]: entry for path, entry in entries.items()}
     if now_known != known:
         memory.parent.mkdir(parents=True, exist_ok=True)
         partial = memory.with_suffix(".partial")

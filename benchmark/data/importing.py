@@ -55,7 +55,7 @@ SHOWN = 20  # problems in a refusal
 BATCH = 64  # slices in memory at once
 
 _UNREADABLE = (  # what Pillow, nibabel, zipfile and numpy raise for damaged files
-    *cohorts._UNREADABLE, ImageFileError, zipfile.BadZipFile, RuntimeError, struct.error, SyntaxError, TokenError,
+    *cohorts.UNREADABLE, ImageFileError, zipfile.BadZipFile, RuntimeError, struct.error, SyntaxError, TokenError,
     IndexError,
 )  # fmt: skip
 
@@ -152,7 +152,7 @@ def write(
                     split="synthetic",
                     off_code=part.off_code.tolist(),
                 )
-        preparation._write_rejected(out / "rejected.csv", rejections)
+        preparation.write_rejected(out / "rejected.csv", rejections)
         if writer.count == 0:
             reasons = Counter(rejection.reason for rejection in rejections).most_common(SHOWN)
             listed = "; ".join(f"{count} × {reason}" for reason, count in reasons)
@@ -170,7 +170,7 @@ def _find_format(folder: Path) -> type | None:
         return SliceFolders
     if next(folder.glob("*.np[yz]"), None):
         return Arrays
-    if next(cohorts._nifti_files(folder), None):
+    if next(cohorts.nifti_files(folder), None):
         return Volumes
     return None
 
@@ -660,7 +660,7 @@ class Volumes:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._cohort = cohorts.find(folder)
-        self.files = sorted([*cohorts._nifti_files(folder), *folder.rglob("dataset.json")])
+        self.files = sorted([*cohorts.nifti_files(folder), *folder.rglob("dataset.json")])
         self.count = len(self._cohort.subjects)
 
     def inspect(self, image_size: int, workers: int) -> Iterator[_Facts]:
@@ -674,18 +674,14 @@ class Volumes:
         yield from self._cohort.rejections
         subjects = self._cohort.subjects
         with (
-            preparation._scratch(scratch / "subjects.partial") as folder,
+            preparation.scratch_folder(scratch / "subjects.partial") as folder,
             closing(
-                preparation._slice_all(
-                    self._cohort, subjects, [False] * self.count, folder / "all", image_size, workers
-                )
+                preparation.slice_all(self._cohort, subjects, [False] * self.count, folder / "all", image_size, workers)
             ) as sliced,
         ):
             for subject, files, result in sliced:
                 if not isinstance(result, Rejection):
-                    result = (
-                        preparation._useless(self._cohort, subject, result, {}) or result
-                    )  # copies stay: they count
+                    result = preparation.useless(self._cohort, subject, result, {}) or result  # copies stay: they count
                 if isinstance(result, Rejection):
                     yield result
                 else:

@@ -76,14 +76,14 @@ def prepare(
     kept: dict[str, int] = {}  # slices of the main set
     whole: dict[str, tuple[Path, SubjectSlices]] = {}  # subjects whose every slice waits in a folder
     with (
-        _scratch(out / "subjects.partial") as scratch,
+        scratch_folder(out / "subjects.partial") as scratch,
         SliceWriter(out, image_size, {**meta, "spacing": {}}) as main,  # closed last: when it opens, `volumes` does
         SliceWriter(out / "volumes", image_size, {**meta, "spacing": {}}) as volumes,
     ):
-        with closing(_slice_all(cohort, cohort.subjects, every, scratch / "first", image_size, workers)) as sliced:
+        with closing(slice_all(cohort, cohort.subjects, every, scratch / "first", image_size, workers)) as sliced:
             for done, (subject, folder, result) in enumerate(sliced, 1):
                 if isinstance(result, SubjectSlices):
-                    result = _useless(cohort, subject, result, digests) or result
+                    result = useless(cohort, subject, result, digests) or result
                 if isinstance(result, Rejection):
                     rejections.append(result)
                 else:
@@ -99,14 +99,14 @@ def prepare(
                     progress(done, len(names), subject.name)
 
         rejections.sort(key=lambda rejection: rejection.subject)
-        _write_rejected(out / "rejected.csv", rejections)
+        write_rejected(out / "rejected.csv", rejections)
         _refuse(cohort, rejections, nothing_left=not usable, strict=strict)
 
         split = assign(list(usable))
         main.assign_splits(split)
         evaluated = [name for name in usable if split[name] in ("validation", "test")]
         missed = [usable[name] for name in evaluated if name not in whole]
-        for subject, folder, result in _slice_all(
+        for subject, folder, result in slice_all(
             cohort, missed, [True] * len(missed), scratch / "missed", image_size, workers
         ):
             if isinstance(result, Rejection):
@@ -121,7 +121,7 @@ def prepare(
     return PreparationResult(dict(Counter(split.values())), dict(slices), rejections, warnings)
 
 
-def _slice_all(
+def slice_all(
     cohort: Cohort, subjects: Sequence[Subject], every: Sequence[bool], scratch: Path, image_size: int, workers: int
 ) -> Iterator[tuple[Subject, Path, SubjectSlices | Rejection]]:
     """Subjects, the folder of each one's slices, and what is known of them, in their order."""
@@ -159,7 +159,7 @@ def _slice_all(
             pool.shutdown(cancel_futures=True)
 
 
-def _useless(cohort: Cohort, subject: Subject, slices: SubjectSlices, digests: dict[str, str]) -> Rejection | None:
+def useless(cohort: Cohort, subject: Subject, slices: SubjectSlices, digests: dict[str, str]) -> Rejection | None:
     """Why a readable subject is of no use, if so; enters it into the images seen so far."""
     first = digests.setdefault(slices.digest, subject.name)
     if first != subject.name:
@@ -181,7 +181,7 @@ def _append(
 
 
 @contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
+def scratch_folder(folder: Path) -> Iterator[Path]:
     """An empty folder that goes at the end, and at the next start where a killed process left it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -191,7 +191,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def _write_rejected(path: Path, rejections: Sequence[Rejection]) -> None:
+def write_rejected(path: Path, rejections: Sequence[Rejection]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("subject", "file", "reason"))
