@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from analysis.neighbours import Rows
 from benchmark.config import Config, TrainSegmenter
 from benchmark.data.slices import SliceSet
 from benchmark.stages import train_segmenter
@@ -33,11 +34,8 @@ def load(config: Config, real: SliceSet, folder: Path, device: torch.device) -> 
     return model.to(device)
 
 
-def features(model: Segmenter, images: np.ndarray) -> np.ndarray:
-    """Features float32 [N, D] of slices uint8 [N, 4, H, W], a batch at a time."""
+def features(model: Segmenter, images: np.ndarray | Rows) -> np.ndarray:
+    """Features float32 [N, D] of slices uint8 [N, 4, H, W], read a batch at a time."""
     size = train_segmenter.PREDICT_BATCH
-    batches = [
-        model.features(normalize(torch.from_numpy(images[start : start + size]).to(model.device))).cpu()
-        for start in range(0, len(images), size)
-    ]
-    return torch.cat(batches).numpy()
+    batches = (torch.from_numpy(np.array(images[start : start + size])) for start in range(0, len(images), size))
+    return torch.cat([model.features(normalize(batch.to(model.device))).cpu() for batch in batches]).numpy()

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from analysis import fidelity
+from analysis.neighbours import Rows
 from benchmark import training
 from benchmark.config import Config
 from benchmark.data.slices import CLASSES, MODALITIES, SliceSet
@@ -47,7 +48,8 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     drawn = fidelity.equal_draws((len(made), len(trained), len(held_out)), own.samples, own.seed)
     sampled, reference, floor = drawn[0], trained[drawn[1]], np.sort(held_out[drawn[2]])
 
-    features = [_features(model, *part) for part in ((made, sampled), (real, reference), (real, floor))]
+    compared = ((made, sampled), (real, reference), (real, floor))
+    features = [extractor.features(model, Rows(slices.images, rows)) for slices, rows in compared]
     result = fidelity.compare(*features)
     own_subjects = np.arange(len(made))  # of a generator's samples, each is a patient of its own
     for part, name, slices, rows, subjects in (
@@ -75,11 +77,6 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         **{f"{key}_floor": found["floor"][key] for key in HEADLINE},
         "slices": len(sampled),
     }
-
-
-def _features(model: Segmenter, slices: SliceSet, rows: np.ndarray) -> np.ndarray:
-    parts = [rows[start : start + READ] for start in range(0, len(rows), READ)]
-    return np.concatenate([extractor.features(model, slices.images[part]) for part in parts])
 
 
 def _similarity(

@@ -28,9 +28,10 @@ class Monitor:
     def __init__(self, config: Config, real: SliceSet, extractor_folder: Path, device: torch.device) -> None:
         trained, validation = real.rows("train"), real.rows("validation")
         self.extractor = extractor.load(config, real, extractor_folder, device)
-        self.validation = extractor.features(self.extractor, real.images[validation])
+        self.validation = extractor.features(self.extractor, Rows(real.images, validation))
         as_many = trained[np.linspace(0, len(trained) - 1, min(len(trained), len(validation))).astype(int)]
-        self.floor = kernel_distance(extractor.features(self.extractor, real.images[as_many]), self.validation)
+        training = extractor.features(self.extractor, Rows(real.images, as_many))
+        self.floor = kernel_distance(training, self.validation)
         subjects = real.index["subject"].to_numpy(str)
         self.reference = Reference(
             Rows(real.images, trained),
