@@ -32,6 +32,7 @@ from benchmark.errors import UserError
 from benchmark.journal import SUFFIX, Journal
 
 EXPERIMENT = "stand-in"
+DEFAULT_STORE = "sqlite:///mlflow.db"
 FLUSH_SECONDS = 10  # metrics wait this long at most: one write for many keeps tracking far below 2 % of training
 FIRST_PAUSE = 0.5  # before the second try [s]; doubles up to FLUSH_SECONDS
 PATIENCE = 600  # how long, in all, one absence of the store may hold up the end of a run or the start of one [s]
@@ -64,8 +65,8 @@ def connect(work_dir: Path = Path("work")) -> None:
     global _journals
     _journals = work_dir.resolve() / "tracking"
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        mlflow.set_tracking_uri("sqlite:///mlflow.db")
-        os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///mlflow.db"
+        mlflow.set_tracking_uri(DEFAULT_STORE)
+        os.environ["MLFLOW_TRACKING_URI"] = DEFAULT_STORE
     try:
         if "MLFLOW_EXPERIMENT_ID" not in os.environ:
             experiment = mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
@@ -73,6 +74,19 @@ def connect(work_dir: Path = Path("work")) -> None:
         _experiments()
     except MlflowException as error:
         raise UserError(f"tracking store {_uri()} cannot be used: {error}") from error
+
+
+def look() -> bool:
+    """Whether there is a store to read; makes none, as connect() would. Raises UserError where it cannot be reached."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        return False
+    mlflow.set_tracking_uri(uri)
+    try:
+        _experiments()
+    except MlflowException as error:
+        raise UserError(f"tracking store {_uri()} cannot be used: {error}") from error
+    return True
 
 
 def _uri() -> str:
@@ -149,6 +163,16 @@ def finished_run(fingerprint: str) -> Run | None:
     """The newest FINISHED run of this fingerprint in any experiment of the store, or None."""
     runs = _patiently(lambda: _search(fingerprint, "FINISHED"))
     return runs[0] if runs else None
+
+
+def finished_runs(tags: Mapping[str, str], most: int) -> dict[str, dict[str, float]]:
+    """Metrics of FINISHED runs with these tags, by run id, the newest first, `most` at most."""
+    words = [f"tags.{key} = '{value}'" for key, value in tags.items()]
+    query = " and ".join([*words, "attributes.status = 'FINISHED'"])
+    order = ["attributes.start_time DESC"]
+    search = mlflow.MlflowClient().search_runs
+    runs = _patiently(lambda: search(_experiments(), query, order_by=order, max_results=most))
+    return {run.info.run_id: run.data.metrics for run in runs}
 
 
 def _search(fingerprint: str, status: str) -> list[Run]:
@@ -401,6 +425,19 @@ def open_run(name: str, tags: Mapping[str, Any], params: Mapping[str, Any]) -> I
     finally:
         _open_run.reset(outer)
     run.end("FINISHED")
+
+
+@contextmanager
+def under(parent_run: str, work_dir: Path) -> Iterator[None]:
+    """Runs that open here are nested under a run of another process, which has called connect(); touches no store."""
+    global _journals
+    _journals = work_dir.resolve() / "tracking"
+    os.environ.pop("MLFLOW_RUN_ID", None)  # `mlflow run` made that one for the table
+    outer = _open_run.set(parent_run)
+    try:
+        yield
+    finally:
+        _open_run.reset(outer)
 
 
 def _begin(name: str, tags: Mapping[str, str]) -> str:

@@ -70,12 +70,12 @@ def pull(stage: str, config: Config, inputs: Mapping[str, StageResult] | None = 
     Its parents are pulled first, unless they are handed in as `inputs`.
     """
     mark = fingerprint(stage, config, inputs)
-    folder = config.common.work_dir / stage / mark[:16]
-    if (finished := _reusable(stage, mark, folder)) is not None:
-        return finished
+    folder = folder_of(stage, config, mark)
+    if (result := finished(stage, mark, folder)) is not None:
+        return result
     with _locked(folder):
-        if (finished := _reusable(stage, mark, folder)) is not None:  # another process was quicker
-            return finished
+        if (result := finished(stage, mark, folder)) is not None:  # another process was quicker
+            return result
         tracking.close_abandoned(mark)
         return _run(stage, config, mark, folder, inputs)
 
@@ -87,7 +87,7 @@ def _run(stage: str, config: Config, mark: str, folder: Path, inputs: Mapping[st
         "fingerprint": mark,
         "commit": tracking.commit(),
         "path": str(folder.resolve()),
-        **module.tags(config),
+        **tags_of(stage, config),
     }
     (folder / MANIFEST).unlink(missing_ok=True)
     with tracking.open_run(run_name(stage, config), tags, module.settings(config)) as tracked:
@@ -95,7 +95,7 @@ def _run(stage: str, config: Config, mark: str, folder: Path, inputs: Mapping[st
             inputs = {name: pull(*need) for name, need in module.needs(config).items()}
         for name, parent in inputs.items():
             tracked.set_tags({f"parent.{name}": parent.run_id})
-            if parent.stage in ("prepare", "sample", "import_samples"):
+            if parent.stage in ("prepare", "sample"):
                 tracked.log_dataset(f"{parent.stage} {parent.fingerprint[:16]}", parent.fingerprint, parent.path, name)
         folder.mkdir(parents=True, exist_ok=True)
         log.info("%s → %s", run_name(stage, config), folder)
@@ -103,10 +103,20 @@ def _run(stage: str, config: Config, mark: str, folder: Path, inputs: Mapping[st
         headline = module.run(config, inputs, folder, tracked)
         headline = {**headline, "stage_seconds": round(time.monotonic() - started, 3)}
         tracked.log_summary(headline)
-        result = StageResult(stage, tracked.run_id, mark, folder, False, headline, module.tags(config))
+        result = StageResult(stage, tracked.run_id, mark, folder, False, headline, tags_of(stage, config))
         _write_manifest(result)
         tracked.log_artifact(folder / MANIFEST)
     return result
+
+
+def folder_of(stage: str, config: Config, mark: str) -> Path:
+    """Where the stage's run of this fingerprint works."""
+    return config.common.work_dir / stage / mark[:16]
+
+
+def tags_of(stage: str, config: Config) -> dict[str, Any]:
+    """What the stage's run is found by: its own tags, and the size of its slices, which decides how long it takes."""
+    return {**_module(stage).tags(config), "image_size": config.prepare.image_size}
 
 
 def run_name(stage: str, config: Config) -> str:
@@ -120,7 +130,7 @@ def _module(stage: str) -> ModuleType:
     return import_module(f"benchmark.stages.{stage}")
 
 
-def _reusable(stage: str, mark: str, folder: Path) -> StageResult | None:
+def finished(stage: str, mark: str, folder: Path) -> StageResult | None:
     """The finished run of this fingerprint, if every file that it wrote is still there in its size."""
     if not (folder / MANIFEST).is_file() or (run := tracking.finished_run(mark)) is None:
         return None
