@@ -325,8 +325,11 @@ def _rescore(
 ) -> dict[str, np.ndarray]:
     """The best of the candidates `rows` [M, n] of every query, −1 for none, by column of `nearest`; SSIM for the k best
     correlated of them."""
-    M, n = rows.shape
     rows = np.sort(rows, 1)  # a tie goes to the lowest row
+    rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = -1  # both searches found it
+    rows = np.sort(rows, 1)
+    rows = rows[:, (rows >= 0).any(0)]
+    M, n = rows.shape
     read = np.asarray(queries), np.asarray(references[np.maximum(rows, 0).ravel()])
     queries, references = _cropped(*map(Rows.of, read))
     a, a_mask = masked(queries, device)

@@ -25,3 +25,18 @@ def patients():
     """(seed, subjects, slices of each, size) → brain-like slices uint8 [N, 4, size, size] and their subjects: one
     anatomy, smooth differences of people."""
     return _patients
+
+
+class _Recorder(np.ndarray):
+    largest = 0
+
+    def __getitem__(self, index):
+        part = np.asarray(self)[index]
+        self.largest = max(self.largest, part.nbytes)
+        return part
+
+
+@pytest.fixture(scope="session")
+def recorder():
+    """A kind of array, for `view`, that remembers how many bytes were read from it at once: its `largest`."""
+    return _Recorder

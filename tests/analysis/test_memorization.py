@@ -2,11 +2,11 @@ import json
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import ndimage, stats
 
 from analysis import memorization
-from analysis.memorization import audit
-from analysis.neighbours import nearest
+from analysis.memorization import Reference, audit
+from analysis.neighbours import Rows, nearest
 
 
 class TestStatistics:
@@ -101,10 +101,51 @@ def honest(cohort):
 
 
 @pytest.fixture(scope="module")
-def copied(cohort):
-    rows = np.arange(60) % 20  # of the first ten subjects
-    copies = memorization.plant(cohort["training"][0][rows], np.random.default_rng(0))["noise"]
-    return audit(copies, *cohort["training"], *cohort["held_out"]), rows
+def reference(cohort):
+    return Reference(*cohort["training"], *cohort["held_out"])
+
+
+@pytest.fixture
+def few_controls(monkeypatch):
+    """For audits whose controls nobody looks at."""
+    monkeypatch.setattr(memorization, "PLANTED", 1)
+
+
+class TestReference:
+    def test_is_what_the_audit_goes_by(self, reference, honest, cohort):
+        assert reference.null.equals(honest.null)
+        assert reference.tau == {"tau95": honest.tau95, "tau99": honest.tau99}
+        assert reference.margin == honest.margin
+        shares = {"memorized_share": honest.memorized_share["tau95"], "copied_share": honest.copied_share["tau95"]}
+        assert reference.shares(cohort["others"]) == shares
+
+    def test_averages_and_blurred_strangers_are_memorized_by_no_patient(self, reference, cohort):
+        training, subjects = cohort["training"]
+        people = training[:: len(subjects) // len(set(subjects))].astype(float)
+        rng = np.random.default_rng(0)
+        averages = np.stack([people[rng.permutation(len(people))[:20]].mean(0) for _ in range(30)])
+        blurred = ndimage.gaussian_filter(cohort["others"][:30].astype(float), (0, 0, 1.5, 1.5))
+        for images in (averages, blurred):
+            shares = reference.shares(images.astype(np.uint8))
+            assert shares["memorized_share"] > 0.9
+            assert shares["copied_share"] < 0.1
+
+    def test_copies_are_told_from_blur_however_smooth(self, reference, cohort):
+        copies = ndimage.gaussian_filter(cohort["training"][0][:30].astype(float), (0, 0, 1, 1)).astype(np.uint8)
+        shares = reference.shares(copies)
+        assert shares["memorized_share"] > 0.9
+        assert shares["copied_share"] > 0.9
+
+    def test_a_patient_under_two_names_hides_from_the_margin_only(self, cohort):
+        (training, names), copies = cohort["training"], cohort["training"][0][:4]
+        twice = Reference(np.concatenate([training, copies]), [*names, *["twin"] * 4], *cohort["held_out"])
+        assert twice.shares(copies) == {"memorized_share": 1.0, "copied_share": 0.0}
+
+    def test_a_single_training_subject_has_no_margin(self, cohort):
+        (training, names), (held_out, others) = cohort["training"], cohort["held_out"]
+        alone = Reference(training[:2], names[:2], held_out[:4], others[:4])
+        assert alone.margin is None
+        assert alone.shares(training[:2]) == {"memorized_share": 1.0, "copied_share": None}
 
 
 class TestAudit:
@@ -112,55 +153,107 @@ class TestAudit:
         assert honest.p_value["tau95"] > 0.05
         assert honest.p_value["tau99"] > 0.05
         assert honest.memorized_share["tau95"] < 0.15
+        assert honest.copied_p_value["tau95"] > 0.05
+        assert honest.copied_share["tau95"] <= 0.05
+        assert honest.copied_patients["count"] <= honest.leaked_patients["count"]
         assert abs(honest.c_t) < 4
         assert honest.counts_above["0.99"] == 0
 
-    def test_copies_are_found(self, copied):
-        result, rows = copied
-        assert result.memorized_share == {"tau95": 1.0, "tau99": 1.0}
+    def test_copies_are_found(self, cohort):
+        rows = np.arange(60) % 20  # of the first ten subjects
+        copies = memorization.plant(cohort["training"][0][rows], np.random.default_rng(0))["noise"]
+        result = audit(copies, *cohort["training"], *cohort["held_out"])
+        assert result.memorized_share == result.copied_share == {"tau95": 1.0, "tau99": 1.0}
         assert result.p_value["tau99"] < 1e-6
+        assert result.copied_p_value["tau99"] < 1e-6
         assert result.memorized_interval["tau99"][0] > 0.9
+        assert result.copied_interval["tau99"][0] > 0.9
         assert (result.slices["training_row"] == rows).all()
-        assert result.leaked_patients["count"] == 10
-        assert result.leaked_patients["share"] == 10 / 30
+        for patients in (result.leaked_patients, result.copied_patients):
+            assert patients["count"] == 10
+            assert patients["share"] == 10 / 30
         assert result.c_t < -8
         assert result.authenticity == 0
 
     def test_controls(self, honest):
         for kind in ("exact", "mirrored", "shifted", "blurred", "noise", "gamma"):
             assert honest.controls[kind]["found"]["tau99"] >= 0.95, kind
+            assert honest.controls[kind]["copied"]["tau99"] >= 0.95, kind
             assert honest.controls[kind]["nearest_is_original"] >= 0.95, kind
+        assert honest.controls["blurred_strangers"]["found"]["tau95"] > 0.5
+        assert honest.controls["blurred_strangers"]["copied"]["tau95"] < 0.1
         assert honest.controls["held_out"]["tau95"] < 0.12
         assert honest.controls["held_out"]["tau99"] < 0.05
+        assert honest.controls["held_out"]["copied"]["tau95"] <= 0.05
         assert honest.warnings == []
 
     def test_thresholds_are_percentiles_of_the_null(self, honest):
-        null = honest.null["similarity"]
-        assert (null > honest.tau95).sum() == 5  # of 100: rank 0.95 · 101 = 95.95
-        assert (null > honest.tau99).sum() == 1
+        null = honest.null
+        assert (null["similarity"] > honest.tau95).sum() == 5  # of 100: rank 0.95 · 101 = 95.95
+        assert (null["similarity"] > honest.tau99).sum() == 1
+        assert (null["margin"] > honest.margin["tau95"]).sum() == 5
+        assert (null["margin"] > honest.margin["tau99"]).sum() == 1
 
-    def test_authenticity_by_hand(self, cohort):
+    def test_tables_by_hand(self, honest, cohort):
+        images, subjects = cohort["training"]
+        for table in (honest.slices, honest.null):
+            assert (table["training_subject"] == subjects[table["training_row"]]).all()
+            assert (table["second_subject"] != table["training_subject"]).all()
+            distances = (1 - table["similarity"]) / (1 - table["second_similarity"])
+            assert table["margin"].to_numpy() == pytest.approx(np.maximum(1 - distances, 0))
+        row = honest.slices.loc[7]
+        others = subjects != row["training_subject"]
+        second = nearest(cohort["others"][7:8], images[others])
+        assert row["second_similarity"] == pytest.approx(second["similarity"][0])
+        assert row["second_subject"] == subjects[others][second["row"][0]]
+
+    def test_authenticity_by_hand(self, cohort, few_controls):
         images, subjects = cohort["training"][0][:12], cohort["training"][1][:12]
+        held_out, others = cohort["held_out"]
         synthetic = np.concatenate([images[:3], cohort["others"][:9]])
-        result = audit(synthetic, images, subjects, *cohort["held_out"])
+        result = audit(synthetic, images, subjects, held_out[:4], others[:4])
         authentic = []
         for similarity, row in zip(result.slices["similarity"], result.slices["training_row"], strict=True):
-            others = nearest(images[row : row + 1], images[subjects != subjects[row]])
-            authentic.append(similarity < others["similarity"][0])
+            another = nearest(images[row : row + 1], images[subjects != subjects[row]])
+            authentic.append(similarity < another["similarity"][0])
         assert result.authenticity == np.mean(authentic)
 
-    def test_same_seed_same_result(self, cohort):
+    def test_same_seed_same_result(self, cohort, few_controls):
         (training, names), (held_out, others) = cohort["training"], cohort["held_out"]
         one, two = (audit(held_out[:5], training[:6], names[:6], held_out[5:10], others[5:10]) for _ in range(2))
         assert json.dumps(one.to_json(), allow_nan=False) == json.dumps(two.to_json(), allow_nan=False)
         assert one.slices.equals(two.slices)
 
-    def test_small_and_odd_sets_are_defined(self, cohort):
+    def test_never_reads_a_set_as_a_whole(self, patients, recorder, few_controls):
+        (images, subjects), synthetic = patients(23, 50, 40, size=16), patients(24, 5, size=16)[0]
+        stored = images.view(recorder)
+        rows, held_out = np.split(np.arange(len(images)), [1960])
+        result = audit(
+            synthetic,
+            Rows(stored, rows),
+            subjects[rows],
+            Rows(stored, held_out),
+            subjects[held_out],
+            memory_gib=0.005,
+        )
+        assert 0 < stored.largest < images.nbytes / 2
+        plain = audit(synthetic, images[rows], subjects[rows], images[held_out], subjects[held_out])
+        assert result.copied_share == plain.copied_share
+        assert result.tau95 == pytest.approx(plain.tau95, abs=1e-6)
+
+    def test_small_and_odd_sets_are_defined(self, cohort, few_controls):
         synthetic = cohort["others"][:4].copy()
         synthetic[0], synthetic[1] = 0, 200
         (training, names), (held_out, _) = cohort["training"], cohort["held_out"]
         result = audit(synthetic, training[:2], names[:2], held_out[:2], ["x", "x"])
-        assert json.loads(json.dumps(result.to_json(), allow_nan=False))["authenticity"] is None
+        written = json.loads(json.dumps(result.to_json(), allow_nan=False))
+        assert written["authenticity"] is None
+        undefined = {"tau95": None, "tau99": None}
+        for key in ("margin", "copied_share", "copied_interval", "copied_p_value"):
+            assert written[key] == undefined, key
+        assert written["copied_patients"]["count"] is None
+        assert written["controls"]["exact"]["copied"] == written["controls"]["held_out"]["copied"] == undefined
+        assert result.slices["margin"].isna().all()
         assert result.c_t is None
         assert result.slices["similarity"][0] == 0
         assert 0 < result.p_value["tau95"] <= 1

@@ -100,17 +100,8 @@ def test_plan_stays_inside_the_bound(gib, kept):
     assert 0.2 * gib * 2**30 < held < 0.9 * gib * 2**30
 
 
-class Recorder(np.ndarray):
-    """An array that remembers how much was read from it at once."""
-
-    def __getitem__(self, index):
-        part = np.asarray(self)[index]
-        self.largest = max(getattr(self, "largest", 0), part.nbytes)
-        return part
-
-
-def test_reads_of_a_large_set_stay_inside_the_memory_bound():
-    stored = np.random.default_rng(0).integers(0, 256, (16_000, 4, 16, 16), np.uint8).view(Recorder)
+def test_reads_of_a_large_set_stay_inside_the_memory_bound(recorder):
+    stored = np.random.default_rng(0).integers(0, 256, (16_000, 4, 16, 16), np.uint8).view(recorder)
     rows = np.arange(1, len(stored), 2)
     found = nearest(np.asarray(stored)[[9001, 77]], Rows(stored, rows), np.repeat(range(800), 10), memory_gib=0.005)
     assert list(rows[found["row"]]) == [9001, 77]
