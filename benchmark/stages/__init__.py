@@ -95,7 +95,7 @@ def _run(stage: str, config: Config, mark: str, folder: Path, inputs: Mapping[st
             inputs = {name: pull(*need) for name, need in module.needs(config).items()}
         for name, parent in inputs.items():
             tracked.set_tags({f"parent.{name}": parent.run_id})
-            if parent.stage in ("prepare", "sample"):
+            if parent.stage in ("prepare", "sample", "import_samples"):
                 tracked.log_dataset(f"{parent.stage} {parent.fingerprint[:16]}", parent.fingerprint, parent.path, name)
         folder.mkdir(parents=True, exist_ok=True)
         log.info("%s → %s", run_name(stage, config), folder)
