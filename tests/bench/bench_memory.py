@@ -5,7 +5,7 @@
 One training step, with all its regularizers due, runs on torch's meta device, where tensors have shapes but no data.
 Every storage is counted from its making to its end: parameters, averages, gradients, all that is kept for the backward
 passes, and temporaries. What that first step leaves behind, Adam's moments and gradients, is added to its peak as if it
-had been there all along. Not counted: the CUDA context, workspaces of cuDNN, fragmentation; some 1-2 GiB in all.
+had been there all along. Not counted: the CUDA context, workspaces of cuDNN, fragmentation.
 The diffusion model is left out: it runs under autocast, which knows no meta device.
 """
 

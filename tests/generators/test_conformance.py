@@ -141,6 +141,38 @@ def test_gradient_norms_are_of_all_that_each_network_learns_from(name):
         assert norm > 0
 
 
+def test_averages_lie_between_the_old_ones_and_the_new_weights(name):
+    model = create(name)
+    train(model, 0, 1)
+    before = {key: [p.clone() for p in network.parameters()] for key, network in model.ema.items()}
+    train(model, 1, 2)
+    for key, averaged in model.ema.items():
+        lags = []
+        for old, average, new in zip(before[key], averaged.parameters(), model.networks[key].parameters(), strict=True):
+            assert torch.minimum(old, new).le(average + 1e-6).all()
+            assert torch.maximum(old, new).ge(average - 1e-6).all()
+            lags.append((new - average).abs().max())
+        assert max(lags) > 0
+
+
+@pytest.mark.parametrize("name", ["progressive_gan", "stylegan1", "stylegan2", "stylegan3"])
+def test_mirrored_training_flips_left_right_alone(name):
+    """What the discriminator sees of real images; the diffusion model's own test looks at its denoiser."""
+    torch.manual_seed(0)
+    grown = {"stable_images": 0, "fade_images": 1} if "stable_images" in TINY[name] else {}
+    model = generators.create(name, CHANNELS, SIZE, **{**TINY[name], **grown, "mirror": True})
+    batches = []
+    model.networks["discriminator"].register_forward_pre_hook(lambda module, args: batches.append(args[0].detach()))
+    images = torch.rand(32, CHANNELS, SIZE, SIZE) * 2 - 1
+    model.train_step(images, 1000 * 32 + 32)
+    kept, flipped = (
+        torch.stack([(batch == expected).flatten(1).all(1) for batch in batches]).any(0)
+        for expected in (images, images.flip(3))
+    )
+    assert (kept ^ flipped).all()
+    assert 4 < kept.sum() < 28
+
+
 def test_resumed_training_is_bit_identical(name):
     straight = create(name)
     train(straight, 0, 2)

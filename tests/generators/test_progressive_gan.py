@@ -1,5 +1,6 @@
 """Progressive GAN against its paper, and the growth that StyleGAN shares with it."""
 
+import copy
 import math
 
 import numpy as np
@@ -129,6 +130,22 @@ def test_training_is_at_the_level_of_the_images_seen():
     images = torch.rand(4, 5, 16, 16) * 2 - 1
     levels = [float(model.train_step(images, seen)["level"]) for seen in (0, 8, 12, 24, 32, 44, 48, 400)]
     assert levels == [2, 2, 2.25, 3, 3, 3.75, 4, 4]
+
+
+def test_training_resumes_inside_a_fade():
+    """Bit for bit, at the very share of the fade at which it stopped."""
+    straight, resumed = small(), small()
+    images = torch.rand(4, 5, 16, 16) * 2 - 1
+    straight.train_step(images, 12)
+    resumed.load_state_dict(copy.deepcopy(straight.state_dict()))
+    assert float(resumed.ema["generator"].level) == 2.25
+    assert torch.equal(resumed.sample([3]), straight.sample([3]))
+    losses = []
+    for model in (straight, resumed):
+        torch.manual_seed(1)
+        losses.append(model.train_step(images, 16))
+    assert float(losses[1]["level"]) == 2.5
+    assert losses[0] == losses[1]
 
 
 def test_before_full_resolution_samples_are_enlarged():

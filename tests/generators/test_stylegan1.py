@@ -136,6 +136,19 @@ def test_mixing_takes_styles_from_two_latents():
     assert torch.equal(unmixed, made.mapping(z)[:, None].expand(-1, 8, -1))
 
 
+def test_training_mixes_styles():
+    assert StyleGAN1Config().mixing == 0.9
+    for share in (0.0, 1.0):
+        model, styles = small(mixing=share), []
+        model.networks["generator"].register_forward_pre_hook(
+            lambda module, args, styles=styles: styles.append(args[0])
+        )
+        model.train_step(torch.rand(16, 5, 16, 16) * 2 - 1, 0)
+        assert styles
+        for w in styles:
+            assert ((w[:, 0] != w[:, -1]).any(1) == bool(share)).all()
+
+
 def test_truncation_moves_w_towards_its_running_mean():
     """Appendix B: w' = w̄ + ψ (w − w̄), w̄ = E w."""
     made = network()

@@ -135,11 +135,23 @@ def test_magnitudes_follow_the_input_and_divide_it():
     before = made.layers[3].magnitude.clone()
     made(2 * z)
     torch.testing.assert_close(made.layers[3].magnitude, before)
+    made(torch.randn(8, 16), magnitude_decay=0.75)
+    torch.testing.assert_close(made.layers[3].magnitude, 0.75 * before + 0.25 * made.layers[3].seen[-1].square().mean())
 
     layer, x, w = made.layers[3], torch.randn(2, 16, 36, 36), torch.randn(2, 16)
     expected = layer(x, w, None)
     layer.magnitude.mul_(9)
     torch.testing.assert_close(layer(3 * x, w, None), expected)
+
+
+def test_nothing_is_random_but_z():
+    """2106.12423, Section 3.1: the per-pixel noise inputs are gone."""
+    made, z = network("t").train(), torch.randn(4, 16)
+    images = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        images.append(made(z))
+    assert torch.equal(*images)
 
 
 def train(steps: int, batch: int = 4, **config) -> list[dict[str, torch.Tensor]]:
