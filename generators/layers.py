@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from generators.resample import downsample
 
 LEAK = 0.2  # negative slope of leaky ReLU throughout the family
-LEAKY_GAIN = math.sqrt(2)  # restores the second moment that leaky ReLU takes away (1502.01852, eq. 14)
+LEAKY_GAIN = math.sqrt(2)  # restores the second moment that leaky ReLU takes away (1502.01852, Section 2.2)
 
 
 def leaky_relu(x: Tensor) -> Tensor:

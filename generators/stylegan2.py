@@ -215,7 +215,7 @@ class StyleGAN2(GAN):
 
         losses = self.generator_step(lambda: adversarial.generator_loss(discriminate(self.generate(batch)[0])))
         if config.path_length_weight > 0 and adversarial.is_due(seen, batch, config.path_length_interval):
-            losses |= self.path_length_step(max(batch // 2, 1))  # half a batch: Appendix B
+            losses |= self.path_length_step(max(batch // 2, 1))  # half a batch: its graph is the largest
         with torch.no_grad():
             fake, _ = self.generate(batch)
         real, fake = discriminate(images), discriminate(fake)

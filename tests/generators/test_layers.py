@@ -32,7 +32,7 @@ def test_layers_keep_unit_variance_at_the_start():
     assert Linear(512, 64)(torch.randn(4096, 512)).std() == pytest.approx(1, abs=0.1)
     assert Linear(512, 64, learning_rate_scale=0.01)(torch.randn(4096, 512)).std() == pytest.approx(1, abs=0.1)
     assert Conv2d(64, 16, 3)(torch.randn(4, 64, 32, 32)).std() == pytest.approx(1, abs=0.1)
-    # He et al. 2015, eq. 14, for slope 0.2: E[f(x)²] = (1 + 0.2²) / 2; the family's gain √2 leaves 1.04
+    # He et al. 2015, Section 2.2, for slope 0.2: E[f(x)²] = (1 + 0.2²) / 2; the family's gain √2 leaves 1.04
     assert leaky_relu(torch.randn(100_000)).square().mean() == pytest.approx(1.04, abs=0.02)
 
 

@@ -36,7 +36,7 @@ def small(**config):
 
 
 def test_generator_has_the_papers_size():
-    """Table 1 of Appendix D: 26.2 M, of which one layer to images: that of 1024 pixels.
+    """Caption of Figure 1: 26.2 M, of which one layer to images: that of 1024 pixels.
 
     8 · (512² + 512) mapping, 512 · 4² constant, and at each of two layers a level with C maps from C': 9 C C' (but for
     the constant's), C biases, C noise gains, 2 C (512 + 1) for the style; 3 · 16 + 3 to RGB.

@@ -26,7 +26,7 @@ def place(made: StyleGAN3Network, angle: float = 0.0, shift: tuple[float, float]
 
 
 def decibels(error: torch.Tensor) -> float:
-    """Peak signal-to-noise ratio for images in [-1, 1] (2106.12423, EQ-T in Section 2)."""
+    """Peak signal-to-noise ratio for images in [-1, 1] (2106.12423, EQ-T in Section 3)."""
     return 10 * math.log10(4 / error.square().mean())
 
 
@@ -92,7 +92,7 @@ def test_generator_has_the_papers_size(resolution, base, most, parameters):
 
 
 def test_plan_is_the_papers_at_1024_pixels():
-    """2106.12423, Section 3.2 "Flexible layers" and Figure 5b: end points, geometric growth, rates, sizes, maps."""
+    """2106.12423, Section 3.2 "Flexible layers": end points, geometric growth, rates, sizes, maps."""
     bands = plan(StyleGAN3Config(channel_base=32768), 1024)
     assert [band.size for band in bands[1:]] == [36, 36, 52, 52, 84, 148, 148, 276, 276, 532, 1044, 1044, 1044, 1024]
     cutoffs = np.array([band.cutoff for band in bands[1:]])
