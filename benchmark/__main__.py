@@ -96,9 +96,25 @@ def _call(stage: str, config: Any) -> Any:
         from benchmark.tune import tune
 
         return tune(config)
+    if stage == "sync":
+        return _sync(config)
     from benchmark.grid import call
 
     return call(stage, config)
+
+
+def _sync(config: Any) -> Any:
+    from benchmark import tracking
+    from benchmark.stages import StageResult
+
+    found = tracking.sync(config.common.work_dir)
+    print(f"{len(found['delivered'])} runs delivered to the tracking store", file=sys.stderr)
+    for run, artifacts in found["lost"].items():
+        print(f"{run}: artifacts are missing, so its stage will run again: {'; '.join(artifacts)}", file=sys.stderr)
+    for run, reason in found["left"].items():
+        print(f"{run}: not delivered: {reason}", file=sys.stderr)
+    status = "FAILED" if found["left"] else "FINISHED"
+    return StageResult("sync", "", "", config.common.work_dir / "tracking", False, found, status=status)
 
 
 def main(arguments: list[str]) -> int:

@@ -223,6 +223,10 @@ class Tune(Section):
     seed: Seed = Field(0, description="seed of the search")
 
 
+class Sync(Section):
+    """What runs in work_dir could not deliver to a tracking server that was away → the server."""
+
+
 class Config(BaseModel):
     """Everything that a stage and the stages it pulls can be told."""
 
@@ -242,6 +246,7 @@ class Config(BaseModel):
     report: Report = Report()
     benchmark: Benchmark = Benchmark()
     tune: Tune = Tune()
+    sync: Sync = Sync()
     models: dict[str, dict[str, Any]] = {}
 
     def replace(self, values: Mapping[str, Any]) -> "Config":
@@ -265,6 +270,7 @@ REACH: dict[str, list[tuple[str, ...]]] = {
     "evaluate": [("evaluate",), ("train_segmenter",), ("sample",), ("train_generator", "prepare"), ("extractor",)],
     "audit": [("audit",), ("sample",), ("train_generator",), ("prepare",), ("extractor",)],
     "fidelity": [("fidelity",), ("sample",), ("train_generator",), ("prepare",), ("extractor",)],
+    "sync": [("sync",)],
     "tune": [("tune",), ("train_generator", "train_segmenter", "prepare"), ("extractor",)],
     **{
         stage: [

@@ -46,7 +46,7 @@ def tune(config: Config) -> StageResult:
     folder = config.common.work_dir / "tune" / name
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    tracking.connect()
+    tracking.connect(config.common.work_dir)
     tags = {"stage": "tune", "model": own.model, "cohort": config.prepare.data, "seed": own.seed, "study": name}
     settings = {**own.model_dump(mode="json", exclude={"storage"}), "space": space}
     with tracking.open_run(f"tune {own.model}", {**tags, "commit": tracking.commit()}, settings) as tracked:
