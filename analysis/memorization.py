@@ -16,10 +16,10 @@ null. Each alone is exceeded by 0.05 (0.01) of unrelated slices, so the expected
 and interval and test, which take it to be just that, err on the careful side.
 
 Why not the plain difference s1 − s2: it is bounded by 1 − s2, which is small where the copy is smooth. Phantom slices
-of 32 px, 30 and 18 training subjects, at tau99: of copies blurred by 1 px the ratio finds all, the difference
+of 32 px, 30 and 18 training subjects, at tau99: of copies blurred by 1 px the ratio finds 0.98–1, the difference
 0.38–0.50; of copies blurred by 4 % of the width, 0.82–0.94 against 0.06–0.14. Of held-out slices blurred by 4 %,
 0.79–0.90 exceed tau99 and neither counts one as copied, nor any sample of two generators hardly trained. Of averages
-of two to five training slices the ratio still counts 0.06–0.26, the difference 0–0.02: one of them may stand out.
+of two to five training slices the ratio still counts 0.06–0.28, the difference 0–0.02: one of them may stand out.
 
 A patient who is in the training set under two names is close to both, which hides copies from the margin, though not
 from the memorized share. Passing this audit is not proof of anonymity.
