@@ -23,7 +23,7 @@ class SwinSegmenterConfig(SegmenterConfig):
     """
 
     search_space: ClassVar = {
-        "learning_rate": (1e-5, 3e-3, "log"),
+        "learning_rate": (1e-5, 1e-2, "log"),
         "weight_decay": (1e-3, 0.1, "log"),
         "drop_path": (0.0, 0.4),
     }
