@@ -42,7 +42,7 @@ def _audit_column(audit: dict) -> dict[str, str]:
         "Memorized patients (by chance)": _patients(audit["leaked_patients"]),
     }
     for what, prefix, expected in (("copied", "copied_", "at most "), ("memorized", "", "")):
-        for level, name, chance in (("tau95", "τ95", "5 %"), ("tau99", "τ99", "1 %")):
+        for level, name, chance in (("tau95", "τ95", "5\u00a0%"), ("tau99", "τ99", "1\u00a0%")):
             share, interval = f"{what.capitalize()} share, {name}", audit[f"{what}_interval"][level]
             column |= {
                 f"{share} (by chance: {expected}{chance})": _or_missing(audit[f"{what}_share"][level], percent),
@@ -192,30 +192,30 @@ def _reasons(fidelity: dict[str, dict]) -> Iterable[str]:
 
 
 def correlation_tables(correlations: pd.DataFrame) -> list[Table]:
-    """For every cohort: fidelity measures down, arms across, Spearman's correlation with the Dice ratio in between.
+    """For every cohort and segmenter: fidelity measures down, arms across, Spearman's correlation with the Dice ratio.
 
     correlations: the table of `analysis.fidelity.rank_correlations`.
     """
-    setting = ["arm", "segmenter", "augmentation"]
     tables = []
-    for cohort, data in correlations.groupby("cohort", sort=False):
-        ordered = in_study_order(data.assign(generator="")).drop_duplicates(setting)[setting]
-        settings = list(ordered.itertuples(index=False, name=None))
-        cells = {(row.measure, row.arm, row.segmenter, row.augmentation): row for row in data.itertuples()}
+    ordered = in_study_order(correlations.assign(generator=""))
+    for (cohort, segmenter), data in ordered.groupby(["cohort", "segmenter"], sort=False):
+        settings = list(dict.fromkeys(zip(data["arm"], data["augmentation"], strict=True)))
+        cells = {(row.measure, row.arm, row.augmentation): row for row in data.itertuples()}
         shown = {key: f"{measure.name} {measure.better}" for key, measure in FIDELITY.items()}
         if data["rho"].isna().all() and data["reason"].nunique() == 1:
             shown = {data.loc[data["generators"].idxmax(), "measure"]: "Every measure"}
         rows = [
             [Cell(name), *[Cell(_correlation(cells[key, *where])) for where in settings]] for key, name in shown.items()
         ]
-        head = [f"{ARMS[arm]}, {label(segmenter)}, aug. {augmentation}" for arm, segmenter, augmentation in settings]
+        head = [f"{ARMS[arm]}, aug. {augmentation}" for arm, augmentation in settings]
         note = (
             "Spearman's ρ over generators with the ratio of the mean Dice to real-only training (p: permutation test, "
             "not adjusted; n: generators). A measure that tells usefulness has a negative ρ where lower is better "
             "(↓), a positive one where higher is (↑)."
         )
-        title = f"Does fidelity tell usefulness? Rank correlation with the Dice ratio, {cohort}"
-        tables.append(Table(f"correlations_{cohort}", title, ["Measure", *head], rows, data, [note]))
+        title = f"Does fidelity tell usefulness? Rank correlation with the Dice ratio: {label(segmenter)}, {cohort}"
+        data = data.drop(columns="generator")
+        tables.append(Table(f"correlations_{cohort}_{segmenter}", title, ["Measure", *head], rows, data, [note]))
     return tables
 
 

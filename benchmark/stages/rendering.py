@@ -4,7 +4,7 @@ import base64
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import jinja2
@@ -164,8 +164,13 @@ def _tables(inputs: ReportInputs) -> dict[str, list[tables.Table]]:
     if inputs.audits:
         found["audit"] += [set_tables.audit_table(inputs.audits), set_tables.control_table(inputs.audits)]
     if not inputs.costs.empty:
-        found["costs"] += [tables.plain_table("costs", "What every training cost", inputs.costs)]
+        found["costs"] += [_cost_table(inputs.costs)]
     return found
+
+
+def _cost_table(costs: pd.DataFrame) -> tables.Table:
+    printed = costs.assign(stage=costs["stage"].str.replace("_", " "), model=costs["model"].map(tables.label))
+    return replace(tables.plain_table("costs", "What every training cost", printed), data=costs)
 
 
 def _figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:

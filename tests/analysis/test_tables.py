@@ -275,7 +275,7 @@ def test_correlations_print_their_sign_p_and_n_and_collapse_where_there_are_none
     measured = pd.DataFrame(rows).assign(frechet=None)
     (table,) = set_tables.correlation_tables(rank_correlations(measured, ratios))
     cells = {row[0].text: row[1].text for row in table.rows}
-    assert list(table.columns) == ["Measure", "Synthetic only, U-Net, aug. on"]
+    assert list(table.columns) == ["Measure", "Synthetic only, aug. on"]
     assert cells["Kernel distance ↓"] == "−1.00 (p 0.017, n = 5)"  # 2 of 5! orders are as extreme
     assert cells["Fréchet distance ↓"] == "n too small (n = 0)"
     (table,) = set_tables.correlation_tables(rank_correlations(measured[:2], ratios))
