@@ -35,6 +35,14 @@ TINY = {
     "stylegan3": {"channel_base": 64, "channel_max": 4, "z_dim": 8, "w_dim": 8},
     "diffusion": {"widths": (8, 16), "sampling_steps": 2},
     "unet": {"widths": (4, 8, 8)},
+    "swin": {
+        "width": 4,
+        "depths": (1, 1, 1, 1),
+        "heads": (1, 1, 1, 1),
+        "window": 2,
+        "decoder_width": 4,
+        "auxiliary_width": 4,
+    },
 }
 
 
@@ -95,7 +103,7 @@ def processes():
     built_in = [
         f"generators.{name}" for name in ("progressive_gan", "stylegan1", "stylegan2", "stylegan3", "diffusion")
     ]
-    context.set_forkserver_preload(["torch", *built_in, "segmenters.unet"])
+    context.set_forkserver_preload(["torch", *built_in, "segmenters.unet", "segmenters.swin"])
     return context
 
 
