@@ -13,6 +13,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -94,7 +95,7 @@ def _run(stage: str, config: Config, mark: str, folder: Path, inputs: Mapping[st
         if inputs is None:
             inputs = {name: pull(*need) for name, need in module.needs(config).items()}
         for name, parent in inputs.items():
-            tracked.set_tags({f"parent.{name}": parent.run_id})
+            tracked.set_tags({re.sub(r"[^\w\-. :/]", "-", f"parent.{name}"): parent.run_id})  # what MLflow takes
             if parent.stage in ("prepare", "sample", "import_samples"):
                 tracked.log_dataset(f"{parent.stage} {parent.fingerprint[:16]}", parent.fingerprint, parent.path, name)
         folder.mkdir(parents=True, exist_ok=True)

@@ -50,7 +50,7 @@ def tags(config: Config) -> dict:
     own = config.train_segmenter
     generator = synthetic.name_of(config, own.synthetic) if own.train_on != "real" else "none"
     arm = own.train_on if generator == "none" else f"{own.train_on} {generator}"
-    parts = [f"{key}={share:g}" for key, share in shares(config).items() if share < 1]
+    parts = [f"{key} {share:g}" for key, share in shares(config).items() if share < 1]
     return {
         "model": own.segmenter,
         "cohort": cohort_name(config),
