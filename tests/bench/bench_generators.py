@@ -4,7 +4,8 @@
 
 Images/s are medians over steps; training counts the lazy regularization steps at their share. The cost of a training
 step and of a batch of samples is broken down into convolution, resampling (depthwise convolutions with fixed filters)
-and the rest, and its arithmetic is set against the rate of a large float32 matrix product.
+and the rest, and its arithmetic is set against the rate of a large float32 matrix product. At the end, training times
+over StyleGAN2's, of steps taken in turns, so that a busy machine slows both alike.
 """
 
 import argparse
@@ -15,10 +16,12 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import generators
+from generators.base import Generator
 
 BATCH, CHANNELS, SIZE, INTERVAL = 16, 5, 64, 16
 # The comparison's widths, at full resolution; a generator that is not named runs with its defaults.
@@ -27,10 +30,11 @@ GROWN = {"stable_images": 0, "fade_images": 1}  # long before the first step tha
 CONFIG = {
     "progressive_gan": {**WIDTHS, **GROWN},
     "stylegan1": {**WIDTHS, **GROWN, "r1_interval": INTERVAL},
-    "stylegan2": {"channel_base": 2048, "channel_max": 64, "r1_interval": INTERVAL},
-    "stylegan3": {"channel_base": 2048, "channel_max": 64, "r1_interval": INTERVAL},
+    "stylegan2": {**WIDTHS, "r1_interval": INTERVAL},
+    "stylegan3": {**WIDTHS, "r1_interval": INTERVAL},
     "diffusion": {"precision": "fp32"},
 }
+GROWING = ("progressive_gan", "stylegan1")
 # What `python -m benchmark` sets: without it glibc returns every large block to the kernel and faults it in again.
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
@@ -39,16 +43,18 @@ ALLOCATOR = {
 }
 
 
+def wall_time(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
 def seconds(call: Callable[[], object], repeats: int, device: torch.device) -> float:
     """Median wall time of a call, after one that is not counted."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    return statistics.median([wall_time(call, device) for _ in range(repeats + 1)][1:])
 
 
 def matmul_peak(repeats: int, device: torch.device) -> float:
@@ -74,26 +80,33 @@ def breakdown(call: Callable[[], object], device: torch.device) -> dict[str, flo
     return {kind: own / total for kind, own in spent.items()}
 
 
-def report(name: str, repeats: int, device: torch.device, peak: float) -> None:
+def create(name: str, device: torch.device) -> tuple[Generator, Tensor]:
+    """A generator, and a batch to train it on."""
     torch.manual_seed(0)
     model = generators.create(name, CHANNELS, SIZE, **CONFIG.get(name, {})).to(device)
-    images = torch.rand(BATCH, CHANNELS, SIZE, SIZE, device=device) * 2 - 1
+    return model, torch.rand(BATCH, CHANNELS, SIZE, SIZE, device=device) * 2 - 1
+
+
+def step_time(model: Generator, images: Tensor, measure: Callable[[Callable[[], object]], float]) -> float:
+    """Seconds of a training step, lazy regularizers at their share; path length's is due twice as often as R1's."""
+    ordinary, half_interval, regularized = (
+        measure(lambda step=step: model.train_step(images, BATCH * step))
+        for step in (INTERVAL + 1, INTERVAL // 2, INTERVAL)
+    )
+    return ordinary + (half_interval + regularized - 2 * ordinary) / INTERVAL
+
+
+def report(name: str, repeats: int, device: torch.device, peak: float) -> None:
+    model, images = create(name, device)
 
     def ordinary() -> None:
         model.train_step(images, BATCH * (INTERVAL + 1))
 
-    def half_interval() -> None:  # path length is regularized twice as often as R1
-        model.train_step(images, BATCH * INTERVAL // 2)
-
-    def regularized() -> None:
-        model.train_step(images, BATCH * INTERVAL)
-
     def sample() -> None:
         model.sample(range(BATCH))
 
-    calls = (ordinary, half_interval, regularized, sample)
-    step, half, lazy, sampling = (seconds(call, repeats, device) for call in calls)
-    step += (half + lazy - 2 * step) / INTERVAL
+    step = step_time(model, images, lambda call: seconds(call, repeats, device))
+    sampling = seconds(sample, repeats, device)
     for label, call, duration in (("training", ordinary, step), ("sampling", sample, sampling)):
         with FlopCounterMode(display=False) as counter:
             call()
@@ -105,6 +118,18 @@ def report(name: str, repeats: int, device: torch.device, peak: float) -> None:
             + f"  {counter.get_total_flops() / duration / peak:7.0%}",
             flush=True,
         )
+
+
+def compare(names: list[str], repeats: int, device: torch.device) -> None:
+    """Prints the median of each generator's training time over that of StyleGAN2's step beside it."""
+    made = {name: create(name, device) for name in ("stylegan2", *names)}
+    times = [
+        {name: step_time(model, images, lambda call: wall_time(call, device)) for name, (model, images) in made.items()}
+        for _ in range(repeats + 1)
+    ]
+    for name in names:
+        ratio = statistics.median(turn[name] / turn["stylegan2"] for turn in times[1:])
+        print(f"{name:<16} training time over StyleGAN2's: {ratio:.2f}", flush=True)
 
 
 def main() -> None:
@@ -124,6 +149,7 @@ def main() -> None:
     print(f"{'generator':<16} {'':<9} images/s   convolution   resampling         rest  GFLOP/image  of peak")
     for name in arguments.names:
         report(name, arguments.repeats, arguments.device, peak)
+    compare([name for name in arguments.names if name in GROWING], arguments.repeats, arguments.device)
 
 
 if __name__ == "__main__":
