@@ -20,6 +20,8 @@ LAYERS = [
     {"benchmark.config", "benchmark.data"},
     {"benchmark.training", "benchmark.tracking"},
     {"benchmark.stages"},
+    {"benchmark.jobs"},
+    {"benchmark.estimate", "benchmark.executors"},
     {"benchmark.grid", "benchmark.tune"},
     {"benchmark.__main__"},
 ]

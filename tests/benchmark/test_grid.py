@@ -1,23 +1,117 @@
-"""What the table refuses before any of its jobs runs."""
+"""The table's jobs, what a dry run says of them, and what the table refuses before any of them runs."""
 
+import json
+
+import mlflow
 import pytest
 
+from benchmark import grid
 from benchmark.config import parse
 from benchmark.errors import UserError
-from benchmark.grid import jobs
+from benchmark.estimate import spoken
+from benchmark.jobs import jobs
+
+SMOKE = {"preset": "smoke", "model": "stylegan3"}
 
 
 @pytest.mark.parametrize("synthetic", ["a/set,b/set", "elsewhere/stylegan3"])
 def test_two_sets_of_one_name_are_refused(synthetic):
-    config = parse("benchmark", {"preset": "smoke", "model": "stylegan3", "synthetic": synthetic})
     with pytest.raises(UserError, match="two synthetic sets are called"):
-        jobs(config)
+        jobs(parse("benchmark", {**SMOKE, "synthetic": synthetic}))
 
 
 def test_every_stage_run_comes_once_and_after_what_it_needs():
-    planned = jobs(parse("benchmark", {"preset": "smoke", "model": "stylegan3", "repeats": "2"}))
-    assert len({job.fingerprint for job in planned}) == len(planned)
+    planned = jobs(parse("benchmark", {**SMOKE, "repeats": "2"}))
+    marks = [job.fingerprint for job in planned]
+    assert len(set(marks)) == len({job.name for job in planned}) == len(planned)
+    for position, job in enumerate(planned):
+        assert set(job.parents.values()) <= set(marks[:position])
     stages = [job.stage for job in planned]
     assert stages.count("prepare") == stages.count("train_generator") == stages.count("audit") == 1
     assert stages.count("evaluate") == 6  # three arms, two seeds
-    assert stages.index("train_generator") < stages.index("sample") < stages.index("audit")
+    assert stages.count("train_segmenter") == 7  # and the extractor
+    assert "train_segmenter unet real aug on seed 0 as extractor" in [job.name for job in planned]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "< 1 s"), (42, "42 s"), (720, "12 min"), (5940, "99 min"), (12240, "3.4 h")]
+)
+def test_times_are_told_in_the_unit_that_suits_them(seconds, text):
+    assert spoken(seconds) == text
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder to work in, where the tracking store would be made too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+    yield tmp_path
+    mlflow.set_tracking_uri(None)
+
+
+def _dry_run(capsys, **keys):
+    """(the plan, what was printed)."""
+    plan = grid.call("benchmark", parse("benchmark", {**SMOKE, **keys, "dry_run": "true"}))
+    return plan, capsys.readouterr().out
+
+
+def test_a_dry_run_lists_cells_and_runs_within_80_columns_and_writes_nothing(folder, capsys):
+    plan, printed = _dry_run(capsys, repeats="3", train_on="synthetic,both,pretrain", synthetic_share="0.5")
+    assert plan.status == "FINISHED"
+    assert max(map(len, printed.splitlines())) <= 80
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    for cell in ("real", "synthetic stylegan3", "both stylegan3", "pretrain stylegan3 synthetic_share=0.5"):
+        assert f"unet {cell} aug on 0 3" in lines
+    assert "train_generator stylegan3, 64 images 0 1 unknown" in lines
+    assert "Time of what is left: unknown." in printed.replace("\n", " ")
+    assert list(folder.iterdir()) == []
+
+
+def _finished(client, experiment, stage, fingerprint="", **facts):
+    """A FINISHED run as some earlier call left it."""
+    tags = {"stage": stage, "fingerprint": fingerprint, "model": "unet", "image_size": str(facts.pop("size", 16))}
+    run = client.create_run(experiment, tags=tags)
+    for key, value in facts.items():
+        client.log_metric(run.info.run_id, key, value)
+    client.set_terminated(run.info.run_id, "FINISHED")
+    return run.info.run_id
+
+
+def _manifest(folder, run_id, tags, headline):
+    folder.mkdir(parents=True)
+    content = {"run_id": run_id, "tags": tags, "headline": headline, "files": {}}
+    (folder / "stage.json").write_text(json.dumps(content))
+
+
+def test_times_come_from_finished_runs_of_the_same_stage_model_and_slice_size(folder, capsys):
+    planned = jobs(parse("benchmark", {**SMOKE, "train_on": "real"}))
+    evaluation = next(job for job in planned if job.stage == "evaluate")
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.create_experiment("earlier")
+    for images, seconds in ((1000, 10), (500, 20), (2000, 60)):  # 0.01, 0.04, 0.03 s an image
+        _finished(client, experiment, "train_segmenter", images=images, seconds=seconds)
+    _finished(client, experiment, "train_segmenter", images=10, seconds=9999, size=256)
+    known = _finished(client, experiment, "evaluate", evaluation.fingerprint, stage_seconds=5)
+    _manifest(evaluation.folder, known, evaluation.config.common.model_dump(mode="json"), {"stage_seconds": 5})
+    tags = {"model": "somebody's", "image_size": 16}
+    for name, seconds in (("a", 100), ("b", 300)):  # measured under another tracking store
+        _manifest(folder / "work" / "audit" / name, f"elsewhere {name}", tags, {"stage_seconds": seconds})
+
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    plan, printed = _dry_run(capsys, train_on="real")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    lines = [" ".join(line.split()) for line in printed.splitlines()]
+    assert "unet real aug on 1 0" in lines
+    assert "train_segmenter unet, 128 images 0 1 4 s" in lines  # 128 · 0.03
+    assert "train_segmenter unet, 64 images 0 1 2 s" in lines
+    assert "audit 0 1 3 min" in lines
+    assert "prepare 0 1 unknown" in lines
+    known = 128 * 0.03 + 64 * 0.03 + 200  # unknown: prepare, train_generator, sample, fidelity
+    assert f"{known / 60:.0f} min, one after another, and 4 runs" in " ".join(printed.split())
+    assert plan.summary() == {"cells": 1, "runs": {"done": 1, "left": 7, "unmeasured": 4}, "seconds": None}
+
+
+def test_a_dry_run_prints_nothing_of_its_own_beside_the_json_line(folder, capsys):
+    _, printed = _dry_run(capsys, json="true")
+    assert printed == ""  # the command line prints the summary

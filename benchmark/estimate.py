@@ -1,0 +1,171 @@
+"""How long the table's jobs take, from what was measured, and the dry run that says so."""
+
+import json
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from textwrap import wrap
+from typing import Any, NamedTuple
+
+from benchmark import tracking
+from benchmark.config import Config
+from benchmark.jobs import Job, done, jobs
+from benchmark.stages import MANIFEST, tags_of
+
+TRAININGS = ("train_generator", "train_segmenter")
+BY_MODEL = (*TRAININGS, "sample", "evaluate")  # the others take as long whatever the model
+KEPT = 10  # newest measurements of a kind: what this machine does now soon outweighs what another one did
+COLUMN = 54  # of names in the printed tables, of 80 [characters]
+
+
+class Kind(NamedTuple):
+    """Stage runs of one speed."""
+
+    stage: str
+    model: str
+    image_size: str
+
+    @classmethod
+    def of(cls, stage: str, tags: Mapping[str, Any]) -> "Kind":
+        return cls(stage, tags.get("model", "") if stage in BY_MODEL else "", str(tags.get("image_size", "")))
+
+
+class Work(NamedTuple):
+    """Stage runs that take as long as each other."""
+
+    kind: Kind
+    images: int  # training budget; 0 for what is not a training
+
+    @classmethod
+    def of(cls, job: Job) -> "Work":
+        images = getattr(job.config, job.stage).images if job.stage in TRAININGS else 0
+        return cls(Kind.of(job.stage, tags_of(job.stage, job.config)), images)
+
+    def __str__(self) -> str:
+        budget = f", {self.images:,} images" if self.images else ""
+        return f"{self.kind.stage} {self.kind.model}".strip() + budget
+
+
+class Durations:
+    """What stage runs took: medians for each kind, per image for trainings, per run for the rest."""
+
+    def __init__(self) -> None:
+        self._measured: dict[Kind, deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))
+
+    def add(self, kind: Kind, headline: Mapping[str, Any]) -> None:
+        """One finished run, from its headline numbers."""
+        if kind.stage not in TRAININGS:
+            self._measured[kind].append(headline["stage_seconds"])
+        elif headline["images"]:
+            self._measured[kind].append(headline["seconds"] / headline["images"])
+
+    def seconds(self, work: Work) -> float | None:
+        """Of one such run; None where none of its kind was measured."""
+        if not (measured := self._measured.get(work.kind)):
+            return None
+        return median(measured) * (work.images or 1)
+
+    def total(self, left: Mapping[Work, int]) -> tuple[float, int]:
+        """Seconds of those runs one after another that can be told, and how many cannot."""
+        each = {work: self.seconds(work) for work in left}
+        known = sum(seconds * left[work] for work, seconds in each.items() if seconds is not None)
+        return known, sum(left[work] for work, seconds in each.items() if seconds is None)
+
+
+def measured(kinds: Iterable[Kind], work_dir: Path, *, store: bool = True) -> Durations:
+    """From finished runs in the tracking store, unless there is none, and from manifests in `work_dir`."""
+    durations = Durations()
+    for kind in set(kinds):
+        tags = {key: value for key, value in kind._asdict().items() if value}
+        runs = tracking.finished_runs(tags, KEPT) if store else {}
+        for path in work_dir.glob(f"{kind.stage}/*/{MANIFEST}"):
+            manifest = json.loads(path.read_text())
+            if manifest["run_id"] not in runs and Kind.of(kind.stage, manifest["tags"]) == kind:
+                durations.add(kind, manifest["headline"])
+        for metrics in reversed(runs.values()):  # the newest last
+            durations.add(kind, metrics)
+    return durations
+
+
+def spoken(seconds: float) -> str:
+    """'42 s', '12 min', '3.4 h'."""
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 1 else "< 1 s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The table before it runs."""
+
+    planned: list[Job]
+    done: frozenset[str]  # fingerprints
+    durations: Durations
+    status: str = "FINISHED"
+
+    @property
+    def left(self) -> list[Job]:
+        return [job for job in self.planned if job.fingerprint not in self.done]
+
+    @property
+    def cells(self) -> list[Job]:
+        return [job for job in self.planned if job.stage == "evaluate"]
+
+    def summary(self) -> dict[str, Any]:
+        """What `--json` prints; seconds, one run after another, are null where a run's time is unknown."""
+        seconds, unknown = self.durations.total(Counter(map(Work.of, self.left)))
+        runs = {"done": len(self.done), "left": len(self.left), "unmeasured": unknown}
+        return {"cells": len(self.cells), "runs": runs, "seconds": None if unknown else round(seconds, 1)}
+
+    def __str__(self) -> str:
+        """Cells that differ in their seed alone share a line, as do stage runs that take as long as each other."""
+        cells, runs = defaultdict(list), defaultdict(list)
+        for job in self.cells:
+            cells[job.name.removeprefix("evaluate ").rpartition(" seed ")[0]].append(job)
+        for job in self.planned:
+            runs[Work.of(job)].append(job)
+        lines = [_row("cells, all seeds together", "done", "left")]
+        for name, group in cells.items():
+            lines += [_row(name, *self._counts(group))]
+        lines += ["", _row("stage runs", "done", "left", "time")]
+        for work, group in runs.items():
+            ended, left = self._counts(group)
+            each = self.durations.seconds(work)
+            time = "unknown" if each is None else spoken(left * each)
+            lines += [_row(str(work), ended, left, time if left else "")]
+        return "\n".join([*lines, "", *wrap(self._conclusion(), 80)])
+
+    def _counts(self, group: list[Job]) -> tuple[int, int]:
+        ended = sum(job.fingerprint in self.done for job in group)
+        return ended, len(group) - ended
+
+    def _conclusion(self) -> str:
+        counts = (
+            f"{len(self.cells)} cells, {len(self.planned)} stage runs: {len(self.done)} done, {len(self.left)} left"
+        )
+        seconds, unknown = self.durations.total(Counter(map(Work.of, self.left)))
+        if not self.left:
+            return f"{counts}."
+        time = f"{spoken(seconds)}, one after another" if unknown < len(self.left) else "unknown"
+        more = f", and {unknown} runs the like of which were never measured" if 0 < unknown < len(self.left) else ""
+        return (
+            f"{counts}. Time of what is left: {time}{more}. A time is the median of finished runs of the same stage, "
+            "model and slice size."
+        )
+
+
+def _row(name: str, *columns: Any) -> str:
+    first, *more = wrap(name, COLUMN)
+    numbers = "".join(f"{column:>{width}}" for column, width in zip(columns, (7, 7, 10), strict=False))
+    return "\n  ".join([f"{first:<{COLUMN}}{numbers}".rstrip(), *more])
+
+
+def dry_run(config: Config) -> Plan:
+    """What a call for the table would do. Runs nothing, and writes nothing but the hashes of a cohort's files."""
+    planned = jobs(config)
+    store = tracking.look()
+    ended = frozenset(done(planned)) if store else frozenset()
+    kinds = [Work.of(job).kind for job in planned if job.fingerprint not in ended]
+    return Plan(planned, ended, measured(kinds, config.common.work_dir, store=store))

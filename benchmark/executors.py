@@ -1,0 +1,215 @@
+"""Who runs the table's jobs: this process, one after another, or the workers of a Ray cluster.
+
+An executor is a context manager with
+
+    width                            how many jobs it runs at once
+    run(left, results, parent_run)   yields (job, result) as jobs end; `left` lists parents first, `results` holds those
+                                     of jobs that are done, by fingerprint, and is given every new one
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, redirect_stdout
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark import tracking
+from benchmark.config import Benchmark
+from benchmark.errors import UserError
+from benchmark.jobs import Job
+from benchmark.stages import StageResult, pull
+
+RETRIES = 5  # lost nodes and killed workers that one job survives
+GRACE = 15  # for interrupted runs to say that they were [s]
+
+log = logging.getLogger(__name__)
+
+Results = dict[str, StageResult]
+
+
+def failed(job: Job, reason: str, **more: str) -> StageResult:
+    """What stands in the table for a job without a result."""
+    headline = {"reason": reason, **more}
+    return StageResult(job.stage, "", f"failed: {reason}", job.folder, False, headline, {}, "FAILED")
+
+
+def _attempt(job: Job, inputs: Mapping[str, StageResult]) -> StageResult:
+    """The job's result; one with status FAILED and the reason where it raises whatever error."""
+    try:
+        return pull(job.stage, job.config, inputs)
+    except UserError as error:
+        return failed(job, str(error))
+    except Exception as error:
+        return failed(job, f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
+
+
+def _inputs(job: Job, results: Results) -> dict[str, StageResult]:
+    return {name: results[mark] for name, mark in job.parents.items()}
+
+
+def _blocked(job: Job, results: Results) -> StageResult | None:
+    """The job's failure where one before it failed."""
+    reasons = [parent.headline["reason"] for parent in _inputs(job, results).values() if parent.status != "FINISHED"]
+    return failed(job, reasons[0]) if reasons else None
+
+
+class Serial(AbstractContextManager):
+    """One job after another, in this process."""
+
+    width = 1
+
+    def __init__(self, own: Benchmark) -> None: ...
+
+    def __exit__(self, *_: Any) -> None: ...
+
+    def run(self, left: list[Job], results: Results, parent_run: str) -> Iterator[tuple[Job, StageResult]]:
+        for job in left:
+            results[job.fingerprint] = _blocked(job, results) or _attempt(job, _inputs(job, results))
+            yield job, results[job.fingerprint]
+
+
+class OnRay(AbstractContextManager):
+    """Each job is a task of a Ray cluster, submitted when its parents are done.
+
+    Workers work in this folder, which every node sees at the same path, with this process's tracking store and number
+    of threads: with another number, torch adds in another order, and weights differ in their last bits.
+
+    Ray runs a task whose node or worker is lost again elsewhere, at most RETRIES times. It goes on from the job's last
+    checkpoint: the lock on the job's folder went with the process that held it. What our own code raises is a result,
+    FAILED with its reason, so it is not run again.
+
+    Raises UserError where Ray is not installed, the cluster cannot be reached, or several machines would share SQLite.
+    """
+
+    def __init__(self, own: Benchmark) -> None:
+        try:
+            import ray
+        except ModuleNotFoundError as error:
+            raise UserError("executor=ray needs Ray, which is not installed: pip install ray") from error
+        self._ray = ray
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that starts here tells nobody
+        more = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.WARNING}
+        if own.address == "local":
+            more["_node_ip_address"] = "127.0.0.1"
+        else:
+            os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # tries, each of 40 s; Ray's default is 20
+        on_stop = signal.getsignal(signal.SIGTERM)
+        with ExitStack() as stack:
+            stack.enter_context(redirect_stdout(sys.stderr))  # Ray tells of lost nodes on stdout, where results stand
+            try:
+                ray.init(own.address, **more)
+            except (ConnectionError, RuntimeError) as error:  # not there, or of another version
+                raise UserError(
+                    f"address: the Ray cluster '{own.address}' cannot be used: {error}\n"
+                    "`ray start --head --include-dashboard=false` starts one here, address=local one for this call only"
+                ) from error
+            stack.callback(ray.shutdown)
+            signal.signal(signal.SIGTERM, on_stop)  # Ray put its own in place
+            self._settle(own)
+            self._close = stack.pop_all().close
+
+    def __exit__(self, *_: Any) -> None:
+        self._close()
+
+    def _settle(self, own: Benchmark) -> None:
+        """What a job claims, and how many of them the nodes that are there hold."""
+        nodes = [node for node in self._ray.nodes() if node["Alive"]]
+        store = os.environ["MLFLOW_TRACKING_URI"]
+        if store.startswith("sqlite") and len({node["NodeManagerAddress"] for node in nodes}) > 1:
+            raise UserError(
+                f"tracking store {store}: several machines cannot share SQLite; start `mlflow server` and give its "
+                "address as MLFLOW_TRACKING_URI"
+            )
+        held = [(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0)) for node in nodes]
+        self.threads = own.cpus_per_cell or torch.get_num_threads()
+        self.gpus = float(any(gpus for _, gpus in held)) if own.gpus_per_cell is None else own.gpus_per_cell
+        fitting = [min(cpus / self.threads, gpus / self.gpus if self.gpus else cpus) for cpus, gpus in held]
+        self.width = max(1, sum(map(int, fitting)))
+        if not any(map(int, fitting)):
+            log.warning(
+                "no node of the Ray cluster has the %d cores and %g GPUs that one job claims: waiting for one; "
+                "cpus_per_cell and gpus_per_cell set the claim",
+                self.threads,
+                self.gpus,
+            )
+
+    def run(self, left: list[Job], results: Results, parent_run: str) -> Iterator[tuple[Job, StageResult]]:
+        ray = self._ray
+        environment = {"env_vars": self._environment()}
+        task = ray.remote(_work).options(
+            num_cpus=self.threads, num_gpus=self.gpus, max_retries=RETRIES, runtime_env=environment
+        )
+        tracked = {key: os.environ[key] for key in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID")}
+        place = Place(Path.cwd(), tracked, parent_run)
+        by_mark = {job.fingerprint: job for job in left}
+        order = TopologicalSorter({job.fingerprint: by_mark.keys() & job.parents.values() for job in left})
+        order.prepare()
+        running: dict[Any, Job] = {}
+
+        def end(job: Job, result: StageResult) -> tuple[Job, StageResult]:
+            results[job.fingerprint] = result
+            order.done(job.fingerprint)
+            return job, result
+
+        try:
+            while order.is_active():
+                for job in map(by_mark.get, order.get_ready()):
+                    if failure := _blocked(job, results):
+                        yield end(job, failure)
+                    else:
+                        running[task.remote(job, _inputs(job, results), place)] = job
+                if running:
+                    (reference,), _ = ray.wait(list(running), num_returns=1)
+                    job = running.pop(reference)
+                    yield end(job, self._result(reference, job))
+        finally:
+            if running:  # interrupted
+                for reference in running:
+                    ray.cancel(reference)
+                ray.wait(list(running), num_returns=len(running), timeout=GRACE)
+
+    def _environment(self) -> dict[str, str]:
+        """What has to be set before a worker's libraries load: where our code lies, threads, the allocator."""
+        code = filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
+        allocator = {key: value for key, value in os.environ.items() if key.startswith("MALLOC_")}
+        return {"PYTHONPATH": os.pathsep.join(code), "OMP_NUM_THREADS": str(self.threads), **allocator}
+
+    def _result(self, reference: Any, job: Job) -> StageResult:
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:  # lost once too often, or the node lacks our code
+            cause = getattr(error, "cause", None) or error
+            return failed(job, f"Ray: {type(cause).__name__}: {cause}")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker works. The store's address may hold a password, so Ray's listings must not show it."""
+
+    folder: Path
+    tracked: Mapping[str, str]
+    parent_run: str
+
+
+def _work(job: Job, inputs: Mapping[str, StageResult], place: Place) -> StageResult:
+    """In a worker."""
+    if not place.folder.is_dir():
+        return failed(
+            job, f"{socket.gethostname()} does not see {place.folder}: start in a folder that all nodes share"
+        )
+    os.chdir(place.folder)
+    os.environ.update(place.tracked)
+    with tracking.under(place.parent_run, job.config.common.work_dir):
+        return _attempt(job, inputs)
+
+
+EXECUTORS = {"serial": Serial, "ray": OnRay}

@@ -1,0 +1,177 @@
+"""The table on a Ray cluster, one of whose nodes is lost while it trains, against the table made serially."""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmark.config import parse
+from benchmark.data.slices import SliceWriter
+from benchmark.errors import UserError
+from benchmark.executors import OnRay
+
+ROOT = Path(__file__).parents[2]
+TABLE = ["--preset", "smoke", "--model", "diffusion", "--train_on", "synthetic", "--json"]
+LONGER = ["--train_generator.images", "160", "--train_generator.checkpoint_seconds", "0"]
+PATIENCE = 300  # for a busy machine; the whole file takes about a minute on a quiet one [s]
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match="pip install ray"):
+        OnRay(parse("benchmark", {"executor": "ray"}).benchmark)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A head that runs no tasks and two nodes of one core, each a raylet of its own; a secret keeps others out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        cluster_utils = pytest.importorskip("ray.cluster_utils", reason="needs the extra: pip install 'stand-in[ray]'")
+        started = cluster_utils.Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
+        )
+        nodes = [started.add_node(num_cpus=1) for _ in range(2)]
+        yield started.address, [node.all_processes["raylet"][0].process for node in nodes]
+        started.shutdown()
+
+
+def _start(folder, *arguments):
+    """`python -m benchmark benchmark` in the background, with one torch thread and a store of its own in `folder`."""
+    folder.mkdir()
+    command = [sys.executable, "-m", "benchmark", "benchmark", *TABLE, *LONGER, *arguments]
+    command += ["--work_dir", str(folder / "work"), "--out", str(folder / "out")]
+    own = {"MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db", "OMP_NUM_THREADS": "1"}
+    with (folder / "log").open("w") as log:
+        return subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **own}, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+
+
+def _until(condition, process, log):
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert process.poll() is None, log.read_text()[-4000:]
+        assert time.monotonic() < deadline, log.read_text()[-4000:]
+        time.sleep(0.02)
+    return found
+
+
+def _holder(lock):
+    """Process ids of whoever has the file open, and of its parent."""
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if link.readlink() == lock:
+                status = (link.parents[1] / "status").read_text()
+                return int(link.parts[2]), int(status.partition("PPid:")[2].split()[0])
+        except OSError:  # gone meanwhile
+            continue
+    return None
+
+
+def _books(folder):
+    (path,) = folder.glob("work/benchmark/*/jobs.csv")
+    return pd.read_csv(path).set_index("job")
+
+
+@pytest.fixture(scope="module")
+def tables(cluster, tmp_path_factory):
+    """The same table twice, one cell of which must fail: (serial folder, Ray folder, newest checkpoint at the kill)."""
+    address, raylets = cluster
+    folder = tmp_path_factory.mktemp("tables")
+    meta = {"kind": "synthetic", "cohort": "?", "simulated": True, "spacing": {"sent": [1, 1, 1]}}
+    with SliceWriter(folder / "too-small", 8, meta) as writer:
+        images, labels = np.zeros((9, 4, 8, 8), np.uint8), np.zeros((9, 8, 8), np.uint8)
+        writer.append(images, labels, subject="sent", seed=list(range(9)), z=-1, split="synthetic")
+
+    sent = ["--synthetic", str(folder / "too-small")]
+    serial = _start(folder / "serial", *sent)
+    on_ray = _start(folder / "ray", *sent, "--executor", "ray", "--address", address)
+    log = folder / "ray" / "log"
+
+    def checkpoints():
+        return sorted((folder / "ray" / "work").glob("train_generator/*/checkpoints/*.pt"))
+
+    _until(checkpoints, on_ray, log)
+    assert (_books(folder / "ray")["status"] == "FINISHED").any()  # kept while it runs
+    lock = checkpoints()[0].parents[1].with_suffix(".lock")
+    worker, parent = _until(lambda: _holder(lock), on_ray, log)
+    (raylet,) = [process for process in raylets if process.pid == parent]
+    raylet.kill()
+    raylet.wait()
+    _until(lambda: (_holder(lock) or [None])[0] != worker, on_ray, log)
+    seen = int(checkpoints()[-1].name.partition("-")[0])
+    for process in (serial, on_ray):
+        process.lines, _ = process.communicate(timeout=PATIENCE)
+    return {"serial": (folder / "serial", serial), "ray": (folder / "ray", on_ray), "seen": seen}
+
+
+def _scores(folder):
+    (path,) = folder.glob("work/analyze/*/scores.csv")
+    return pd.read_csv(path)
+
+
+def test_the_scores_are_those_of_the_serial_run_number_for_number(tables):
+    serial, on_ray = (_scores(tables[name][0]) for name in ("serial", "ray"))
+    assert len(serial) > 100
+    pd.testing.assert_frame_equal(on_ray, serial, check_exact=True)
+
+
+def test_weights_and_samples_are_those_of_the_serial_run_byte_for_byte(tables):
+    for stage, name in (("train_generator", "weights.safetensors"), ("sample", "images.npy")):
+        (serial,), (on_ray,) = (list(tables[which][0].glob(f"work/{stage}/*/{name}")) for which in ("serial", "ray"))
+        assert on_ray.read_bytes() == serial.read_bytes()
+
+
+def test_what_fails_is_recorded_with_its_reason_and_not_tried_again(tables):
+    for name in ("serial", "ray"):
+        folder, process = tables[name]
+        assert process.returncode == 1
+        assert json.loads(process.lines)["status"] == "FAILED"
+        books = _books(folder)
+        failed = books[books["status"] == "FAILED"]
+        assert set(failed["stage"]) == {"train_segmenter", "evaluate", "audit", "fidelity"}
+        assert failed["reason"].str.contains("image_size=8").all()
+        assert (books["status"] == "FINISHED").sum() == len(books) - 4
+    assert set(_books(tables["ray"][0]).index) == set(_books(tables["serial"][0]).index)
+    assert {run.data.tags["stage"] for run in _runs(tables, "FAILED")} == {"train_segmenter", "audit", "fidelity"}
+    assert len(_runs(tables, "FAILED")) == 3
+
+
+def _runs(tables, status):
+    client = mlflow.MlflowClient(f"sqlite:///{tables['ray'][0]}/mlflow.db")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return client.search_runs(experiments, f"attributes.status = '{status}'")
+
+
+def test_the_lost_training_went_on_from_its_last_checkpoint(tables):
+    (killed,) = _runs(tables, "KILLED")
+    assert killed.data.tags["stage"] == "train_generator"
+    (resumed,) = [run for run in _runs(tables, "FINISHED") if run.data.tags["stage"] == "train_generator"]
+    client = mlflow.MlflowClient(f"sqlite:///{tables['ray'][0]}/mlflow.db")
+    before, after = (
+        {point.step: point.value for point in client.get_metric_history(run.info.run_id, "images_per_second")}
+        for run in (killed, resumed)
+    )
+    kept = {step: value for step, value in before.items() if step <= tables["seen"]}
+    assert kept  # speeds are measured: only a training that went on has the same ones
+    assert kept.items() <= after.items()
+    assert max(after) == 160
+
+
+def test_every_run_is_nested_under_the_table_and_none_is_left_running(tables):
+    assert not _runs(tables, "RUNNING")
+    runs = [run for status in ("FINISHED", "FAILED", "KILLED") for run in _runs(tables, status)]
+    (called,) = [run for run in runs if run.data.tags["stage"] == "benchmark"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs if run is not called} == {called.info.run_id}
+    assert called.data.tags["failed_jobs"] == "4"
