@@ -52,6 +52,7 @@ def overhead(name: str, folder: Path, seconds: float) -> None:
     model.train_step(*batch, BATCH)
     per_step = (time.perf_counter() - started) / 2
     budget = training.Budget(int(seconds / per_step) * BATCH, BATCH, 0, 1, checkpoint_seconds=seconds / 2.5)
+    (folder / name).mkdir()
     spent.clear()
     started = time.perf_counter()
     with tracking.open_run(f"bench {name}", {}, {}) as run:
