@@ -53,7 +53,7 @@ def fingerprint(stage: str, settings: Mapping[str, Any], parents: Mapping[str, s
 _journals = Path("work/tracking")
 
 
-def connect(work_dir: Path = Path("work")) -> None:
+def connect(work_dir: Path) -> None:
     """Makes store and experiment ready, before anything that may run beside this process writes to them.
 
     Journals lie in work_dir/tracking from now on.

@@ -4,6 +4,7 @@ A trial's training has a fingerprint of its own, so a trial that was killed goes
 tried again, and one whose training is finished costs nothing. Objectives come from validation subjects only.
 """
 
+import shutil
 import sys
 import time
 import warnings
@@ -200,21 +201,21 @@ def _best(study: optuna.Study) -> FrozenTrial:
 
 
 def _write(study: optuna.Study, best: FrozenTrial, config: Config, folder: Path, tracked: StageRun) -> None:
-    """best.yaml, trials.csv and Optuna's plots, also to the tracking server."""
+    """best.yaml, trials.csv and Optuna's plots, in the study's folder and on the tracking server."""
     model = config.tune.model
+    mine = folder / tracked.run_id  # other workers of the study write theirs
+    mine.mkdir()
     resolve_model(config, model, **best.params)  # what is written can be read
     preset = {"extends": config.common.preset, model: {**config.models.get(model, {}), **best.params}}
-    (folder / "best.yaml").write_text(yaml.safe_dump(preset, sort_keys=False))
-    study.trials_dataframe().to_csv(folder / "trials.csv", index=False)
-    written = [folder / "best.yaml", folder / "trials.csv"]
+    (mine / "best.yaml").write_text(yaml.safe_dump(preset, sort_keys=False))
+    study.trials_dataframe().to_csv(mine / "trials.csv", index=False)
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     drawings = {"history": plots.plot_optimization_history, "parallel": plots.plot_parallel_coordinate}
     if len(ended) > 1 and len({trial.value for trial in ended}) > 1:  # importances explain a variance
         drawings["importances"] = plots.plot_param_importances
     for name, draw in drawings.items():
         draw(study)
-        plt.gcf().savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
+        plt.gcf().savefig(mine / f"{name}.png", dpi=120, bbox_inches="tight")
         plt.close("all")
-        written.append(folder / f"{name}.png")
-    for path in written:
-        tracked.log_artifact(path, "study")
+    tracked.log_artifact(mine, "study")
+    shutil.copytree(mine, folder, dirs_exist_ok=True)

@@ -75,9 +75,9 @@ def pull(stage: str, config: Config, inputs: Mapping[str, StageResult] | None = 
     if (result := finished(stage, mark, folder)) is not None:
         return result
     with _locked(folder):
-        if (result := finished(stage, mark, folder)) is not None:  # another process was quicker
-            return result
         tracking.close_abandoned(mark)
+        if (result := finished(stage, mark, folder)) is not None:  # by a quicker process, or only told to the store now
+            return result
         return _run(stage, config, mark, folder, inputs)
 
 
