@@ -130,7 +130,7 @@ class Board:
         seconds, unknown = self.durations.total(+self.left)
         if unknown == self.left.total():
             return "time left unknown"
-        return f"{'at least' if unknown else 'about'} {spoken(seconds / self.width)} left"
+        return f"{'at least' if unknown else 'about'} {spoken(max(1, seconds / self.width))} left"
 
 
 def _copy_report(report: Path, out: Path) -> None:

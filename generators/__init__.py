@@ -1,5 +1,6 @@
 """Generators of annotated MR slices, by name. Importing this package imports no model and no torch."""
 
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
@@ -16,9 +17,10 @@ _BUILT_IN = {
 }
 
 
-def names() -> list[str]:
+@cache  # reading what is installed takes 20 ms, and a large table asks thousands of times
+def names() -> tuple[str, ...]:
     """Names of all registered generators: the built-in ones, then those of installed packages."""
-    return [*_BUILT_IN, *(point.name for point in entry_points(group="standin.generators"))]
+    return (*_BUILT_IN, *(point.name for point in entry_points(group="standin.generators")))
 
 
 def load(name: str) -> "type[Generator]":

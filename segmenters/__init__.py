@@ -1,5 +1,6 @@
 """Segmenters of MR slices, by name. Importing this package imports no model and no torch."""
 
+from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
@@ -13,9 +14,10 @@ _BUILT_IN = {
 }
 
 
-def names() -> list[str]:
+@cache  # reading what is installed takes 20 ms, and a large table asks thousands of times
+def names() -> tuple[str, ...]:
     """Names of all registered segmenters: the built-in ones, then those of installed packages."""
-    return [*_BUILT_IN, *(point.name for point in entry_points(group="standin.segmenters"))]
+    return (*_BUILT_IN, *(point.name for point in entry_points(group="standin.segmenters")))
 
 
 def load(name: str) -> "type[Segmenter]":

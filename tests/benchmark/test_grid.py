@@ -61,7 +61,7 @@ def test_a_dry_run_lists_cells_and_runs_within_80_columns_and_writes_nothing(fol
     assert plan.status == "FINISHED"
     assert max(map(len, printed.splitlines())) <= 80
     lines = [" ".join(line.split()) for line in printed.splitlines()]
-    for cell in ("real", "synthetic stylegan3", "both stylegan3", "pretrain stylegan3 synthetic_share=0.5"):
+    for cell in ("real", "synthetic stylegan3", "both stylegan3", "pretrain stylegan3 synthetic_share 0.5"):
         assert f"unet {cell} aug on 0 3" in lines
     assert "train_generator stylegan3, 64 images 0 1 unknown" in lines
     assert "Time of what is left: unknown." in printed.replace("\n", " ")
