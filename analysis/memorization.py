@@ -406,6 +406,7 @@ def plant(originals: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarr
         "blurred": ndimage.gaussian_filter(values, (0, 0, 1, 1)),
         "noise": values + brain * rng.normal(0, 0.05 * 255, values.shape),
         "gamma": 255 * (values / 255) ** 0.8,
+        "turned": ndimage.rotate(values, 5, (3, 2), reshape=False, order=1),  # as augmented training could draw
     }
     return {kind: _to_bytes(images) for kind, images in copies.items()}
 

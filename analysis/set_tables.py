@@ -69,6 +69,7 @@ CONTROLS = {
     "blurred": "Blurred copies",
     "noise": "Copies with 5 % noise",
     "gamma": "Copies with gamma 0.8",
+    "turned": "Copies turned by 5°",
     "blurred_strangers": "Held-out slices, strongly blurred",
     "held_out": "Held-out slices",
 }

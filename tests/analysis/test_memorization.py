@@ -176,7 +176,7 @@ class TestAudit:
         assert result.authenticity == 0
 
     def test_controls(self, honest):
-        for kind in ("exact", "mirrored", "shifted", "blurred", "noise", "gamma"):
+        for kind in ("exact", "mirrored", "shifted", "blurred", "noise", "gamma", "turned"):
             assert honest.controls[kind]["found"]["tau99"] >= 0.95, kind
             assert honest.controls[kind]["copied"]["tau99"] >= 0.95, kind
             assert honest.controls[kind]["nearest_is_original"] >= 0.95, kind
