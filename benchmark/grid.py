@@ -51,12 +51,15 @@ def run_table(stage: str, config: Config) -> StageResult:
     tracking.connect(config.common.work_dir)
     results = done(planned)
     left = [job for job in planned if job.fingerprint not in results]
-    executor = EXECUTORS[config.benchmark.executor if left else "serial"](config.benchmark)
+    executor_class = EXECUTORS[config.benchmark.executor if left else "serial"]
     own = config.analyze
     tags = {"stage": stage, "cohort": config.prepare.data, "commit": tracking.commit()}
-    with executor, tracking.open_run(stage, tags, own.model_dump(mode="json")) as tracked:
+    with (
+        executor_class(config.benchmark) as executor,
+        tracking.open_run(stage, tags, own.model_dump(mode="json")) as tracked,
+    ):
         books = config.common.work_dir / "benchmark" / tracked.run_id / "jobs.csv"
-        books.parent.mkdir(parents=True)
+        books.parent.mkdir(parents=True, exist_ok=True)
         durations = measured({Work.of(job).kind for job in left}, config.common.work_dir)
         with books.open("w", newline="", buffering=1) as file:
             board = Board(file, tracked, durations, executor.width, len(planned), Counter(map(Work.of, left)))

@@ -1,0 +1,106 @@
+"""What the table costs beside its stages, and how much faster two workers of Ray are than one process.
+
+Overhead: stages that do nothing, so all time is planning, fingerprints, locks, tracking and bookkeeping. Ray against
+serial: real U-Net trainings with one thread each, slices prepared before, and whole calls are timed: the start of Ray
+and of its workers counts. `bench_grid.py overhead 10 100 1000` measures tables of so many cells, `bench_grid.py ray`
+the other part alone.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import redirect_stderr
+from importlib import import_module
+from pathlib import Path
+from statistics import median
+
+from benchmark import grid, tracking
+from benchmark.config import parse
+from benchmark.jobs import jobs
+
+ROOT = Path(__file__).parents[2]
+STAGES = (
+    "prepare",
+    "train_generator",
+    "sample",
+    "train_segmenter",
+    "evaluate",
+    "audit",
+    "fidelity",
+    "analyze",
+    "report",
+)
+TRAININGS, IMAGES = 12, 16_000
+REPEATS = 3
+
+
+def _nothing(config, inputs, folder, tracked):
+    return {"images": 1, "seconds": 1.0}
+
+
+def overhead(cells: int) -> None:
+    """One table of so many cells: half real, half synthetic, each with its training and its evaluation."""
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
+        keys = {"preset": "smoke", "model": "stylegan3", "train_on": "synthetic", "repeats": str(cells // 2)}
+        config = parse("benchmark", {**keys, "work_dir": f"{folder}/work", "out": f"{folder}/out"})
+        tracking.connect(config.common.work_dir)  # makes the store's tables, once
+        started = time.perf_counter()
+        planned = jobs(config)
+        planning = time.perf_counter() - started
+        grid.run_table("benchmark", config)
+        whole = time.perf_counter() - started - planning  # which plans anew
+        again = time.perf_counter()
+        grid.run_table("benchmark", config)
+        again = time.perf_counter() - again
+    print(
+        f"{cells:5} cells, {len(planned):5} stage runs: {1000 * whole / cells:6.0f} ms a cell, of which planning "
+        f"{1000 * planning / cells:.1f} ms; second call, all reused: {1000 * again / cells:.0f} ms a cell",
+        flush=True,
+    )
+
+
+def _table(folder: Path, *arguments: str) -> float:
+    """Seconds of a whole call, slices prepared before."""
+    keys = ["--preset", "smoke", "--model", "", "--work_dir", str(folder / "work"), "--out", str(folder / "out")]
+    command = [sys.executable, "-m", "benchmark"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    options = {"cwd": ROOT, "env": environment, "check": True, "capture_output": True}
+    subprocess.run([*command, "prepare", *keys[:2], *keys[4:6]], **options)
+    budget = ["--repeats", str(TRAININGS), "--train_segmenter.images", str(IMAGES), "--train_segmenter.snapshots", "1"]
+    started = time.perf_counter()
+    subprocess.run([*command, "benchmark", *keys, *budget, *arguments], **options)
+    return time.perf_counter() - started
+
+
+def ray_against_serial() -> None:
+    """Interleaved, so that a machine that slows down slows both."""
+    times: dict[str, list[float]] = {"serial": [], "ray": []}
+    for _ in range(REPEATS):
+        for name, arguments in (("serial", ()), ("ray", ("--executor", "ray", "--address", "local"))):
+            with tempfile.TemporaryDirectory() as folder:
+                times[name].append(_table(Path(folder), *arguments))
+    serial, on_ray = (median(times[name]) for name in ("serial", "ray"))
+    print(
+        f"{TRAININGS} cells of one core each: serial {serial:.1f} s, two workers of Ray {on_ray:.1f} s, "
+        f"{serial / on_ray:.2f} × (medians of {REPEATS}, the start of Ray and of its workers included)"
+    )
+
+
+def main() -> None:
+    what, *counts = sys.argv[1:] or ["overhead", "10", "100"]
+    if what == "overhead":
+        for name in STAGES:
+            module = import_module(f"benchmark.stages.{name}")
+            module.run = _nothing
+        for count in counts:
+            overhead(int(count))
+    if what == "ray" or not sys.argv[1:]:
+        ray_against_serial()
+
+
+if __name__ == "__main__":
+    main()
