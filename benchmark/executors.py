@@ -91,23 +91,22 @@ class OnRay(AbstractContextManager):
     """
 
     def __init__(self, own: Benchmark) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that starts here tells nobody
+        os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # without end, if Ray is left to itself
+        if own.address != "local":
+            os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # tries, each of 40 s; Ray's default is 20
         try:
-            import ray
+            import ray  # only now: it reads its settings when it is imported
         except ModuleNotFoundError as error:
             raise UserError("executor=ray needs Ray, which is not installed: pip install ray") from error
         self._ray = ray
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that starts here tells nobody
-        more = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.WARNING}
-        if own.address == "local":
-            more["_node_ip_address"] = "127.0.0.1"
-        else:
-            os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # tries, each of 40 s; Ray's default is 20
+        options = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.WARNING}
         on_stop = signal.getsignal(signal.SIGTERM)
         with ExitStack() as stack:
             stack.enter_context(redirect_stdout(sys.stderr))  # Ray tells of lost nodes on stdout, where results stand
             try:
-                ray.init(own.address, **more)
-            except (ConnectionError, RuntimeError) as error:  # not there, or of another version
+                ray.init(own.address, **options)
+            except (ConnectionError, RuntimeError, ValueError) as error:  # not there, of another version, misspelt
                 raise UserError(
                     f"address: the Ray cluster '{own.address}' cannot be used: {error}\n"
                     "`ray start --head --include-dashboard=false` starts one here, address=local one for this call only"
