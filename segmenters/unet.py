@@ -129,22 +129,25 @@ class UNet(Segmenter):
         return self.networks["segmenter"](images)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Means over space of every level's last convolution [B, sum of widths], from before its instance norm.
+        """Mean and standard deviation over space of every level's last convolution [B, 2 × sum of widths].
 
-        Instance norm makes those means constant: behind it, they see neither noise nor blur, and generators that draw
-        neither like the real images come out alike.
+        They are those that instance norm takes away: behind it, means see neither noise nor blur. And means alone can
+        lie: shapeless blobs of the right grey came out closer to real slices than heads did.
         """
-        network, means = self.networks["segmenter"], []
-        hooks = [
-            block.norm2.register_forward_pre_hook(lambda _, given: means.append(given[0].float().mean((2, 3))))
-            for block in (network.input_block, *network.downsamples, network.bottleneck)
-        ]
+        network, statistics = self.networks["segmenter"], []
+
+        def keep(_, given: tuple[Tensor]) -> None:
+            std, mean = torch.std_mean(given[0].float(), (2, 3))
+            statistics.extend([mean, std])
+
+        blocks = (network.input_block, *network.downsamples, network.bottleneck)
+        hooks = [block.norm2.register_forward_pre_hook(keep) for block in blocks]
         try:
             network.encode(images)
         finally:
             for hook in hooks:
                 hook.remove()
-        return torch.cat(means, 1)
+        return torch.cat(statistics, 1)
 
     def _deep_loss(self, outputs: list[Tensor], labels: Tensor) -> Tensor:
         """Weighted mean over the heads with weights 1, 1/2, 1/4, …; coarse heads see the labels at their resolution."""
