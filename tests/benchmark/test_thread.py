@@ -15,11 +15,14 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
-from benchmark import grid
+from benchmark import grid, training
 from benchmark.config import parse
-from benchmark.data.slices import from_network
+from benchmark.data.slices import CODES, SliceSet
 from benchmark.stages import sample
+from benchmark.stages.train_generator import draw
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -174,8 +177,9 @@ def test_scores_and_samples_reach_the_server(table, client):
 
 def test_every_number_of_the_report_comes_from_the_long_table(table):
     scores = pd.read_csv(Path(table["path"]) / "tables" / "scores.csv")
-    assert list(scores.columns[:10]) == [
-        "cohort", "generator", "arm", "segmenter", "augmentation", "seed", "subject", "region", "metric", "value",
+    assert list(scores.columns[:12]) == [
+        "cohort", "generator", "arm", "segmenter", "augmentation", "seed", "real_subjects", "synthetic_share",
+        "subject", "region", "metric", "value",
     ]  # fmt: skip
     assert scores["value"].notna().all()
     assert set(scores["arm"]) == {"real", "synthetic", "both"}
@@ -294,17 +298,17 @@ def test_a_cohort_that_is_not_there_is_one_line_and_no_run(environment, work, cl
 
 
 def test_an_interrupted_sampling_goes_on_to_the_same_bytes(table, call, client, monkeypatch):
-    monkeypatch.setattr(sample, "BATCH", 8)
+    monkeypatch.setattr(sample, "SAMPLE_BATCH", 8)
     batches = []
 
-    def interrupted(generated):
-        batches.append(generated)
+    def interrupted(model, seeds):
+        batches.append(seeds)
         if len(batches) == 3:
             raise KeyboardInterrupt
-        return from_network(generated)
+        return draw(model, seeds)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sample, "from_network", interrupted)
+        patch.setattr(sample, "draw", interrupted)
         with pytest.raises(KeyboardInterrupt):
             call("sample", samples=36, seed=5)
     resumed = call("sample", samples=36, seed=5)
@@ -313,6 +317,57 @@ def test_an_interrupted_sampling_goes_on_to_the_same_bytes(table, call, client, 
 
     client.set_terminated(resumed.run_id, "FAILED")
     shutil.rmtree(resumed.path)
+    monkeypatch.setattr(training, "pick_devices", lambda name: [torch.device("cpu")] * 2)  # side by side
     whole = call("sample", samples=36, seed=5)
     assert not whole.reused
     assert [(whole.path / name).read_bytes() for name in names] == bytes_resumed
+
+
+def test_an_ensemble_mixes_its_generators_sample_by_sample(table, call):
+    one, other = call("sample"), call("sample", **{"train_generator.seed": 1})
+    mixed = SliceSet.open(call("sample", ensemble=2).path)
+    assert len(mixed) == 48
+    for member, alone in enumerate((one, other)):
+        images = SliceSet.open(alone.path).images
+        assert np.abs(mixed.images[member::2].astype(int) - images[member::2]).max() <= 1  # batches differ in size
+
+
+def test_fidelity_has_a_floor_and_curves_stand_side_by_side(table, call, client):
+    found = call("fidelity").headline
+    assert found["kernel_floor"] < found["kernel"]
+    trained = next(run for run in _runs(client, "train_generator") if run.data.tags["model"] == "stylegan3")
+    for metric in ("kernel_distance", "memorized_share", "copied_share", "gradient_norm_discriminator"):
+        assert len(client.get_metric_history(trained.info.run_id, metric)) >= 2, metric
+    curve = pd.read_csv(next(Path(trained.data.tags["path"]).glob("curve.csv")))
+    kept = curve.loc[curve["kept"]]
+    assert kept["kernel_distance"].item() == curve["kernel_distance"].min()
+
+
+def test_arms_differ_in_what_they_are_trained_on(table, call):
+    real, synthetic = call("train_segmenter"), call("train_segmenter", train_on="synthetic")
+    both = call("train_segmenter", train_on="both")
+    count = [result.headline["training_slices"] for result in (real, synthetic, both)]
+    assert count[2] == count[0] + count[1]
+    pretrained = call("train_segmenter", train_on="pretrain")
+    assert pretrained.headline["images"] == real.headline["images"]  # its control sees as many
+    half = call("train_segmenter", train_on="both", real_subjects=0.5, synthetic_share=0.25)
+    assert count[1] / 4 < half.headline["training_slices"] < count[0] * 0.7 + count[1] / 4
+    assert call("train_segmenter", synthetic_share=0.25).reused  # real-only: nothing synthetic to share
+    scores = pd.read_parquet(call("evaluate", train_on="both", real_subjects=0.5).path / "scores.parquet")
+    assert set(scores["real_subjects"]) == {0.5}
+    assert set(scores["synthetic_share"]) == {1.0}
+
+
+def test_a_set_that_somebody_sent_is_imported_where_it_is_named(table, call, work):
+    made = SliceSet.open(call("sample").path)
+    sent = work / "sent as PNG"
+    for channel, name in enumerate(("T1", "T1ce", "T2", "FLAIR", "SEG")):
+        (sent / name).mkdir(parents=True)
+        for i in range(20):
+            slice_ = made.images[i, channel] if channel < 4 else np.array(CODES, np.uint8)[made.labels[i]]
+            Image.fromarray(slice_).save(sent / name / f"{i:04d}.png")
+    trained = call("train_segmenter", train_on="synthetic", synthetic=sent)
+    assert trained.tags["generator"] == "sent as PNG"
+    imported = SliceSet.open(call("import_samples", synthetic=sent).path)
+    assert np.array_equal(imported.labels, made.labels[:20])
+    assert set(call("audit", synthetic=sent).headline["memorized_share"]) == {"tau95", "tau99"}
