@@ -56,6 +56,8 @@ def tune(config: Config) -> StageResult:
         study = _study(config, name)
 
         def objective(trial: optuna.Trial) -> float:
+            # a function of the trial's number: workers with one seed would begin with the same settings
+            study.sampler = optuna.samplers.TPESampler(seed=training.mix(own.seed, trial.number) % 2**32)
             chosen = {key: _suggest(trial, key, within) for key, within in space.items()}
             try:
                 return _attempt(config, trial, chosen, tags)
@@ -137,7 +139,6 @@ def _study(config: Config, name: str) -> optuna.Study:
         study_name=name,
         load_if_exists=True,
         direction="minimize" if _objective(config) == "fidelity" else "maximize",
-        sampler=optuna.samplers.TPESampler(seed=own.seed),
         pruner=optuna.pruners.HyperbandPruner(max_resource=getattr(config, stage).snapshots)
         if own.prune
         else optuna.pruners.NopPruner(),
