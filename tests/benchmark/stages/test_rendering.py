@@ -60,7 +60,7 @@ def audit(rng: np.random.Generator, share: float) -> tuple[dict, dict[str, np.nd
     synthetic[: int(share * 800)] = rng.normal(0.93, 0.02, int(share * 800))
     tau95, tau99 = np.quantile(null, [0.95, 0.99])
     shares = {"tau95": float((synthetic > tau95).mean()), "tau99": float((synthetic > tau99).mean())}
-    kinds = ("exact", "mirrored", "shifted", "blurred", "noise", "gamma")
+    kinds = ("exact", "mirrored", "shifted", "blurred", "noise", "gamma", "turned")
     found = {"found": {"tau95": 1.0, "tau99": 0.98}, "copied": {"tau95": 0.96, "tau99": 0.92}}
     nobody = {"tau95": 0.04, "tau99": 0.0}
     summary = {
