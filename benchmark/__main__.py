@@ -103,6 +103,14 @@ def _call(stage: str, config: Any) -> Any:
     return call(stage, config)
 
 
+def _call_together(stage: str, config: Any) -> Any:
+    """One of several processes: the result where it leads, None where it helps."""
+    from benchmark import distributed, stages
+
+    with distributed.joined(config.common.device) as leads:
+        return _call(stage, config) if leads else stages.assist()
+
+
 def _sync(config: Any) -> Any:
     from benchmark import tracking
     from benchmark.stages import StageResult
@@ -134,15 +142,19 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     _with_tuned_allocator()
-    signal.signal(signal.SIGTERM, _interrupt)  # a cluster's stop ends the run as KILLED, ready to resume
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # processes that torchrun started
+    if not several or os.environ["RANK"] == "0":
+        signal.signal(signal.SIGTERM, _interrupt)  # a cluster's stop ends the run as KILLED, ready to resume
     try:
-        result = _call(stage, config)
+        result = _call_together(stage, config) if several else _call(stage, config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
+    if result is None:  # a helper's
+        return 0
     if config.common.json_:
         print(json.dumps(result.summary()))
     return 0 if result.status == "FINISHED" else 1

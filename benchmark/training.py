@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from benchmark import distributed
 from benchmark.errors import UserError
 from benchmark.progress import progress_bar
 
@@ -49,6 +50,18 @@ class Budget:
     snapshots: int
     checkpoint_seconds: float
     patience: int = 0  # snapshots without a better score before training stops; 0: never
+
+    @property
+    def snapshot_at(self) -> set[int]:
+        """Images seen at each snapshot; the last is the training's end."""
+        return {
+            math.ceil(self.images * i / self.snapshots / self.batch_size) * self.batch_size
+            for i in range(1, self.snapshots + 1)
+        }
+
+    def ended(self, progress: "Progress") -> bool:
+        """Whether a training that has come this far is over."""
+        return progress.seen >= self.images or 0 < self.patience <= progress.since_best
 
 
 @dataclass
@@ -158,17 +171,18 @@ def train(
     and training ends early once budget.patience snapshots in a row have not raised it.
     All metrics, those before a restart included, go to on_metrics(metrics, seen).
 
+    Of several processes (see benchmark.distributed) the leader is here and the others are in `assist`; the batch that
+    each reads is its share.
+
     Raises Diverged, naming the step, the last good checkpoint and the `advice`, when a loss is not finite.
     """
     checkpoints = Checkpoints(folder / "checkpoints")
     progress = checkpoints.restore(model) or Progress()
+    distributed.announce(checkpoints.restored)
     for seen, metrics in progress.history:
         on_metrics(metrics, seen)
     log_every = math.ceil(budget.images / LOG_POINTS / budget.batch_size) * budget.batch_size
-    snapshot_at = {
-        math.ceil(budget.images * i / budget.snapshots / budget.batch_size) * budget.batch_size
-        for i in range(1, budget.snapshots + 1)
-    }
+    snapshot_at = budget.snapshot_at
     pending: list[tuple[int, dict[str, Tensor]]] = []  # losses not yet fetched from the device
     started, resumed_at, saved = time.monotonic(), progress.seconds, time.monotonic()
 
@@ -197,12 +211,11 @@ def train(
     ):
         upcoming = reader.submit(read, progress.seen)
         logged_seen, logged_at = progress.seen, time.monotonic()
-        stopped = 0 < budget.patience <= progress.since_best
-        while progress.seen < budget.images and not stopped:
+        stopped = distributed.agree(budget.ended(progress))
+        while not stopped:
             fetched = upcoming.result()
             upcoming = reader.submit(read, progress.seen + budget.batch_size)
-            torch.manual_seed(mix(budget.seed, progress.seen))
-            pending.append((progress.seen, model.train_step(*to_batch(fetched), progress.seen)))
+            pending.append((progress.seen, _step(model, to_batch, fetched, budget.seed, progress.seen)))
             progress.seen += budget.batch_size
             progress.seconds = resumed_at + time.monotonic() - started
             bar.update(min(budget.batch_size, budget.images - int(bar.n)))
@@ -217,16 +230,17 @@ def train(
             if progress.seen in snapshot_at:
                 settle()
                 paused = time.monotonic()
-                metrics = on_snapshot(progress.seen)
-                record(metrics)
-                progress.since_best += 1
-                if (reached := score(metrics)) > progress.best_score:
-                    progress.best_score, progress.best_seen, progress.since_best = reached, progress.seen, 0
-                    save_weights(model.weights(), folder / "best.safetensors")
-                progress.snapshots += 1
-                for watch in _watchers:
-                    watch(progress.snapshots, reached)
-                stopped = 0 < budget.patience <= progress.since_best
+                with distributed.releasing():
+                    metrics = on_snapshot(progress.seen)
+                    record(metrics)
+                    progress.since_best += 1
+                    if (reached := score(metrics)) > progress.best_score:
+                        progress.best_score, progress.best_seen, progress.since_best = reached, progress.seen, 0
+                        save_weights(model.weights(), folder / "best.safetensors")
+                    progress.snapshots += 1
+                    for watch in _watchers:
+                        watch(progress.snapshots, reached)
+                stopped = distributed.agree(budget.ended(progress))
                 paused = time.monotonic() - paused  # snapshots are not training
                 logged_at, started = logged_at + paused, started + paused
             if finished or stopped or time.monotonic() - saved >= budget.checkpoint_seconds:
@@ -236,11 +250,40 @@ def train(
     return progress
 
 
+def assist(
+    model: Trainable,
+    read: Callable[[int], Any],
+    to_batch: Callable[[Any], tuple[Tensor, ...]],
+    budget: Budget,
+    folder: Path,
+) -> None:
+    """What a helper does while the leader is in `train` with the same arguments: its steps, and nothing else."""
+    checkpoint = distributed.announce()
+    progress = Checkpoints(folder / "checkpoints").load(checkpoint, model) if checkpoint else Progress()
+    seen, snapshot_at = progress.seen, budget.snapshot_at
+    with ThreadPoolExecutor(1) as reader:
+        upcoming = reader.submit(read, seen)
+        stopped = distributed.agree()
+        while not stopped:
+            fetched = upcoming.result()
+            upcoming = reader.submit(read, seen + budget.batch_size)
+            _step(model, to_batch, fetched, budget.seed, seen)
+            seen += budget.batch_size
+            if seen in snapshot_at:
+                stopped = distributed.agree()
+
+
+def _step(model: Trainable, to_batch: Callable, fetched: Any, seed: int, seen: int) -> dict[str, Tensor]:
+    torch.manual_seed(mix(seed, seen))
+    return distributed.averaged(model.train_step(*to_batch(fetched), seen))
+
+
 class Checkpoints:
     """Files '<images seen>-<sha256>.pt' in a folder: written beside, synced, renamed; the two newest are kept."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.restored = ""  # name of the file that `restore` has loaded
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*-*.pt"), reverse=True)
@@ -268,10 +311,15 @@ class Checkpoints:
             if _sha256(path) != path.stem.partition("-")[2]:
                 log.warning("checkpoint %s is damaged (its checksum disagrees); going back to the one before", path)
                 continue
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            model.load_state_dict(content["model"])
-            return Progress(**content["progress"])
+            self.restored = path.name
+            return self.load(path.name, model)
         return None
+
+    def load(self, name: str, model: Trainable) -> Progress:
+        """Loads the checkpoint of this name into the model."""
+        content = torch.load(self.folder / name, map_location="cpu", weights_only=True)
+        model.load_state_dict(content["model"])
+        return Progress(**content["progress"])
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from generators import parallel
 from generators.base import Generator, GeneratorConfig
 
 
@@ -36,6 +37,7 @@ class GAN(Generator):
     """A generator, its averaged copy and the discriminator it learns from; a step of each on every batch."""
 
     config: GANConfig
+    share_multiple = 4  # groups of `minibatch_std`
 
     def __init__(
         self, channels: int, resolution: int, config: GANConfig, generator: nn.Module, discriminator: nn.Module
@@ -103,5 +105,5 @@ def lazy_adam(parameters: Iterable[nn.Parameter], learning_rate: float, interval
 
 
 def is_due(seen: int, batch: int, interval: int) -> bool:
-    """Whether the step that starts at `seen` training images is one of every `interval`-th."""
-    return seen // batch % interval == 0
+    """Whether the step that starts at `seen` training images is one of every `interval`-th; `batch`: this process's."""
+    return seen // parallel.total(batch) % interval == 0

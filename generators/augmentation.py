@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from generators import parallel
 from generators.adversarial import is_due
 from generators.resample import downsample, upsample
 
@@ -30,13 +31,13 @@ CENTRE = (SYMLET * torch.arange(12)).sum().item()  # the symlet is not quite sym
 
 def mirror(images: Tensor) -> Tensor:
     """Each image [C, H, W] of a batch flipped left–right with probability one half."""
-    flip = torch.rand(len(images)) < 0.5
+    flip = parallel.rand(len(images)) < 0.5
     return torch.where(flip.to(images.device)[:, None, None, None], images.flip(3), images)
 
 
 def small_transforms(batch: int) -> Tensor:
     """Matrices [batch, 3, 3] as of `random_transforms`: turned by up to 5°, scaled by up to 5 %, moved by up to 3 %."""
-    angle, size, x, y = (2 * torch.rand(4, batch) - 1).unbind()
+    angle, size, x, y = (2 * parallel.share(torch.rand(4, parallel.total(batch)), 1) - 1).unbind()
     scale = (STRETCH * size).exp()
     return rotation(TURN * angle) @ scaling(scale, scale) @ translation(MOVE * x, MOVE * y)
 
@@ -53,7 +54,7 @@ def warp_annotated(images: Tensor, transforms: Tensor) -> Tensor:
 
 def small_affine(images: Tensor, share: float) -> Tensor:
     """Each image [C, H, H] of a batch, with probability `share`, through a small affine transformation of its own."""
-    chosen = (torch.rand(len(images)) < share).to(images.device)
+    chosen = (parallel.rand(len(images)) < share).to(images.device)
     warped = warp_annotated(images, small_transforms(len(images)).to(images.device))
     return torch.where(chosen[:, None, None, None], warped, images)
 
@@ -80,8 +81,8 @@ class AdaptiveAugmentation:
 
     def update(self, real: Tensor, seen: int) -> None:
         """Takes the logits [B] of a batch of real images; adjusts p at every fourth one."""
-        self.signs = self.signs.to(real.device) + real.detach().sign().sum()
-        self.count += len(real)
+        self.signs = self.signs.to(real.device) + parallel.summed(real.detach().sign().sum())
+        self.count += parallel.total(len(real))
         if is_due(seen, len(real), INTERVAL):
             step = self.count / self.images
             overfits = self.signs.item() / self.count > self.target  # eq. 1, r_t
@@ -98,7 +99,7 @@ class AdaptiveAugmentation:
 
 def sometimes(values: Tensor, neutral: float, p: float) -> Tensor:
     """values [B], each replaced by `neutral` with probability 1 − p."""
-    return torch.where(torch.rand(len(values)) < p, values, neutral)
+    return torch.where(parallel.rand(len(values)) < p, values, neutral)
 
 
 def scaling(x: Tensor, y: Tensor) -> Tensor:
@@ -127,24 +128,25 @@ def random_transforms(batch: int, size: int, p: float, quarter_turns: bool) -> T
     """
 
     def lognormal() -> Tensor:
-        return sometimes((SCALE * torch.randn(batch)).exp(), 1, p)
+        return sometimes((SCALE * parallel.randn(batch)).exp(), 1, p)
 
     def angle() -> Tensor:  # of two rotations at least one happens with probability p
-        return sometimes((2 * torch.rand(batch) - 1) * math.pi, 0, 1 - math.sqrt(1 - p))
+        return sometimes((2 * parallel.rand(batch) - 1) * math.pi, 0, 1 - math.sqrt(1 - p))
 
     one = torch.ones(batch)
-    transforms = scaling(sometimes(2.0 * torch.randint(2, (batch,)) - 1, 1, p), one)
+    transforms = scaling(sometimes(2.0 * parallel.randint(0, 2, batch) - 1, 1, p), one)
     if quarter_turns:
-        transforms = transforms @ rotation(sometimes(torch.randint(4, (batch,)) * (math.pi / 2), 0, p))
-    move = torch.rand(batch) < p
-    x, y = (move * (SHIFT * size * (2 * torch.rand(2, batch) - 1)).round() / size).unbind()
+        transforms = transforms @ rotation(sometimes(parallel.randint(0, 4, batch) * (math.pi / 2), 0, p))
+    move = parallel.rand(batch) < p
+    pixels = SHIFT * size * (2 * parallel.share(torch.rand(2, parallel.total(batch)), 1) - 1)
+    x, y = (move * pixels.round() / size).unbind()
     transforms = transforms @ translation(x, y)
     scale = lognormal()
     transforms = transforms @ scaling(scale, scale) @ rotation(angle())
     scale = lognormal()
     transforms = transforms @ scaling(scale, 1 / scale) @ rotation(angle())
-    move = torch.rand(batch) < p
-    x, y = (move * SHIFT * torch.randn(2, batch)).unbind()
+    move = parallel.rand(batch) < p
+    x, y = (move * SHIFT * parallel.share(torch.randn(2, parallel.total(batch)), 1)).unbind()
     return transforms @ translation(x, y)
 
 
@@ -164,7 +166,7 @@ def warp(images: Tensor, transforms: Tensor) -> Tensor:
 
 def random_intensity(images: Tensor, p: float) -> Tensor:
     """Brightness and contrast of each image [C, H, W], but for its last channel: that is the annotation."""
-    offset = sometimes(BRIGHTNESS * torch.randn(len(images)), 0, p)
-    factor = sometimes((CONTRAST * torch.randn(len(images))).exp(), 1, p)
+    offset = sometimes(BRIGHTNESS * parallel.randn(len(images)), 0, p)
+    factor = sometimes((CONTRAST * parallel.randn(len(images))).exp(), 1, p)
     offset, factor = (value.to(images.device)[:, None, None, None] for value in (offset, factor))
     return torch.cat([(images[:, :-1] + offset) * factor, images[:, -1:]], 1)

@@ -9,6 +9,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from generators import parallel
+
 
 class GeneratorConfig(BaseModel):
     """Base of every generator's configuration: frozen, and an unknown key is an error."""
@@ -24,10 +26,12 @@ class Generator(ABC):
 
     A subclass fills the three dicts below in its constructor; everything that has state stands in one of them, or in
     `extra_state`. It never asks how it is run: the training loop hands it batches and `seen`, the number of training
-    images so far, and seeds torch's global random state before each step.
+    images so far, and seeds torch's global random state before each step. Under torch.distributed the batch is the
+    process's share (see `generators.parallel`); `seen` counts the images of all.
     """
 
     Config: ClassVar[type[GeneratorConfig]]
+    share_multiple: ClassVar[int] = 1  # what a process's share of a batch must be a multiple of [images]
 
     def __init__(self, channels: int, resolution: int, config: GeneratorConfig) -> None:
         self.channels, self.resolution, self.config = channels, resolution, config
@@ -50,6 +54,7 @@ class Generator(ABC):
         """
         self.optimizers[name].zero_grad(set_to_none=True)
         loss.backward()
+        parallel.average_gradients(self.networks[name].parameters())
         norm = nn.utils.clip_grad_norm_(self.networks[name].parameters(), clip)
         self.optimizers[name].step()
         return norm
@@ -57,6 +62,7 @@ class Generator(ABC):
     def update_averages(self, batch: int, seen: int, half_life: float, ramp: float) -> None:
         """EMA after a step on `batch` images: a weight's share halves every `half_life` images, or every `ramp` (a
         share) of the images seen, whichever is less, so that a young network is not averaged with its initial noise."""
+        batch = parallel.total(batch)
         decay = half_life_decay(batch, min(half_life, ramp * (seen + batch)))
         for name, averaged in self.ema.items():
             update_ema(averaged, self.networks[name], decay)

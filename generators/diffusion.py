@@ -18,6 +18,7 @@ from monai.networks.schedulers.scheduler import NoiseSchedules
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from generators import parallel
 from generators.augmentation import mirror, small_affine
 from generators.base import Generator, GeneratorConfig
 
@@ -154,14 +155,15 @@ class Diffusion(Generator):
             images = mirror(images)
         if config.augmentation > 0:
             images = small_affine(images, config.augmentation)
-        time = torch.randint(config.steps, (batch,), device=device)
-        noise = torch.randn(images.shape, device=device)
+        time = parallel.randint(0, config.steps, batch, device=device)
+        noise = parallel.randn(*images.shape, device=device)
+        parallel.part_ways()  # dropout
         target = noise if config.prediction == "epsilon" else self.process.get_velocity(images, noise, time)
 
         denoiser.train()
         loss = (self._predict(denoiser, self.process.add_noise(images, noise, time), time) - target).square().mean()
         for group in self.optimizers["denoiser"].param_groups:
-            group["lr"] = config.learning_rate * min(1.0, (seen + batch) / max(config.warm_up, 1))
+            group["lr"] = config.learning_rate * min(1.0, (seen + parallel.total(batch)) / max(config.warm_up, 1))
         norm = self.step("denoiser", loss, config.clip)
         self.update_averages(batch, seen, config.ema_half_life, config.ema_ramp)
         return {"loss": loss.detach(), "gradient_norm": norm}

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from generators import parallel
 from generators.resample import downsample
 
 LEAK = 0.2  # negative slope of leaky ReLU throughout the family
@@ -119,5 +120,5 @@ class Mapping(nn.Module):
         for layer in self.layers:
             w = leaky_relu(layer(w))
         if self.training:
-            self.mean.lerp_(w.detach().mean(0), 1 - 0.998)
+            self.mean.lerp_(parallel.mean(w.detach().mean(0)), 1 - 0.998)
         return self.mean.lerp(w, truncation)

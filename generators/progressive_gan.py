@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from generators import parallel
 from generators.base import latents
 from generators.discriminator import minibatch_std
 from generators.growth import GrowingGAN, GrowthConfig, down, fade, up
@@ -128,7 +129,7 @@ class GrowingDiscriminator(nn.Module):
 
 def gradient_penalty(discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
     """E (‖∇D(x̂)‖ − 1)² at points x̂ drawn uniformly between pairs of real and generated images (1704.00028, eq. 3)."""
-    share = torch.rand(len(real), 1, 1, 1, dtype=real.dtype).to(real.device)
+    share = parallel.rand(len(real), 1, 1, 1, dtype=real.dtype).to(real.device)
     between = torch.lerp(fake.detach().requires_grad_(), real, share)
     (gradient,) = torch.autograd.grad(discriminate(between).sum(), between, create_graph=True)
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
@@ -142,7 +143,7 @@ class ProgressiveGAN(GrowingGAN):
     config: ProgressiveGANConfig
 
     def fakes(self, count: int, level: float) -> Tensor:
-        return self.networks["generator"](torch.randn(count, self.config.z_dim).to(self.device), level)
+        return self.networks["generator"](parallel.randn(count, self.config.z_dim).to(self.device), level)
 
     def generator_loss(self, fake: Tensor) -> Tensor:
         return -fake.mean()

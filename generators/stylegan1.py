@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from generators import adversarial
+from generators import adversarial, parallel
 from generators.base import latents
 from generators.growth import GrowingGAN, GrowthConfig, fade, up
 from generators.layers import LEAK, Conv2d, Linear, Mapping, upsampling_conv2d
@@ -100,9 +100,9 @@ class StyleGAN1Network(nn.Module):
         layers = len(self.noise_pixels(level))
         if mixing == 0:
             return self.mapping(z, truncation)[:, None].expand(-1, layers, -1)
-        other = torch.randn(z.shape).to(z.device)
+        other = parallel.randn(*z.shape).to(z.device)
         w, other = self.mapping(torch.cat([z, other]), truncation)[:, None].chunk(2)
-        cut = torch.where(torch.rand(len(z)) < mixing, torch.randint(1, layers, (len(z),)), layers)
+        cut = torch.where(parallel.rand(len(z)) < mixing, parallel.randint(1, layers, len(z)), layers)
         first = torch.arange(layers) < cut[:, None]  # [B, layers]
         return torch.where(first.to(z.device)[:, :, None], w, other)
 
@@ -143,8 +143,8 @@ class StyleGAN1(GrowingGAN):
 
     def fakes(self, count: int, level: float) -> Tensor:
         generator = self.networks["generator"]
-        w = generator.styles(torch.randn(count, self.config.z_dim).to(self.device), level, self.config.mixing)
-        return generator(w, torch.randn(count, sum(generator.noise_pixels(level)), device=self.device), level)
+        w = generator.styles(parallel.randn(count, self.config.z_dim).to(self.device), level, self.config.mixing)
+        return generator(w, parallel.randn(count, sum(generator.noise_pixels(level)), device=self.device), level)
 
     def generator_loss(self, fake: Tensor) -> Tensor:
         return adversarial.generator_loss(fake)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from generators import adversarial
+from generators import adversarial, parallel
 from generators.adversarial import GAN, GANConfig
 from generators.augmentation import AdaptiveAugmentation, mirror
 from generators.base import latents
@@ -153,8 +153,8 @@ def mix_styles(first: Tensor, second: Tensor, styles: int, probability: float) -
 
     The layer is uniform over all but the first, so that both take part (1812.04948, Section 3.1).
     """
-    crossover = torch.randint(1, styles, (len(first),))
-    crossover = torch.where(torch.rand(len(first)) < probability, crossover, styles)
+    crossover = parallel.randint(1, styles, len(first))
+    crossover = torch.where(parallel.rand(len(first)) < probability, crossover, styles)
     late = torch.arange(styles) >= crossover[:, None]
     return torch.where(late.to(first.device)[:, :, None], second[:, None], first[:, None])
 
@@ -165,7 +165,7 @@ def path_lengths(images: Tensor, w: Tensor) -> Tensor:
     Lengths are root mean squares over styles, and y is divided by √(H·W): both make them comparable between
     resolutions. In these units the paper's weight ln 2 / (r² (ln r − ln 2)) of Appendix B is two at every resolution r.
     """
-    y = torch.randn(images.shape, device=images.device, dtype=images.dtype) / math.sqrt(images[0, 0].numel())
+    y = parallel.randn(*images.shape, device=images.device, dtype=images.dtype) / math.sqrt(images[0, 0].numel())
     (gradient,) = torch.autograd.grad((images * y).sum(), w, create_graph=True)
     return gradient.square().sum(2).mean(1).sqrt()
 
@@ -229,7 +229,7 @@ class StyleGAN2(GAN):
     def path_length_step(self, batch: int) -> dict[str, Tensor]:
         """A step of the generator down the squared distance of path lengths from their running mean (eq. 4)."""
         lengths = path_lengths(*self.generate(batch))
-        mean = lengths.detach().mean()
+        mean = parallel.mean(lengths.detach().mean())
         self.path_length = self.path_length.to(mean.device).lerp(mean, self.config.path_length_decay)
         penalty = (lengths - self.path_length).square().mean()
         self.step("generator", penalty * (self.config.path_length_weight * self.config.path_length_interval))
@@ -238,10 +238,10 @@ class StyleGAN2(GAN):
     def generate(self, batch: int) -> tuple[Tensor, Tensor]:
         """Fresh images [B, C, H, W] of the network in training, not clamped, and their w [B, styles, w_dim]."""
         network = self.networks["generator"]
-        z = torch.randn(2 * batch, self.config.z_dim).to(self.device)
+        z = parallel.randn(2 * batch, self.config.z_dim).to(self.device)
         first, second = network.mapping(z).chunk(2)
         w = mix_styles(first, second, network.synthesis.styles, self.config.style_mixing)
-        noise = torch.randn(batch, network.synthesis.noise_size, device=self.device)
+        noise = parallel.randn(batch, network.synthesis.noise_size, device=self.device)
         return network.synthesis(w, noise), w
 
     @torch.no_grad()

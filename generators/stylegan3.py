@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from generators import adversarial
+from generators import adversarial, parallel
 from generators.adversarial import GAN, GANConfig
 from generators.augmentation import mirror
 from generators.base import half_life_decay, latents
@@ -138,7 +138,7 @@ class SynthesisLayer(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, magnitude_decay: float | None) -> Tensor:
         if magnitude_decay is not None:
-            self.magnitude.lerp_(x.detach().float().square().mean(), 1 - magnitude_decay)
+            self.magnitude.lerp_(parallel.mean(x.detach().float().square().mean()), 1 - magnitude_decay)
         # Division by the input's magnitude: Section 3.1, "Simplified generator".
         x = modulated_conv2d(x, self.weight, self.style(w), self.bias, gain=self.magnitude.rsqrt())
         return self.filtered_leaky_relu(x)
@@ -161,7 +161,7 @@ class ToImage(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, magnitude_decay: float | None) -> Tensor:
         if magnitude_decay is not None:
-            self.magnitude.lerp_(x.detach().float().square().mean(), 1 - magnitude_decay)
+            self.magnitude.lerp_(parallel.mean(x.detach().float().square().mean()), 1 - magnitude_decay)
         gain = self.magnitude.rsqrt() / math.sqrt(x.shape[1])
         x = modulated_conv2d(x, self.weight, self.style(w), self.bias, demodulate=False, gain=gain)
         return x.float() * OUTPUT_SCALE
@@ -230,17 +230,17 @@ class StyleGAN3(GAN):
         if config.mirror:
             images = mirror(images)
         sigma = config.blur_sigma * max(1 - seen / config.blur_images, 0)
-        magnitude_decay = half_life_decay(batch, config.magnitude_half_life)
+        magnitude_decay = half_life_decay(parallel.total(batch), config.magnitude_half_life)
 
         def discriminate(x: Tensor) -> Tensor:
             return self.networks["discriminator"](blur(x, sigma))
 
         def fakes() -> Tensor:
-            return generator(torch.randn(batch, config.z_dim).to(self.device), magnitude_decay=magnitude_decay)
+            return generator(parallel.randn(batch, config.z_dim).to(self.device), magnitude_decay=magnitude_decay)
 
         losses = self.generator_step(lambda: adversarial.generator_loss(discriminate(fakes())))
         with torch.no_grad():
-            fake = generator(torch.randn(batch, config.z_dim).to(self.device))
+            fake = generator(parallel.randn(batch, config.z_dim).to(self.device))
         losses |= self.discriminator_step(adversarial.discriminator_losses(discriminate(images), discriminate(fake)))
         losses |= adversarial.r1_step(self, discriminate, images, seen)
         return self.finish(losses, batch, seen)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from segmenters import parallel
+
 
 def augment(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Random views of normalized images [B, C, H, H], float, with their labels [B, H, H], integer.
@@ -17,27 +19,35 @@ def augment(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     Draws from torch's global random state and works on the tensors' device; the arguments are left as they are.
     Outside the foreground images stay zero, as normalization leaves them.
     """
-    batch, device = len(images), images.device
+    batch, device = parallel.total(len(images)), images.device
     angle = _uniform(-30, 30, batch, device) * (torch.rand(batch, device=device) < 0.75)
     scale = 1 + _uniform(-0.1, 0.1, (batch, 2), device) * (torch.rand(batch, 1, device=device) < 0.75)
-    images, labels = warp(images, labels, angle, scale)
+    images, labels = warp(images, labels, parallel.share(angle), parallel.share(scale))
 
     foreground = (images != 0).any(1, keepdim=True)
     inside = foreground.expand_as(images)
-    for probability, transform in (
+    height, width = images.shape[2:]
+
+    def each(planes: int, low: float, high: float) -> Tensor:
+        return _uniform(low, high, (planes, 1, 1), device)
+
+    for probability, draw, transform in (
         (
             0.15,
-            lambda planes, _: (
-                planes + _one_each(planes, 0, 0.1).sqrt() * torch.randn(planes.shape, device=planes.device)
-            ),
+            lambda n: (each(n, 0, 0.1), torch.randn(n, height, width, device=device)),
+            lambda planes, _, variance, noise: planes + variance.sqrt() * noise,
         ),
-        (0.2 * 0.5, lambda planes, _: blur(planes, _one_each(planes, 0.5, 1.5))),
-        (0.25 * 0.5, lambda planes, _: lower_resolution(planes, _one_each(planes, 0.5, 1))),
-        (0.15, lambda planes, mask: adjust_gamma(planes, mask, _one_each(planes, 0.7, 1.5))),
+        (0.2 * 0.5, lambda n: (each(n, 0.5, 1.5),), lambda planes, _, sigma: blur(planes, sigma)),
+        (0.25 * 0.5, lambda n: (each(n, 0.5, 1),), lambda planes, _, zoom: lower_resolution(planes, zoom)),
+        (0.15, lambda n: (each(n, 0.7, 1.5),), adjust_gamma),
     ):
-        drawn = torch.rand(images.shape[:2], device=device) < probability
-        if drawn.any():
-            images = images.masked_scatter(drawn[..., None, None], transform(images[drawn], inside[drawn]))
+        drawn = torch.rand((batch, images.shape[1]), device=device) < probability
+        numbers = draw(int(drawn.sum()))
+        here = parallel.share(drawn)
+        if here.any():
+            which = parallel.share((drawn.flatten().cumsum(0) - 1).view_as(drawn))[here]  # of the planes drawn
+            changed = transform(images[here], inside[here], *(values[which] for values in numbers))
+            images = images.masked_scatter(here[..., None, None], changed)
     return images * foreground, labels
 
 
@@ -100,8 +110,3 @@ def adjust_gamma(planes: Tensor, mask: Tensor, gamma: Tensor) -> Tensor:
 
 def _uniform(low: float, high: float, shape: int | tuple[int, ...], device: torch.device) -> Tensor:
     return low + (high - low) * torch.rand(shape, device=device)
-
-
-def _one_each(planes: Tensor, low: float, high: float) -> Tensor:
-    """Uniform draws [K, 1, 1], one for each plane."""
-    return _uniform(low, high, (len(planes), 1, 1), planes.device)

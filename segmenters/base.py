@@ -8,6 +8,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from segmenters import parallel
+
 
 class SegmenterConfig(BaseModel):
     """Base of every segmenter's configuration: frozen, and an unknown key is an error."""
@@ -26,7 +28,8 @@ class Segmenter(ABC):
 
     A subclass fills `networks` (its network under the name "segmenter") and `optimizers` in its constructor. The
     training loop hands it batches and `seen`, the number of training images so far, and seeds torch's global random
-    state before each step.
+    state before each step. Under torch.distributed the batch is the process's share (see `segmenters.parallel`), `seen`
+    counts the images of all, and the loss is to be that of the whole batch.
     """
 
     Config: ClassVar[type[SegmenterConfig]]
@@ -80,6 +83,7 @@ class Segmenter(ABC):
         network, optimizer = self.networks["segmenter"], self.optimizers["segmenter"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        parallel.average_gradients(network.parameters())
         gradient = nn.utils.clip_grad_norm_(network.parameters(), clip)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate

@@ -8,7 +8,9 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import SwinConfig, UperNetConfig, UperNetForSemanticSegmentation
+from transformers.models.upernet.modeling_upernet import UperNetConvModule
 
+from segmenters import parallel
 from segmenters.base import Segmenter, SegmenterConfig
 
 Depth = Annotated[int, Field(ge=1, le=48)]
@@ -82,6 +84,9 @@ class SwinUPerNet(UperNetForSemanticSegmentation):
                 auxiliary_channels=config.auxiliary_width,
             )
         )
+        for block in self.modules():
+            if isinstance(block, UperNetConvModule):
+                block.batch_norm = parallel.BatchNorm2d(block.batch_norm.num_features)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         stages = self.encode(images)
@@ -120,14 +125,15 @@ class Swin(Segmenter):
 
     def train_step(self, images: Tensor, labels: Tensor, seen: int) -> dict[str, Tensor]:
         """As declared; raises ValueError for a single image, which batch normalization cannot learn from."""
-        if len(images) < 2:
+        if parallel.total(len(images)) < 2:
             raise ValueError("batch_size is 1; a Swin transformer's decoder normalizes over the batch: take 2 or more")
         network = self.networks["segmenter"].train()
+        parallel.part_ways()  # drop path
         with self.autocast():
             logits, auxiliary = network(images)
-        labels = labels[:, None]
-        loss = self.loss(logits.float(), labels)
-        loss = loss + self.config.auxiliary_weight * self.loss(auxiliary.float(), labels)
+        labels = parallel.gather(labels)[:, None]
+        loss = self.loss(parallel.gather(logits.float()), labels)
+        loss = loss + self.config.auxiliary_weight * self.loss(parallel.gather(auxiliary.float()), labels)
         return self.step(loss, self._learning_rate(seen))
 
     def logits(self, images: Tensor) -> Tensor:

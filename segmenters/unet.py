@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segmenters import parallel
 from segmenters.base import Segmenter, SegmenterConfig
 
 Width = Annotated[int, Field(ge=4, le=4096)]
@@ -121,7 +122,7 @@ class UNet(Segmenter):
         network = self.networks["segmenter"].train()
         with self.autocast():
             outputs = network(images)
-        loss = self._deep_loss([logits.float() for logits in outputs], labels)
+        loss = self._deep_loss([parallel.gather(logits.float()) for logits in outputs], parallel.gather(labels))
         learning_rate = self.config.learning_rate * max(0.0, 1 - seen / self.config.images) ** 0.9
         return self.step(loss, learning_rate, clip=12)
 

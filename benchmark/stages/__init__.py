@@ -7,6 +7,7 @@ A stage is a module of this package with
     needs(config)        {name: (stage, config)} of its parents; analyze and report are handed theirs by the table
     tags(config)         what its MLflow run is found by: model, cohort, arm, seed
     run(config, inputs, folder, tracked)  the work itself; returns the stage's headline numbers
+    assist(config, inputs, folder)        where it trains: a helper's part of that (see benchmark.distributed)
 """
 
 import fcntl
@@ -23,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmark import tracking
+from benchmark import distributed, tracking
 from benchmark.config import Config
 from benchmark.data.hashing import content_hash
 
@@ -168,6 +169,25 @@ def _locked(folder: Path) -> Iterator[None]:
             log.warning("another process works on %s: waiting for it", folder)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def call_helpers(stage: str, config: Config, inputs: Mapping[str, StageResult], folder: Path) -> None:
+    """Under torchrun, has the other processes call the stage's `assist`."""
+    distributed.engage(
+        {
+            "stage": stage,
+            "config": config.model_dump(mode="json", by_alias=True),
+            "inputs": {name: str(result.path) for name, result in inputs.items()},
+            "folder": str(folder),
+        }
+    )
+
+
+def assist() -> None:
+    """What every process but the leader does under torchrun: helps with trainings until there are no more."""
+    while (order := distributed.announce()) is not None:
+        inputs = {name: StageResult(name, "", "", Path(path), True) for name, path in order["inputs"].items()}
+        _module(order["stage"]).assist(Config.model_validate(order["config"]), inputs, Path(order["folder"]))
 
 
 def workers(config: Config) -> int:

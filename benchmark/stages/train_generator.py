@@ -1,6 +1,6 @@
 """Slices of training subjects → a generator's weights, those of the snapshot closest to validation subjects."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 import generators
-from benchmark import training
+from benchmark import distributed, training
 from benchmark.config import Config, resolve_model
 from benchmark.data.slices import SliceSet, from_network, to_network
-from benchmark.stages import extractor
+from benchmark.stages import call_helpers, extractor
 from benchmark.stages.monitor import COLUMNS, Monitor
 from benchmark.stages.pictures import save_sheet
 from benchmark.tracking import StageRun
@@ -41,18 +41,8 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     own = config.train_generator
     device = training.pick_device(config.common.device)
     slices = SliceSet.open(inputs["prepare"].path)
-    rows = slices.rows("train")
     monitor = Monitor(config, slices, inputs["extractor"].path, device)
-    torch.manual_seed(training.mix(own.seed, 0))
-    model = create(config, slices).to(device)
-
-    def read(seen: int) -> tuple[torch.Tensor, torch.Tensor]:
-        chosen = rows[training.shuffled_rows(len(rows), seen, own.batch_size, own.seed)]
-        return torch.from_numpy(slices.images[chosen]), torch.from_numpy(slices.labels[chosen])
-
-    def to_batch(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor]:
-        images, labels = batch
-        return (to_network(images.to(device), labels.to(device)),)
+    model, *work = setup(config, slices, device)
 
     def snapshot(seen: int) -> dict[str, float]:
         """Always the same seeds, so that sheets of one training show the same brains as they improve."""
@@ -63,11 +53,10 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         tracked.log_artifact(sheet, "snapshots")
         return {**monitor(images), "off_code_share": float(off_code.mean())}
 
+    call_helpers("train_generator", config, inputs, folder)
     progress = training.train(
         model,
-        read,
-        to_batch,
-        training.Budget(own.images, own.batch_size, own.seed, own.snapshots, own.checkpoint_seconds),
+        *work,
         folder,
         name=own.model,
         on_metrics=tracked.log_metrics,
@@ -86,9 +75,37 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         **progress.cost(device),
         "kept_at_images": progress.best_seen,
         **{f"kept_{name}": kept[name] for name in COLUMNS if pd.notna(kept[name])},
-        "training_slices": len(rows),
+        "training_slices": len(slices.rows("train")),
         "parameters": sum(p.numel() for network in model.networks.values() for p in network.parameters()),
     }
+
+
+def assist(config: Config, inputs: dict, folder: Path) -> None:
+    """A helper's part of `run`."""
+    slices = SliceSet.open(inputs["prepare"].path)
+    training.assist(*setup(config, slices, training.pick_device(config.common.device)), folder)
+
+
+def setup(
+    config: Config, slices: SliceSet, device: torch.device
+) -> tuple[Generator, Callable, Callable, training.Budget]:
+    """What training takes in any process: model, read, to_batch, budget."""
+    own = config.train_generator
+    rows = slices.rows("train")
+    torch.manual_seed(training.mix(own.seed, 0))
+    model = create(config, slices).to(device)
+    distributed.check_share(own.batch_size, model.share_multiple)
+
+    def read(seen: int) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen = rows[training.shuffled_rows(len(rows), seen, own.batch_size, own.seed)[distributed.share()]]
+        return torch.from_numpy(slices.images[chosen]), torch.from_numpy(slices.labels[chosen])
+
+    def to_batch(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor]:
+        images, labels = batch
+        return (to_network(images.to(device), labels.to(device)),)
+
+    budget = training.Budget(own.images, own.batch_size, own.seed, own.snapshots, own.checkpoint_seconds)
+    return model, read, to_batch, budget
 
 
 def _curve(progress: training.Progress) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Real and / or synthetic slices → a segmenter's weights, the best ones on real validation subjects."""
 
 import math
+from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 import segmenters
-from benchmark import training
+from benchmark import distributed, training
 from benchmark.config import Config, resolve_model
 from benchmark.data.slices import CLASSES, MODALITIES, SliceSet
-from benchmark.stages import synthetic
+from benchmark.stages import call_helpers, synthetic
 from benchmark.stages.prepare import cohort_name
 from benchmark.tracking import StageRun
 from segmenters.augment import augment
@@ -21,6 +22,8 @@ from segmenters.base import Segmenter, normalize
 SCHEMA = 2
 PREDICT_BATCH = 64
 SCORE = "validation_dice"
+
+Phases = list[tuple[int, list[tuple[SliceSet, np.ndarray]]]]
 
 
 def settings(config: Config) -> dict:
@@ -66,29 +69,17 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     device = training.pick_device(config.common.device)
     real = SliceSet.open(inputs["prepare"].path)
     phases = _phases(config, real, inputs)
-    torch.manual_seed(training.mix(own.seed, 0))
-    model = create(config, real).to(device)
+    model, *work = setup(config, real, phases, device)
     validation = real.rows("validation")
-
-    def read(seen: int) -> tuple[torch.Tensor, torch.Tensor]:
-        start, parts = next(phase for phase in reversed(phases) if phase[0] <= seen)
-        count = sum(len(rows) for _, rows in parts)
-        return _gather(parts, training.shuffled_rows(count, seen - start, own.batch_size, own.seed))
-
-    def to_batch(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        images, labels = normalize(batch[0].to(device)), batch[1].to(device).long()
-        return augment(images, labels) if own.augment else (images, labels)
 
     def validate(seen: int) -> dict[str, float]:
         dice = pooled_dice(model, real, validation)
         return {SCORE: float(dice.mean()), **dict(zip(_DICE_KEYS, dice.tolist(), strict=True))}
 
-    budget = training.Budget(own.images, own.batch_size, own.seed, own.snapshots, own.checkpoint_seconds, own.patience)
+    call_helpers("train_segmenter", config, inputs, folder)
     progress = training.train(
         model,
-        read,
-        to_batch,
-        budget,
+        *work,
         folder,
         name=f"{own.segmenter} {tags(config)['arm']}",
         on_metrics=tracked.log_metrics,
@@ -107,7 +98,37 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     }
 
 
-def _phases(config: Config, real: SliceSet, inputs: dict) -> list[tuple[int, list[tuple[SliceSet, np.ndarray]]]]:
+def assist(config: Config, inputs: dict, folder: Path) -> None:
+    """A helper's part of `run`."""
+    real = SliceSet.open(inputs["prepare"].path)
+    device = training.pick_device(config.common.device)
+    training.assist(*setup(config, real, _phases(config, real, inputs), device), folder)
+
+
+def setup(
+    config: Config, real: SliceSet, phases: Phases, device: torch.device
+) -> tuple[Segmenter, Callable, Callable, training.Budget]:
+    """What training takes in any process: model, read, to_batch, budget."""
+    own = config.train_segmenter
+    torch.manual_seed(training.mix(own.seed, 0))
+    model = create(config, real).to(device)
+    distributed.check_share(own.batch_size)
+
+    def read(seen: int) -> tuple[torch.Tensor, torch.Tensor]:
+        start, parts = next(phase for phase in reversed(phases) if phase[0] <= seen)
+        count = sum(len(rows) for _, rows in parts)
+        chosen = training.shuffled_rows(count, seen - start, own.batch_size, own.seed)
+        return _gather(parts, chosen[distributed.share()])
+
+    def to_batch(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = normalize(batch[0].to(device)), batch[1].to(device).long()
+        return augment(images, labels) if own.augment else (images, labels)
+
+    budget = training.Budget(own.images, own.batch_size, own.seed, own.snapshots, own.checkpoint_seconds, own.patience)
+    return model, read, to_batch, budget
+
+
+def _phases(config: Config, real: SliceSet, inputs: dict) -> Phases:
     """What is trained on from how many images seen on: (first image, [(set, its rows), …]) for each phase.
 
     Shares are drawn from the training's seed: a smaller share lies within a larger one, and every arm has the same.

@@ -1,0 +1,298 @@
+"""Several processes train what one would: same gradients, same weights, whatever their number."""
+
+import copy
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+from contextlib import nullcontext
+from operator import itemgetter
+from pathlib import Path
+
+import pytest
+import torch
+
+import generators
+import segmenters
+from benchmark import distributed, training
+from benchmark.config import parse
+from benchmark.data.slices import SliceSet
+from benchmark.errors import UserError
+from benchmark.stages import train_segmenter
+from benchmark.training import Checkpoints
+from segmenters import parallel
+from segmenters.augment import augment
+from segmenters.base import normalize
+from tests.benchmark.test_training import RESOLUTION, TINY, _read
+
+BATCH = 8
+# Everything that draws or averages over a batch is switched on, but for layers that draw by themselves.
+EXACT = {
+    "progressive_gan": {**TINY["progressive_gan"], "mirror": True},
+    "stylegan1": {**TINY["stylegan1"], "mirror": True},
+    "stylegan2": {
+        **TINY["stylegan2"],
+        "mirror": True,
+        "augmentation": True,
+        "augmentation_images": 100,
+        "augmentation_quarter_turns": True,
+        "path_length_interval": 1,
+        "r1_interval": 1,
+    },
+    "stylegan3": {**TINY["stylegan3"], "mirror": True, "r1_interval": 1, "layers": 6},
+    "diffusion": {
+        **TINY["diffusion"],
+        "mirror": True,
+        "dropout": 0,
+        "precision": "fp32",
+        "learning_rate": 0.1,
+        "warm_up": 32,
+    },
+    "unet": {**TINY["unet"], "precision": "fp32"},
+    "swin": {**TINY["swin"], "drop_path": 0, "precision": "fp32"},
+}
+
+
+def create(name):
+    """With plain gradient descent: Adam makes a whole step of a gradient that is zero but for rounding."""
+    torch.manual_seed(0)
+    if name in segmenters.names():
+        model = segmenters.create(name, 4, 4, RESOLUTION, images=96, **EXACT[name])
+    else:
+        model = generators.create(name, 5, RESOLUTION, **EXACT[name])
+    for key, network in model.networks.items():
+        model.optimizers[key] = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9)
+    if name == "stylegan2":
+        model.augmentation.p = 0.5
+    return model
+
+
+def read(seen):
+    return torch.from_numpy(_read(seen)[distributed.share()])
+
+
+def leads():
+    return distributed.share().start == 0
+
+
+def close(expected, found, tolerance):
+    """Nested states are the same but for rounding."""
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance / 10, check_dtype=False)
+
+
+def trained(state):
+    """Of a model's state, all but its optimizers, whose moments of vanishing gradients are nothing but rounding."""
+    return {key: value for key, value in state.items() if key != "optimizers"}
+
+
+def to_batch(name):
+    def segmenter_batch(images):
+        return augment(images[:, :4], (images[:, 4] > 0.5).long())
+
+    return segmenter_batch if name in segmenters.names() else lambda images: (images,)
+
+
+def member(rank, count, folder, work, arguments):
+    """One of several processes that train together."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=count)
+    work(folder, *arguments)
+    torch.distributed.destroy_process_group()
+
+
+def together(folder, work, *arguments, count=2):
+    """Runs work(folder, *arguments) in several processes, forked from a server that has imported torch already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", *(f"generators.{name}" for name in generators.names()), "segmenters.swin"])
+    members = [context.Process(target=member, args=(rank, count, folder, work, arguments)) for rank in range(count)]
+    for process in members:
+        process.start()
+    for process in members:
+        process.join(60)
+        if process.is_alive():
+            process.kill()
+    (folder / "store").unlink(missing_ok=True)
+    assert [process.exitcode for process in members] == [0] * count
+
+
+def take_steps(folder, source=None):
+    """Two steps of every model, each from the state in `source`: gradients of optimizers' steps, losses, new state."""
+    states, results = source and torch.load(source, weights_only=True), {}
+    for name in EXACT:
+        model, gradients = create(name), []
+        for optimizer in model.optimizers.values():
+
+            def keep(optimizer, *_, gradients=gradients):
+                parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+                gradients.append(torch.cat([p.grad.flatten() for p in parameters]))
+
+            optimizer.register_step_pre_hook(keep)
+        results[name] = []
+        for step, seen in enumerate((0, 3 * BATCH)):
+            if states:
+                model.load_state_dict(states[name][step]["before"])
+            before = copy.deepcopy(model.state_dict())
+            gradients.clear()
+            losses = training._step(model, to_batch(name), read(seen), 7, seen)
+            after = copy.deepcopy(model.state_dict())
+            results[name].append({"before": before, "gradients": list(gradients), "losses": losses, "after": after})
+    if leads():
+        torch.save(results, folder / "steps.pt")
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory):
+    """The same steps in one process and in two."""
+    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+    take_steps(one)
+    together(two, take_steps, one / "steps.pt")
+    return torch.load(one / "steps.pt", weights_only=True), torch.load(two / "steps.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_two_processes_take_the_steps_of_one(steps, name):
+    for expected, found in zip(steps[0][name], steps[1][name], strict=True):
+        assert len(expected["gradients"]) == len(found["gradients"]) >= len(create(name).optimizers)
+        for one, two in zip(expected["gradients"], found["gradients"], strict=True):
+            assert (two - one).norm() < 1e-5 * one.norm()
+        close(expected["losses"], found["losses"], 1e-5)
+        close(trained(expected["after"]), trained(found["after"]), 1e-5)
+
+
+def test_the_steps_draw_and_average_all_that_they_can(steps):
+    """So that the test above does not pass for want of anything to see."""
+    last = {name: results[-1]["after"] for name, results in steps[0].items()}
+    assert 0 < last["stylegan2"]["extra"]["augmentation"]["p"] < 0.5
+    assert last["stylegan2"]["extra"]["path_length"] > 0
+    assert {"r1", "path_penalty", "ada_p"} <= steps[0]["stylegan2"][-1]["losses"].keys()
+    assert 2 < last["progressive_gan"]["networks"]["generator"]["level"] < 3
+    assert last["stylegan3"]["networks"]["generator"]["layers.3.magnitude"] != 1
+    for model in (last["stylegan1"], last["stylegan2"]):
+        assert model["networks"]["generator"]["mapping.mean"].norm() > 0
+
+
+def train_all(folder, images):
+    """Trains every model for so many images, from its newest checkpoint on."""
+    for name in EXACT:
+        model = create(name)
+        train(model, read, to_batch(name), training.Budget(images, BATCH, 5, 1, 1e9), folder / name, lambda seen: 0.0)
+        if leads():
+            torch.save(model.state_dict(), folder / f"{name} {images}.pt")
+
+
+def train(model, read, to_batch, budget, folder, measure):
+    if not leads():
+        return training.assist(model, read, to_batch, budget, folder)
+    folder.mkdir(exist_ok=True)
+    return training.train(
+        model,
+        read,
+        to_batch,
+        budget,
+        folder,
+        name="test",
+        on_metrics=lambda metrics, seen: None,
+        on_snapshot=lambda seen: {"score": measure(seen)},
+        score=itemgetter("score"),
+        advice="",
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Trainings in one process, from beginning to end."""
+    folder = tmp_path_factory.mktemp("whole")
+    train_all(folder, 32)
+    return folder
+
+
+@pytest.mark.parametrize("counts", [(1, 2), (2, 1)])
+def test_checkpoints_move_between_numbers_of_processes(whole, tmp_path, counts):
+    for count, images in zip(counts, (16, 32), strict=True):
+        if count == 1:
+            train_all(tmp_path, images)
+        else:
+            together(tmp_path, train_all, images)
+    for name in EXACT:
+        expected, found = (torch.load(path / f"{name} 32.pt", weights_only=True) for path in (whole, tmp_path))
+        close(trained(expected), trained(found), 1e-4)
+
+
+def end_in_every_way(folder):
+    """Asserts in the leader; a helper that misses an end hangs."""
+
+    def attempt(name, measure):
+        budget = training.Budget(48, BATCH, 5, 6, 1e9, patience=1)
+        return train(create("unet"), read, to_batch("unet"), budget, folder / name, measure)
+
+    progress = attempt("stopped", lambda seen: -seen)
+    assert not leads() or (progress.seen, progress.best_seen) == (16, 8)
+    progress = attempt("stopped", lambda seen: pytest.fail("it had stopped"))
+    assert not leads() or progress.seen == 16
+    with pytest.raises(ZeroDivisionError) if leads() else nullcontext():
+        attempt("failed", lambda seen: 1 / (seen - 8))
+    distributed.engage({"stage": "next"}) if leads() else distributed.announce()
+
+    torch.manual_seed(3)
+    common = torch.rand(1)
+    torch.manual_seed(3)
+    parallel.part_ways()
+    assert len({*parallel.gather(torch.rand(1)).tolist(), common.item()}) == 3
+
+    with pytest.raises(UserError, match="batch_size: 12 images cannot be shared by 2"):
+        distributed.check_share(12, 4)
+    distributed.check_share(12)
+    if leads():  # a training that never comes to its end
+        with pytest.raises(UserError, match="start the same command again"):
+            distributed.engage({"stage": "another"})
+
+
+def test_helpers_end_with_their_leader(tmp_path):
+    together(tmp_path, end_in_every_way)
+
+
+def torchrun(folder, *arguments):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    start = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={port}"]
+    common = ["--preset", "smoke", "--work_dir", str(folder / "work"), "--device", "cpu", "--workers", "1", "--json"]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+    }
+    command = [sys.executable, *start, "-m", "benchmark", *arguments, *common]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def test_torchrun_trains_what_one_process_trains(tmp_path):
+    exact = {"unet.precision": "fp32", "extractor.images": "16", "extractor.batch_size": "16"}
+    arguments = [word for key, value in exact.items() for word in (f"--{key}", value)]
+    call = torchrun(tmp_path, "train_segmenter", *arguments)
+    assert call.returncode == 0, call.stderr
+    (line,) = call.stdout.splitlines()
+    result = json.loads(line)
+    assert (result["status"], result["images"]) == ("FINISHED", 128)
+
+    (prepared,) = (tmp_path / "work/prepare").glob("*/images.npy")
+    config = parse("train_segmenter", {"preset": "smoke", "device": "cpu", **exact})
+    real = SliceSet.open(prepared.parent)
+    phases = train_segmenter._phases(config, real, {})
+    model, *work, budget = train_segmenter.setup(config, real, phases, torch.device("cpu"))
+    train(model, *work, budget, tmp_path / "one", lambda seen: 0.0)
+    two = train_segmenter.create(config, real)
+    Checkpoints(Path(result["path"]) / "checkpoints").restore(two)
+    images = normalize(torch.from_numpy(real.images[:4].copy()))
+    start = train_segmenter.create(config, real)
+    learned = (model.predict(images) - start.predict(images)).abs().max()
+    assert (model.predict(images) - two.predict(images)).abs().max() < 1e-3 * learned
+
+    call = torchrun(
+        tmp_path, "train_generator", "--model", "stylegan2", "--train_generator.batch_size", "12", *arguments
+    )
+    assert call.returncode != 0
+    assert "batch_size: 12 images cannot be shared by 2 processes" in call.stderr
