@@ -4,6 +4,7 @@ What a run logs goes to its journal on disk, and from there, on a thread of its 
 that is away costs neither training time nor a metric; `sync` delivers what is left when it stays away for longer.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -67,11 +68,14 @@ def connect(work_dir: Path) -> None:
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow.set_tracking_uri(DEFAULT_STORE)
         os.environ["MLFLOW_TRACKING_URI"] = DEFAULT_STORE
+    work_dir.mkdir(parents=True, exist_ok=True)
     try:
-        if "MLFLOW_EXPERIMENT_ID" not in os.environ:
-            experiment = mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
-            os.environ["MLFLOW_EXPERIMENT_ID"] = experiment.experiment_id
-        _experiments()
+        with (work_dir / "connect.lock").open("w") as lock:  # two processes that meet an empty store both migrate it
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if "MLFLOW_EXPERIMENT_ID" not in os.environ:
+                experiment = mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
+                os.environ["MLFLOW_EXPERIMENT_ID"] = experiment.experiment_id
+            _experiments()
     except MlflowException as error:
         raise UserError(f"tracking store {_uri()} cannot be used: {error}") from error
 

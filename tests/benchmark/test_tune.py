@@ -85,7 +85,8 @@ def test_a_study_ends_in_a_preset_and_is_not_repeated(work):
     assert again.headline["best_trial"] == best.number
 
 
-def _worker(config, heartbeat):
+def _worker(config, heartbeat, store):
+    os.environ["MLFLOW_TRACKING_URI"] = store  # the server that forks workers knows the environment of its own start
     tuning.HEARTBEAT = heartbeat
     tuning.tune(config)
 
@@ -97,7 +98,7 @@ def _processes():
 def test_two_workers_share_a_study(work):
     config = _config(work, trials="4", prune="false")
     tuning.tune(_config(work, trials="1", prune="false"))  # makes stores and shared stages
-    workers = [_processes().Process(target=_worker, args=(config, 60)) for _ in range(2)]
+    workers = [_processes().Process(target=_worker, args=(config, 60, mlflow.get_tracking_uri())) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -110,7 +111,7 @@ def test_two_workers_share_a_study(work):
 
 def test_a_killed_worker_s_trial_is_tried_again_with_the_same_settings(work):
     config = _config(work, trials="2", prune="false", **{"train_generator.images": "640"})
-    worker = _processes().Process(target=_worker, args=(config, 1))
+    worker = _processes().Process(target=_worker, args=(config, 1, mlflow.get_tracking_uri()))
     worker.start()
     deadline = time.monotonic() + 120
     while not list((work / "work").glob("train_generator/*/snapshots/*.png")):
@@ -122,7 +123,7 @@ def test_a_killed_worker_s_trial_is_tried_again_with_the_same_settings(work):
     killed = _study(work).trials[-1]
     assert killed.state.name == "RUNNING"
     time.sleep(3)  # its heartbeat is missed
-    other = _processes().Process(target=_worker, args=(config, 1))
+    other = _processes().Process(target=_worker, args=(config, 1, mlflow.get_tracking_uri()))
     other.start()
     other.join()
     assert other.exitcode == 0
