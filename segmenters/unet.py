@@ -130,25 +130,13 @@ class UNet(Segmenter):
         return self.networks["segmenter"](images)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Mean and standard deviation over space of every level's last convolution [B, 2 × sum of widths].
+        """Standard deviation over space of every level's channels [B, sum of widths].
 
-        They are those that instance norm takes away: behind it, means see neither noise nor blur. And means alone can
-        lie: shapeless blobs of the right grey came out closer to real slices than heads did.
+        Instance norm makes their means constant. And statistics from before the norm lie: noise, whose activations are
+        small, came out closer to real slices than heads did, and shapeless blobs closer, too.
         """
-        network, statistics = self.networks["segmenter"], []
-
-        def keep(_, given: tuple[Tensor]) -> None:
-            std, mean = torch.std_mean(given[0].float(), (2, 3))
-            statistics.extend([mean, std])
-
-        blocks = (network.input_block, *network.downsamples, network.bottleneck)
-        hooks = [block.norm2.register_forward_pre_hook(keep) for block in blocks]
-        try:
-            network.encode(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return torch.cat(statistics, 1)
+        levels = self.networks["segmenter"].encode(images)
+        return torch.cat([level.float().std((2, 3)) for level in levels], 1)
 
     def _deep_loss(self, outputs: list[Tensor], labels: Tensor) -> Tensor:
         """Weighted mean over the heads with weights 1, 1/2, 1/4, …; coarse heads see the labels at their resolution."""

@@ -64,7 +64,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
             result["reasons"] = reasons | result["reasons"]
 
     found = {
-        "extractor": f"U-Net encoder (mean and SD of all channels), trained on real slices of {cohort_name(config)}",
+        "extractor": f"U-Net encoder (spread of all channels), trained on real slices of {cohort_name(config)}",
         "features": features[0].shape[1],
         "n": {"synthetic": len(sampled), "reference": len(reference), "floor": len(floor)},
         "ms_ssim_scales": fidelity.scales(real.meta["image_size"]),

@@ -87,6 +87,7 @@ def test_a_study_ends_in_a_preset_and_is_not_repeated(work):
 
 def _worker(config, heartbeat, store):
     os.environ["MLFLOW_TRACKING_URI"] = store  # the server that forks workers knows the environment of its own start
+    os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
     tuning.HEARTBEAT = heartbeat
     tuning.tune(config)
 
@@ -110,7 +111,7 @@ def test_two_workers_share_a_study(work):
 
 
 def test_a_killed_worker_s_trial_is_tried_again_with_the_same_settings(work):
-    config = _config(work, trials="2", prune="false", **{"train_generator.images": "640"})
+    config = _config(work, trials="2", prune="false", **{"train_generator.images": "1600"})
     worker = _processes().Process(target=_worker, args=(config, 1, mlflow.get_tracking_uri()))
     worker.start()
     deadline = time.monotonic() + 120

@@ -95,20 +95,15 @@ def test_adamw_moves_every_weight_by_the_step_size_at_first():
     assert torch.allclose(moved, 1e-3 * network.output_block.weight.grad.sign(), atol=1e-5)
 
 
-def test_features_are_what_instance_norm_takes_away_at_every_level():
+def test_features_are_the_spread_of_every_level_s_channels():
     model = small()
     images, _ = _train_batch()
     network, seen = model.networks["segmenter"], []
-    blocks = (network.input_block, *network.downsamples, network.bottleneck)
-    for block in blocks:
-        block.conv2.register_forward_hook(lambda convolution, inputs, output: seen.append(output))
+    for block in (network.input_block, *network.downsamples, network.bottleneck):
+        block.register_forward_hook(lambda block, inputs, output: seen.append(output))
     features = model.features(images)
-    expected = [moment for level in seen for moment in (level.flatten(2).mean(2), level.flatten(2).std(2))]
-    assert torch.allclose(features, torch.cat(expected, 1), atol=1e-6)
-    assert features.shape[1] == 2 * sum(model.config.widths)
-    assert not any(block.norm2._forward_pre_hooks for block in blocks)
-    noisy = model.features(images + 0.2 * torch.randn(images.shape))
-    assert (noisy - features).norm() > 0.01 * features.norm()  # behind the norm, the means would be the same
+    assert torch.allclose(features, torch.cat([level.flatten(2).std(2) for level in seen], 1), atol=1e-6)
+    assert features.shape[1] == sum(model.config.widths)
 
 
 def test_gradients_are_clipped_at_12():
