@@ -162,13 +162,14 @@ def train(
     on_snapshot: Callable[[int], Mapping[str, float]],
     score: Callable[[Mapping[str, float]], float],
     advice: str,
+    keep_from: int = 0,
 ) -> Progress:
     """Trains `model` until the budget is seen, going on from the newest sound checkpoint in folder/checkpoints.
 
     read(seen) fetches the batch that starts at `seen`, in a thread of its own while the step before it runs, so it must
     not touch torch's random state; to_batch(what was read) → train_step's tensors, and may. on_snapshot(seen) returns
-    metrics, of which `score` makes one number: the weights where it was highest are kept in folder/best.safetensors,
-    and training ends early once budget.patience snapshots in a row have not raised it.
+    metrics, of which `score` makes one number: the weights where it was highest, from `keep_from` images on, are kept
+    in folder/best.safetensors, and training ends early once budget.patience snapshots in a row have not raised it.
     All metrics, those before a restart included, go to on_metrics(metrics, seen).
 
     Of several processes (see benchmark.distributed) the leader is here and the others are in `assist`; the batch that
@@ -234,7 +235,8 @@ def train(
                     metrics = on_snapshot(progress.seen)
                     record(metrics)
                     progress.since_best += 1
-                    if (reached := score(metrics)) > progress.best_score:
+                    reached = score(metrics)
+                    if progress.seen >= keep_from and reached > progress.best_score:
                         progress.best_score, progress.best_seen, progress.since_best = reached, progress.seen, 0
                         save_weights(model.weights(), folder / "best.safetensors")
                     progress.snapshots += 1

@@ -181,7 +181,7 @@ def _figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
             f"training_{name}",
             "training",
             f"{tables.label(name)}: fidelity and memorization side by side while it trained, on validation subjects. "
-            "The snapshot closest to them is kept; fidelity alone would not show copying.",
+            "Of the second half, the snapshot closest to them is kept; fidelity alone would not show copying.",
             figures.training_curve(curve, name),
         )
     yield from _memorization_figures(inputs)

@@ -1,4 +1,7 @@
-"""Slices of training subjects → a generator's weights, those of the snapshot closest to validation subjects."""
+"""Slices of training subjects → a generator's weights.
+
+Kept are those of the snapshot closest to validation subjects, of the snapshots in the second half of training.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,6 +65,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         on_metrics=tracked.log_metrics,
         on_snapshot=snapshot,
         score=lambda metrics: -metrics["kernel_distance"],
+        keep_from=own.images // 2,  # early on, no feature tells what is still shapeless reliably from what is not
         advice=training.advice(own.model, model.config),
     )
     weights = folder / "weights.safetensors"

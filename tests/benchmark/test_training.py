@@ -203,6 +203,25 @@ def test_training_stops_when_its_score_has_not_risen_for_long_enough(tmp_path, s
     assert run(lambda seen: pytest.fail("it had stopped")).seen == 64
 
 
+def test_weights_from_before_a_training_may_keep_any_are_never_kept(tmp_path):
+    scores = {16: 0.9, 32: 0.1, 48: 0.3, 64: 0.2, 80: 0.2, 96: 0.2}
+    budget = Budget(images=96, batch_size=8, seed=0, snapshots=6, checkpoint_seconds=1e9)
+    progress = train(
+        _model("unet"),
+        _read,
+        _to_batch("unet"),
+        budget,
+        tmp_path,
+        name="unet",
+        on_metrics=lambda metrics, seen: None,
+        on_snapshot=lambda seen: {"score": scores[seen]},
+        score=itemgetter("score"),
+        advice="",
+        keep_from=32,
+    )
+    assert (progress.best_seen, progress.best_score) == (48, 0.3)
+
+
 def test_advice_names_the_model_s_own_keys():
     gan, segmenter = _model("stylegan3"), _model("unet")
     assert advice("stylegan3", gan.config) == (
