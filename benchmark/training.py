@@ -169,7 +169,7 @@ def train(
     read(seen) fetches the batch that starts at `seen`, in a thread of its own while the step before it runs, so it must
     not touch torch's random state; to_batch(what was read) → train_step's tensors, and may. on_snapshot(seen) returns
     metrics, of which `score` makes one number: the weights where it was highest, from `keep_from` images on, are kept
-    in folder/best.safetensors, and training ends early once budget.patience snapshots in a row have not raised it.
+    in folder/best.safetensors, and training ends early once budget.patience of those in a row have not raised it.
     All metrics, those before a restart included, go to on_metrics(metrics, seen).
 
     Of several processes (see benchmark.distributed) the leader is here and the others are in `assist`; the batch that
@@ -234,11 +234,12 @@ def train(
                 with distributed.releasing():
                     metrics = on_snapshot(progress.seen)
                     record(metrics)
-                    progress.since_best += 1
                     reached = score(metrics)
-                    if progress.seen >= keep_from and reached > progress.best_score:
-                        progress.best_score, progress.best_seen, progress.since_best = reached, progress.seen, 0
-                        save_weights(model.weights(), folder / "best.safetensors")
+                    if progress.seen >= keep_from:
+                        progress.since_best += 1
+                        if reached > progress.best_score:
+                            progress.best_score, progress.best_seen, progress.since_best = reached, progress.seen, 0
+                            save_weights(model.weights(), folder / "best.safetensors")
                     progress.snapshots += 1
                     for watch in _watchers:
                         watch(progress.snapshots, reached)

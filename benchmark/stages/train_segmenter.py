@@ -1,6 +1,5 @@
 """Real and / or synthetic slices → a segmenter's weights, the best ones on real validation subjects."""
 
-import math
 from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
@@ -86,6 +85,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         on_snapshot=validate,
         score=itemgetter(SCORE),
         advice=training.advice(own.segmenter, model.config),
+        keep_from=phases[-1][0] + 1,  # pretraining alone is never kept, nor a reason to stop
     )
     weights = folder / "weights.safetensors"
     training.save_weights(load_file(folder / "best.safetensors"), weights)
@@ -145,7 +145,7 @@ def _phases(config: Config, real: SliceSet, inputs: dict) -> Phases:
         slices = synthetic.open_synthetic(config, own.synthetic, inputs)
         made = [(slices, np.sort(_drawn(np.arange(len(slices)), part["synthetic_share"], own.seed)))]
     if own.train_on == "pretrain":
-        half = math.ceil(own.images / 2 / own.batch_size) * own.batch_size
+        half = own.images // 2 // own.batch_size * own.batch_size
         return [(0, made), (half, originals)]
     return [(0, originals + made)]
 

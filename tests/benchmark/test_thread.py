@@ -350,6 +350,7 @@ def test_arms_differ_in_what_they_are_trained_on(table, call):
     assert count[2] == count[0] + count[1]
     pretrained = call("train_segmenter", train_on="pretrain")
     assert pretrained.headline["images"] == real.headline["images"]  # its control sees as many
+    assert pretrained.headline["best_at_images"] > pretrained.headline["images"] / 2  # real slices have been seen
     half = call("train_segmenter", train_on="both", real_subjects=0.5, synthetic_share=0.25)
     assert count[1] / 4 < half.headline["training_slices"] < count[0] * 0.7 + count[1] / 4
     assert call("train_segmenter", synthetic_share=0.25).reused  # real-only: nothing synthetic to share

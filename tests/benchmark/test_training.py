@@ -205,7 +205,7 @@ def test_training_stops_when_its_score_has_not_risen_for_long_enough(tmp_path, s
 
 def test_weights_from_before_a_training_may_keep_any_are_never_kept(tmp_path):
     scores = {16: 0.9, 32: 0.1, 48: 0.3, 64: 0.2, 80: 0.2, 96: 0.2}
-    budget = Budget(images=96, batch_size=8, seed=0, snapshots=6, checkpoint_seconds=1e9)
+    budget = Budget(images=96, batch_size=8, seed=0, snapshots=6, checkpoint_seconds=1e9, patience=2)
     progress = train(
         _model("unet"),
         _read,
@@ -220,6 +220,7 @@ def test_weights_from_before_a_training_may_keep_any_are_never_kept(tmp_path):
         keep_from=32,
     )
     assert (progress.best_seen, progress.best_score) == (48, 0.3)
+    assert progress.seen == 80  # what came before does not count as waiting, either
 
 
 def test_advice_names_the_model_s_own_keys():
