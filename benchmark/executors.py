@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmark import tracking
+from benchmark import distributed, tracking
 from benchmark.config import Benchmark
 from benchmark.errors import UserError
 from benchmark.jobs import Job
@@ -87,13 +87,21 @@ class OnRay(AbstractContextManager):
     checkpoint: the lock on the job's folder went with the process that held it. What our own code raises is a result,
     FAILED with its reason, so it is not run again.
 
-    Raises UserError where Ray is not installed, the cluster cannot be reached, or several machines would share SQLite.
+    Raises UserError where Ray is not installed, the cluster cannot be reached, several machines would share SQLite, or
+    torchrun has started this process.
     """
 
     def __init__(self, own: Benchmark) -> None:
+        if distributed.world() > 1:
+            raise UserError(
+                "executor: 'ray' hands each stage to one process, torchrun shares one training among several; "
+                "start the table without torchrun, or with executor=serial"
+            )
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that starts here tells nobody
         os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # without end, if Ray is left to itself
-        if own.address != "local":
+        if own.address == "local":  # keeps to the loopback interface; Ray does so by itself on the systems it names
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        else:
             os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # tries, each of 40 s; Ray's default is 20
         try:
             import ray  # only now: it reads its settings when it is imported

@@ -29,7 +29,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from requests import HTTPError
 
 from benchmark.data.hashing import content_hash
-from benchmark.errors import UserError
+from benchmark.errors import GivenUp, UserError
 from benchmark.journal import SUFFIX, Journal
 
 EXPERIMENT = "stand-in"
@@ -352,15 +352,15 @@ class StageRun:
         facts = {"name": name, "digest": digest[:16], **source}
         self._journal.append("dataset", [facts, ["mlflow.data.context", context]])
 
-    def end(self, status: str) -> None:
-        """Says last how the run ended, and waits until the store has everything.
+    def end(self, status: str, patience: float | None = None) -> None:
+        """Says last how the run ended, and waits until the store has everything, at most `patience` seconds if given.
 
         Raises UserError where it does not get it, or not as it was logged.
         """
         self._journal.append("end", [status, _now()])
         self._ending.set()
         self._wake.set()
-        self._thread.join(GRACE if status == "KILLED" else None)
+        self._thread.join(patience)
         if self._journal.path.is_file():
             raise UserError(
                 f"run {self.run_id} ended as {status}, but the tracking store does not have all of it yet: "
@@ -409,7 +409,8 @@ _open_run: ContextVar[str | None] = ContextVar("the open run's id", default=None
 def open_run(name: str, tags: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[StageRun]:
     """A run nested under the one that is open, if any; the outermost takes over the run that `mlflow run` made.
 
-    FINISHED is set last, after everything else is delivered; an exception ends it as FAILED, an interrupt as KILLED.
+    FINISHED is set last, after everything else is delivered; an exception ends it as FAILED, an interrupt or a training
+    that was given up as KILLED.
     Raises UserError where the store stays away, or does not take what was logged.
     """
     parent = {"mlflow.parentRunId": _open_run.get()} if _open_run.get() else {}
@@ -422,7 +423,8 @@ def open_run(name: str, tags: Mapping[str, Any], params: Mapping[str, Any]) -> I
     except BaseException as error:
         run.set_tags({"error": f"{type(error).__name__}: {error}"[:5000]})
         try:
-            run.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            killed = isinstance(error, KeyboardInterrupt | GivenUp)
+            run.end("KILLED" if killed else "FAILED", GRACE if isinstance(error, KeyboardInterrupt) else None)
         except UserError as second:  # the first error is the one to tell
             log.warning("%s", second)
         raise

@@ -13,6 +13,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import optuna
+import sqlalchemy
 import yaml
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import MaxTrialsCallback
@@ -23,7 +24,7 @@ import generators
 import segmenters
 from benchmark import tracking, training
 from benchmark.config import Config, resolve_model
-from benchmark.errors import UserError
+from benchmark.errors import GivenUp, UserError
 from benchmark.stages import StageResult, extractor, fingerprint, needs, pull
 from benchmark.tracking import StageRun
 
@@ -37,7 +38,8 @@ def tune(config: Config) -> StageResult:
     """Runs trials until the study has as many as asked for; the same call on several machines shares the work.
 
     Leaves best.yaml, a preset that lists the best settings, trials.csv and Optuna's plots in work/tune/<study>.
-    Raises UserError for a model without a search space, and where no trial met the constraint.
+    Raises UserError for a model without a search space, a database that cannot be used, and where no trial met the
+    constraint.
     """
     own = config.tune
     space = search_space(own.model)
@@ -51,9 +53,9 @@ def tune(config: Config) -> StageResult:
     tags = {"stage": "tune", "model": own.model, "cohort": config.prepare.data, "seed": own.seed, "study": name}
     settings = {**own.model_dump(mode="json", exclude={"storage"}), "space": space}
     with tracking.open_run(f"tune {own.model}", {**tags, "commit": tracking.commit()}, settings) as tracked:
+        study = _study(config, name)
         for need in needs(stage, first).values():  # here, so that no trial's time or snapshots are theirs
             pull(*need)
-        study = _study(config, name)
 
         def objective(trial: optuna.Trial) -> float:
             # a function of the trial's number: workers with one seed would begin with the same settings
@@ -73,11 +75,13 @@ def tune(config: Config) -> StageResult:
 
         if len(study.get_trials(deepcopy=False, states=ENDED)) < own.trials:
             study.optimize(objective, callbacks=[announce, MaxTrialsCallback(own.trials, states=ENDED)])
+        ended = study.get_trials(deepcopy=False, states=ENDED)
         best = _best(study)
         _write(study, best, config, folder, tracked)
         headline = {
-            "trials": len(study.get_trials(deepcopy=False, states=ENDED)),
-            "pruned": len(study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))),
+            "trials": len(ended),
+            "given_up": sum("given_up" in trial.user_attrs for trial in ended),
+            "diverged": sum("diverged" in trial.user_attrs for trial in ended),
             "best_trial": best.number,
             "best_objective": best.value,
             "best_preset": str(folder / "best.yaml"),
@@ -128,11 +132,7 @@ def _study(config: Config, name: str) -> optuna.Study:
     own = config.tune
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats and plots: old and in use
-    storage = RDBStorage(
-        own.storage or f"sqlite:///{config.common.work_dir / 'tune' / 'studies.db'}",
-        heartbeat_interval=HEARTBEAT,
-        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(RETRIES),
-    )
+    storage = _storage(own.storage or f"sqlite:///{config.common.work_dir / 'tune' / 'studies.db'}")
     stage, _ = tuned(config, {})
     return optuna.create_study(
         storage=storage,
@@ -145,6 +145,24 @@ def _study(config: Config, name: str) -> optuna.Study:
     )
 
 
+def _storage(address: str) -> RDBStorage:
+    try:
+        url = sqlalchemy.make_url(address)
+        engine = sqlalchemy.create_engine(url)
+        tables = set(sqlalchemy.inspect(engine).get_table_names())
+        engine.dispose()
+        if "alembic_version" in tables and "studies" not in tables:  # of which Optuna has one, too
+            raise ValueError("it holds the tables of another program, such as MLflow; a study takes one of its own")
+        return RDBStorage(
+            address,
+            heartbeat_interval=HEARTBEAT,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(RETRIES),
+        )
+    except (ImportError, RuntimeError, ValueError, sqlalchemy.exc.SQLAlchemyError) as error:
+        shown = address if isinstance(error, sqlalchemy.exc.ArgumentError) else str(url)  # which hides its password
+        raise UserError(f"storage: '{shown}' cannot be used: {error}") from error
+
+
 def _suggest(trial: optuna.Trial, key: str, within: tuple | list) -> Any:
     if isinstance(within, list):
         return trial.suggest_categorical(key, within)
@@ -154,14 +172,19 @@ def _suggest(trial: optuna.Trial, key: str, within: tuple | list) -> Any:
 
 
 def _attempt(config: Config, trial: optuna.Trial, chosen: dict[str, Any], tags: dict[str, Any]) -> float:
-    """The trial's objective, in an MLflow run of its own. Raises TrialPruned, also for a training that diverged."""
+    """The trial's objective, in an MLflow run of its own.
+
+    Raises TrialPruned, also for a training that diverged: from a trial that failed the sampler would learn nothing.
+    """
     pruned: optuna.TrialPruned | None = None
     with tracking.open_run(f"trial {trial.number}", {**tags, "stage": "trial"}, chosen) as tracked:
         try:
             value = _measure(config, trial, chosen)
             tracked.log_summary({"objective": value})
-        except (optuna.TrialPruned, training.Diverged) as error:
-            tracked.set_tags({"pruned": str(error)})
+        except (GivenUp, training.Diverged) as error:
+            how = "diverged" if isinstance(error, training.Diverged) else "given_up"
+            tracked.set_tags({how: str(error)})
+            trial.set_user_attr(how, str(error))
             pruned = optuna.TrialPruned(str(error))
     if pruned:
         raise pruned
@@ -175,7 +198,7 @@ def _measure(config: Config, trial: optuna.Trial, chosen: dict[str, Any]) -> flo
     def report(snapshot: int, score: float) -> None:
         trial.report(sign * score, snapshot)
         if trial.should_prune():
-            raise optuna.TrialPruned(f"given up at snapshot {snapshot}: it lagged behind the other trials")
+            raise GivenUp(f"at snapshot {snapshot}: it lagged behind the other trials")
 
     with training.watched(report):
         result = pull(stage, settled)

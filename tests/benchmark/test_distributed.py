@@ -4,7 +4,6 @@ import copy
 import json
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -254,10 +253,7 @@ def test_helpers_end_with_their_leader(tmp_path):
     together(tmp_path, end_in_every_way)
 
 
-def torchrun(folder, *arguments):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def torchrun(folder, port, *arguments):
     start = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_addr=127.0.0.1", f"--master_port={port}"]
     common = ["--preset", "smoke", "--work_dir", str(folder / "work"), "--device", "cpu", "--workers", "1", "--json"]
     environment = {
@@ -269,10 +265,10 @@ def torchrun(folder, *arguments):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
 
-def test_torchrun_trains_what_one_process_trains(tmp_path):
+def test_torchrun_trains_what_one_process_trains(tmp_path, free_port):
     exact = {"unet.precision": "fp32", "extractor.images": "16", "extractor.batch_size": "16"}
     arguments = [word for key, value in exact.items() for word in (f"--{key}", value)]
-    call = torchrun(tmp_path, "train_segmenter", *arguments)
+    call = torchrun(tmp_path, free_port(), "train_segmenter", *arguments)
     assert call.returncode == 0, call.stderr
     (line,) = call.stdout.splitlines()
     result = json.loads(line)
@@ -292,7 +288,14 @@ def test_torchrun_trains_what_one_process_trains(tmp_path):
     assert (model.predict(images) - two.predict(images)).abs().max() < 1e-3 * learned
 
     call = torchrun(
-        tmp_path, "train_generator", "--model", "stylegan2", "--train_generator.batch_size", "12", *arguments
+        tmp_path,
+        free_port(),
+        "train_generator",
+        "--model",
+        "stylegan2",
+        "--train_generator.batch_size",
+        "12",
+        *arguments,
     )
     assert call.returncode != 0
     assert "batch_size: 12 images cannot be shared by 2 processes" in call.stderr

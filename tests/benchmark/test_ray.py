@@ -6,6 +6,7 @@ import secrets
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmark import distributed
 from benchmark.config import parse
 from benchmark.data.slices import SliceWriter
 from benchmark.errors import UserError
@@ -28,6 +30,60 @@ def test_without_ray_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="pip install ray"):
         OnRay(parse("benchmark", {"executor": "ray"}).benchmark)
+
+
+def test_under_torchrun_it_is_refused(monkeypatch):
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    with pytest.raises(UserError, match="start the table without torchrun"):
+        OnRay(parse("benchmark", {"executor": "ray"}).benchmark)
+
+
+LOCAL = """
+import os
+from benchmark.config import parse
+from benchmark.executors import OnRay
+os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///none.db"
+with OnRay(parse("benchmark", {"executor": "ray", "address": "local", "cpus_per_cell": "1"}).benchmark):
+    os.write(1, b"ready\\n")  # Python's own stdout is turned away from what Ray says
+    os.read(0, 1)
+"""
+
+
+def _family(ancestor):
+    """Process ids of a process and of all that it has started."""
+    parents = {}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):  # gone meanwhile
+            parents[int(status.parts[2])] = int(status.read_text().partition("PPid:")[2].split()[0])
+    family = {ancestor}
+    while found := {child for child, parent in parents.items() if parent in family} - family:
+        family |= found
+    return family
+
+
+def _listening(processes):
+    """Addresses that these processes listen on, as /proc/net writes them."""
+    sockets = set()
+    for link in (link for process in processes for link in Path("/proc").glob(f"{process}/fd/*")):
+        with suppress(OSError):  # closed meanwhile
+            sockets.add(os.readlink(link))
+    tables = "".join(Path(f"/proc/net/{kind}").read_text() for kind in ("tcp", "tcp6"))
+    lines = map(str.split, tables.splitlines())
+    return [line[1].partition(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in sockets]
+
+
+def test_a_cluster_for_one_call_listens_on_the_loopback_interface_alone(tmp_path):
+    pytest.importorskip("ray", reason="needs the extra: pip install 'stand-in[ray]'")
+    call = [sys.executable, "-c", LOCAL]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(call, cwd=tmp_path, env=environment, **pipes) as process:
+        process.stdout.readline()
+        addresses = _listening(_family(process.pid))
+        process.communicate(b"\n")
+    assert process.returncode == 0
+    assert len(addresses) >= 3  # the cluster's store, its raylet, the driver
+    assert set(addresses) <= {"0100007F", "0000000000000000FFFF00000100007F"}
 
 
 @pytest.fixture(scope="module")

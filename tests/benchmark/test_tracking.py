@@ -5,13 +5,9 @@ Real processes on the loopback interface: PostgreSQL where it is installed, and 
 
 import logging
 import os
-import pwd
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
@@ -27,12 +23,6 @@ from benchmark.errors import UserError
 ROOT = Path(__file__).parents[2]
 
 
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def _wait_for(condition, what):
     deadline = time.monotonic() + 120
     while not condition():
@@ -40,46 +30,14 @@ def _wait_for(condition, what):
         time.sleep(0.1)
 
 
-@pytest.fixture(scope="module")
-def postgres():
-    """The address of an empty PostgreSQL database, or None where PostgreSQL or its driver is not installed."""
-    config = shutil.which("pg_config")
-    folders = [subprocess.check_output([config, "--bindir"], text=True).strip()] if config else []
-    search = os.pathsep.join([*folders, os.environ["PATH"]])
-    initdb, server = shutil.which("initdb", path=search), shutil.which("postgres", path=search)
-    try:
-        import psycopg2  # noqa: F401
-    except ImportError:
-        initdb = None
-    if initdb is None or server is None:
-        yield None
-        return
-    # It refuses to run as root; another user sees only what lies outside pytest's folders.
-    owner = pwd.getpwnam("nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name)
-    port, folder = _free_port(), Path(tempfile.mkdtemp())
-    os.chown(folder, owner.pw_uid, owner.pw_gid)
-    as_owner = {"user": owner.pw_uid, "group": owner.pw_gid, "cwd": folder} if os.geteuid() == 0 else {"cwd": folder}
-    make = [initdb, "--pgdata", "data", "--username", "standin", "--auth", "trust", "--no-sync", "--no-locale"]
-    subprocess.run([*make, "--encoding", "UTF8"], check=True, capture_output=True, **as_owner)
-    serve = [server, "-D", "data", "-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-c", "fsync=off"]
-    with (folder / "log").open("w") as log, subprocess.Popen(serve, stdout=log, stderr=log, **as_owner) as process:
-        try:
-            _wait_for(lambda: "ready to accept connections" in (folder / "log").read_text(), "PostgreSQL did not start")
-            yield f"postgresql+psycopg2://standin@127.0.0.1:{port}/postgres"
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait()
-            shutil.rmtree(folder)
-
-
 class Server:
     """`mlflow server` with an artifact store; whenever it is started, on the same port of the loopback interface."""
 
-    def __init__(self, folder, database):
-        self.folder, self.port = folder, _free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
+    def __init__(self, folder, database, port):
+        self.folder = folder
+        self.uri = f"http://127.0.0.1:{port}"
         self.command = [Path(sys.executable).parent / "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
-        self.command += ["--port", str(self.port), "--backend-store-uri", database]
+        self.command += ["--port", str(port), "--backend-store-uri", database]
         self.command += ["--artifacts-destination", str(folder / "artifacts")]
 
     def start(self):
@@ -124,9 +82,9 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(postgres, tmp_path_factory):
+def server(postgres, free_port, tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
-    running = Server(folder, postgres or f"sqlite:///{folder / 'store.db'}")
+    running = Server(folder, postgres or f"sqlite:///{folder / 'store.db'}", free_port())
     running.start()
     yield running
     running.stop()
@@ -404,8 +362,8 @@ def test_a_run_whose_making_was_never_answered_is_not_made_twice(work, client):
         assert run.run_id == made.info.run_id
 
 
-def test_a_server_that_is_away_at_the_start_is_refused_at_once(tmp_path, caplog):
+def test_a_server_that_is_away_at_the_start_is_refused_at_once(tmp_path, caplog, free_port):
     caplog.set_level(logging.WARNING)
-    with _store(f"http://127.0.0.1:{_free_port()}"), pytest.raises(UserError, match="cannot be used"):
+    with _store(f"http://127.0.0.1:{free_port()}"), pytest.raises(UserError, match="cannot be used"):
         tracking.connect(tmp_path)
     assert "waiting" not in caplog.text

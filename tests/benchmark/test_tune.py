@@ -1,5 +1,6 @@
 """Tuning: search spaces that fit their models, studies that survive, a preset that any call takes."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,7 @@ import segmenters
 from benchmark import tune as tuning
 from benchmark.config import parse, resolve_model
 from benchmark.errors import UserError
+from generators.diffusion import Diffusion
 
 MODELS = [*generators.names(), *segmenters.names()]
 
@@ -48,9 +50,10 @@ def _config(work, **keys):
     return parse("tune", given)
 
 
-def _study(work):
-    (name,) = optuna.get_all_study_names(f"sqlite:///{work}/work/tune/studies.db")
-    return optuna.load_study(study_name=name, storage=f"sqlite:///{work}/work/tune/studies.db")
+def _study(work, storage=None):
+    storage = storage or f"sqlite:///{work}/work/tune/studies.db"
+    (name,) = optuna.get_all_study_names(storage)
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def test_a_study_ends_in_a_preset_and_is_not_repeated(work):
@@ -58,7 +61,7 @@ def test_a_study_ends_in_a_preset_and_is_not_repeated(work):
     study = _study(work)
     states = [trial.state.name for trial in study.trials]
     assert states.count("COMPLETE") + states.count("PRUNED") == len(states) == 3
-    assert states.count("PRUNED") == result.headline["pruned"]
+    assert states.count("PRUNED") == result.headline["given_up"] + result.headline["diverged"]
     complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     best = study.best_trial
     assert best.value == min(t.value for t in complete if all(v <= 0 for v in t.constraints.values()))
@@ -85,6 +88,40 @@ def test_a_study_ends_in_a_preset_and_is_not_repeated(work):
     assert again.headline["best_trial"] == best.number
 
 
+def _runs(stage):
+    return mlflow.search_runs(search_all_experiments=True, filter_string=f"tags.stage = '{stage}'")
+
+
+def test_a_trial_that_lags_behind_is_given_up_and_its_training_says_so(work, monkeypatch):
+    monkeypatch.setattr(optuna.pruners.HyperbandPruner, "prune", lambda *_: True)
+    config = _config(work, trials="2", **{"train_generator.images": "64", "train_generator.snapshots": "4"})
+    with pytest.raises(UserError, match="none of 2 trials can be chosen"):
+        tuning.tune(config)
+    assert [len(trial.intermediate_values) for trial in _study(work).trials] == [1, 1]
+    trained = _runs("train_generator")
+    assert set(trained["status"]) == {"KILLED"}
+    assert set(trained["metrics.images_per_second"].notna()) == {True}  # what it logged until then is there
+    assert set(_runs("trial")["tags.given_up"]) == {"at snapshot 1: it lagged behind the other trials"}
+
+
+def test_a_trial_that_diverges_is_recorded_and_the_study_goes_on(work, monkeypatch):
+    train_step = Diffusion.train_step
+
+    def unstable(model, images, seen):
+        losses = train_step(model, images, seen)
+        return {"loss": losses["loss"] * math.nan} if model.config.prediction == "epsilon" else losses
+
+    monkeypatch.setattr(Diffusion, "train_step", unstable)
+    monkeypatch.setattr(Diffusion.Config, "search_space", {"prediction": ["v", "epsilon"], "dropout": (0.0, 0.3)})
+    result = tuning.tune(_config(work, trials="4", prune="false", **{"tune.seed": "1"}))
+    trials = _study(work).trials
+    diverged = [trial for trial in trials if trial.params["prediction"] == "epsilon"]
+    assert 0 < result.headline["diverged"] == len(diverged) < 4
+    assert {trial.state.name for trial in diverged} == {"PRUNED"}
+    assert all("'loss' is nan" in trial.user_attrs["diverged"] for trial in diverged)
+    assert (_runs("train_generator")["status"] == "FAILED").sum() == len(diverged)
+
+
 def _worker(config, heartbeat, store):
     os.environ["MLFLOW_TRACKING_URI"] = store  # the server that forks workers knows the environment of its own start
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
@@ -96,16 +133,21 @@ def _processes():
     return multiprocessing.get_context("forkserver")
 
 
-def test_two_workers_share_a_study(work):
-    config = _config(work, trials="4", prune="false")
-    tuning.tune(_config(work, trials="1", prune="false"))  # makes stores and shared stages
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+def test_two_workers_share_a_study(store, work, request):
+    storage = request.getfixturevalue("postgres") if store == "postgres" else None
+    if store == "postgres" and storage is None:
+        pytest.skip("PostgreSQL or psycopg2 is not installed")
+    common = {"prune": "false", **({"storage": storage} if storage else {})}
+    config = _config(work, trials="4", **common)
+    tuning.tune(_config(work, trials="1", **common))  # makes stores and shared stages
     workers = [_processes().Process(target=_worker, args=(config, 60, mlflow.get_tracking_uri())) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
         assert worker.exitcode == 0
-    trials = _study(work).trials
+    trials = _study(work, storage).trials
     assert 4 <= len(trials) <= 5  # one may have begun its last trial while the other ended it
     assert len({tuple(trial.params.values()) for trial in trials}) == len(trials)
 
@@ -132,6 +174,21 @@ def test_a_killed_worker_s_trial_is_tried_again_with_the_same_settings(work):
     assert trials[killed.number].state.name == "FAIL"
     assert killed.params in [trial.params for trial in trials[killed.number + 1 :]]
     assert sum(trial.state.name == "COMPLETE" for trial in trials) == 2
+
+
+@pytest.mark.parametrize(
+    ("storage", "reason"),
+    [
+        ("nonsense", "Could not parse"),
+        ("postgresql+psycopg2://me:secret@127.0.0.1:1/studies", "refused"),
+        ("sqlite:///{work}/mlflow.db", "a study takes one of its own"),
+    ],
+)
+def test_a_database_that_cannot_hold_a_study_is_refused(storage, reason, work):
+    with pytest.raises(UserError, match=f"storage: .* cannot be used: .*{reason}") as refused:
+        tuning.tune(_config(work, storage=storage.format(work=work)))
+    assert "secret" not in str(refused.value)
+    assert not list((work / "work").glob("prepare/*"))  # before any work
 
 
 def test_a_trial_that_copies_is_never_the_best():

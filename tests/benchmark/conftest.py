@@ -1,0 +1,54 @@
+"""Ports, and a real PostgreSQL on the loopback interface where it is installed."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def free_port():
+    """Call it for a port of the loopback interface that nobody listens on."""
+
+    def find():
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return probe.getsockname()[1]
+
+    return find
+
+
+@pytest.fixture(scope="module")
+def postgres(free_port):
+    """The address of an empty PostgreSQL database, or None where PostgreSQL or its driver is not installed."""
+    config = shutil.which("pg_config")
+    folders = [subprocess.check_output([config, "--bindir"], text=True).strip()] if config else []
+    search = os.pathsep.join([*folders, os.environ["PATH"]])
+    initdb, control = shutil.which("initdb", path=search), shutil.which("pg_ctl", path=search)
+    try:
+        import psycopg2  # noqa: F401
+    except ImportError:
+        initdb = None
+    if initdb is None or control is None:
+        yield None
+        return
+    # It refuses to run as root; another user sees only what lies outside pytest's folders.
+    owner = pwd.getpwnam("nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name)
+    port, folder = free_port(), Path(tempfile.mkdtemp())
+    os.chown(folder, owner.pw_uid, owner.pw_gid)
+    as_owner = {"user": owner.pw_uid, "group": owner.pw_gid} if os.geteuid() == 0 else {}
+
+    def call(*command):
+        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, **as_owner)
+
+    call(initdb, "-D", "data", "-U", "standin", "--auth", "trust", "--no-sync", "--no-locale", "--encoding", "UTF8")
+    options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off"
+    call(control, "-D", "data", "-l", "log", "-o", options, "start")  # and waits until it takes connections
+    yield f"postgresql+psycopg2://standin@127.0.0.1:{port}/postgres"
+    call(control, "-D", "data", "-m", "fast", "stop")
+    shutil.rmtree(folder)
