@@ -64,12 +64,11 @@ def tune(config: Config) -> StageResult:
             try:
                 return _attempt(config, trial, chosen, tags)
             except KeyboardInterrupt:  # a killed worker's trial is tried again when its heartbeat is missed
-                study.tell(trial.number, state=TrialState.FAIL)
                 study.enqueue_trial(chosen)
                 raise
 
         def announce(study: optuna.Study, trial: FrozenTrial) -> None:
-            outcome = trial.state.name.lower() if trial.value is None else f"{trial.value:.4g}"
+            outcome = f"{trial.value:.4g}" if trial.state == TrialState.COMPLETE else _end(trial)
             ended = len(study.get_trials(deepcopy=False, states=ENDED))
             print(f"[{ended}/{own.trials}] trial {trial.number}: {outcome}", file=sys.stderr)
 
@@ -80,8 +79,8 @@ def tune(config: Config) -> StageResult:
         _write(study, best, config, folder, tracked)
         headline = {
             "trials": len(ended),
-            "given_up": sum("given_up" in trial.user_attrs for trial in ended),
-            "diverged": sum("diverged" in trial.user_attrs for trial in ended),
+            "given_up": sum(_end(trial) == "given up" for trial in ended),
+            "diverged": sum(_end(trial) == "diverged" for trial in ended),
             "best_trial": best.number,
             "best_objective": best.value,
             "best_preset": str(folder / "best.yaml"),
@@ -130,7 +129,7 @@ def _objective(config: Config) -> str:
 
 def _study(config: Config, name: str) -> optuna.Study:
     own = config.tune
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # warnings only repeat the errors that end a study
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats and plots: old and in use
     storage = _storage(own.storage or f"sqlite:///{config.common.work_dir / 'tune' / 'studies.db'}")
     stage, _ = tuned(config, {})
@@ -182,13 +181,18 @@ def _attempt(config: Config, trial: optuna.Trial, chosen: dict[str, Any], tags: 
             value = _measure(config, trial, chosen)
             tracked.log_summary({"objective": value})
         except (GivenUp, training.Diverged) as error:
-            how = "diverged" if isinstance(error, training.Diverged) else "given_up"
+            how = "diverged" if isinstance(error, training.Diverged) else "given up"
             tracked.set_tags({how: str(error)})
             trial.set_user_attr(how, str(error))
             pruned = optuna.TrialPruned(str(error))
     if pruned:
         raise pruned
     return value
+
+
+def _end(trial: FrozenTrial) -> str:
+    """How a trial without an objective ended."""
+    return next((how for how in ("given up", "diverged") if how in trial.user_attrs), "failed")
 
 
 def _measure(config: Config, trial: optuna.Trial, chosen: dict[str, Any]) -> float:
@@ -234,11 +238,17 @@ def _write(study: optuna.Study, best: FrozenTrial, config: Config, folder: Path,
     (mine / "best.yaml").write_text(yaml.safe_dump(preset, sort_keys=False))
     study.trials_dataframe().to_csv(mine / "trials.csv", index=False)
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    drawings = {"history": plots.plot_optimization_history, "parallel": plots.plot_parallel_coordinate}
+    target = "kernel distance" if _objective(config) == "fidelity" else "validation Dice"
+    drawings = {
+        "history": lambda: plots.plot_optimization_history(study, target_name=target),
+        "snapshots": lambda: plots.plot_intermediate_values(study).set(xlabel="snapshot", ylabel=target),
+        "parallel": lambda: plots.plot_parallel_coordinate(study, target_name=target),
+    }
     if len(ended) > 1 and len({trial.value for trial in ended}) > 1:  # importances explain a variance
-        drawings["importances"] = plots.plot_param_importances
+        drawings["importances"] = lambda: plots.plot_param_importances(study, target_name=target)
     for name, draw in drawings.items():
-        draw(study)
+        draw()
+        plt.gcf().set_size_inches(9, 5)
         plt.gcf().savefig(mine / f"{name}.png", dpi=120, bbox_inches="tight")
         plt.close("all")
     tracked.log_artifact(mine, "study")

@@ -1,15 +1,22 @@
-"""What the table costs beside its stages, and how much faster two workers of Ray are than one process.
+"""What the table costs beside its stages, how much faster two workers of Ray are than one process, and what is lost
+when one of them is killed.
 
 Overhead: stages that do nothing, so all time is planning, fingerprints, locks, tracking and bookkeeping. Ray against
 serial: real U-Net trainings with one thread each, slices prepared before, and whole calls are timed: the start of Ray
-and of its workers counts. `bench_grid.py overhead 10 100 1000` measures tables of so many cells; `bench_grid.py ray`
-is the other part, and needs two idle cores for about ten minutes.
+and of its workers counts. Killed: one such training, its worker killed several times, against the same left alone.
+
+    bench_grid.py overhead 10 100 1000    tables of so many cells
+    bench_grid.py ray                     needs two idle cores for about ten minutes
+    bench_grid.py killed                  and for about five
 """
 
 import os
+import random
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import redirect_stderr
 from importlib import import_module
@@ -34,6 +41,8 @@ STAGES = (
 )
 TRAININGS, IMAGES = 8, 24_000  # long enough for the start of Ray and of its workers, 10 to 15 s, to fade
 REPEATS = 2
+KILLS = 4
+CHECKPOINT_SECONDS = 10
 
 
 def _nothing(config, inputs, folder, tracked):
@@ -91,6 +100,39 @@ def ray_against_serial() -> None:
     )
 
 
+def _kill_workers(kills: list[int], ended: threading.Event) -> None:
+    """Kills each worker that trains, some time after its start, until there were KILLS of them."""
+    chance = random.Random(0)
+    while len(kills) < KILLS and not ended.is_set():
+        found = subprocess.run(["pgrep", "-f", "^ray::_work"], capture_output=True, text=True).stdout.split()
+        if new := {int(process) for process in found} - set(kills):
+            time.sleep(chance.uniform(10, 10 + 2 * CHECKPOINT_SECONDS))
+            for process in new:
+                os.kill(process, signal.SIGKILL)
+            kills += new
+        time.sleep(0.5)
+
+
+def killed() -> None:
+    keys = ["--repeats", "1", "--executor", "ray", "--address", "local", "--train_segmenter.images", "240000"]
+    keys += ["--train_segmenter.checkpoint_seconds", str(CHECKPOINT_SECONDS)]
+    seconds, kills = [], []
+    for kill in (False, True):
+        ended = threading.Event()
+        killer = threading.Thread(target=_kill_workers, args=(kills, ended))
+        with tempfile.TemporaryDirectory() as folder:
+            if kill:
+                killer.start()
+            seconds.append(_table(Path(folder), *keys))
+            ended.set()
+    killer.join()
+    print(
+        f"one training on Ray {seconds[0]:.1f} s; its worker killed {len(kills)} times: {seconds[1]:.1f} s, so "
+        f"{(seconds[1] - seconds[0]) / len(kills):.1f} s lost by each kill, of which {CHECKPOINT_SECONDS / 2:g} s are "
+        f"expected since the last checkpoint (every {CHECKPOINT_SECONDS} s here, every 60 s by default)"
+    )
+
+
 def main() -> None:
     what, *counts = sys.argv[1:] or ["overhead", "10", "100"]
     if what == "overhead":
@@ -99,8 +141,10 @@ def main() -> None:
             module.run = _nothing
         for count in counts:
             overhead(int(count))
-    else:
+    elif what == "ray":
         ray_against_serial()
+    else:
+        killed()
 
 
 if __name__ == "__main__":

@@ -73,7 +73,12 @@ def test_a_study_ends_in_a_preset_and_is_not_repeated(work):
     resolved = resolve_model(config, "diffusion")
     assert {key: resolved[key] for key in best.params} == best.params
     assert resolved["widths"] == [8, 16]  # the smoke preset's own settings stay
-    assert {path.name for path in result.path.iterdir()} >= {"trials.csv", "history.png", "parallel.png"}
+    assert {path.name for path in result.path.iterdir()} >= {
+        "trials.csv",
+        "history.png",
+        "parallel.png",
+        "snapshots.png",
+    }
 
     runs = mlflow.search_runs(search_all_experiments=True)
     parent = runs[runs["tags.stage"] == "tune"].iloc[0]
@@ -101,7 +106,7 @@ def test_a_trial_that_lags_behind_is_given_up_and_its_training_says_so(work, mon
     trained = _runs("train_generator")
     assert set(trained["status"]) == {"KILLED"}
     assert set(trained["metrics.images_per_second"].notna()) == {True}  # what it logged until then is there
-    assert set(_runs("trial")["tags.given_up"]) == {"at snapshot 1: it lagged behind the other trials"}
+    assert set(_runs("trial")["tags.given up"]) == {"at snapshot 1: it lagged behind the other trials"}
 
 
 def test_a_trial_that_diverges_is_recorded_and_the_study_goes_on(work, monkeypatch):
@@ -174,6 +179,23 @@ def test_a_killed_worker_s_trial_is_tried_again_with_the_same_settings(work):
     assert trials[killed.number].state.name == "FAIL"
     assert killed.params in [trial.params for trial in trials[killed.number + 1 :]]
     assert sum(trial.state.name == "COMPLETE" for trial in trials) == 2
+
+
+def test_an_interrupted_study_goes_on_with_the_trial_that_it_left(work, monkeypatch):
+    config = _config(work, trials="2", prune="false")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "_measure", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            tuning.tune(config)
+    assert set(_runs("trial")["status"]) == set(_runs("tune")["status"]) == {"KILLED"}
+    tuning.tune(config)
+    trials = _study(work).trials
+    assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert trials[1].params == trials[0].params != trials[2].params
 
 
 @pytest.mark.parametrize(
