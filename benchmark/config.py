@@ -164,6 +164,12 @@ class Fidelity(Section):
 class Analyze(Section):
     """All scores and audits → ratios, intervals, tests. Lists, comma-separated, span the table's cells."""
 
+    data: Annotated[tuple[str, ...], Listed] = Field(
+        (), description="cohorts in the table: folders of NIfTI subjects, or 'phantom'; default: prepare.data"
+    )
+    split: Annotated[tuple[Path, ...], Listed] = Field(
+        (), description="each cohort's split file, in the order of 'data'; default: prepare.split for all"
+    )
     model: Annotated[tuple[GeneratorName, ...], Listed] = Field(
         ("stylegan3", "diffusion"), description="generators in the table"
     )

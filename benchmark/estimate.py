@@ -123,7 +123,7 @@ class Plan:
         """Cells that differ in their seed alone share a line, as do stage runs that take as long as each other."""
         cells, runs = defaultdict(list), defaultdict(list)
         for job in self.cells:
-            cells[job.name.removeprefix("evaluate ").rpartition(" seed ")[0]].append(job)
+            cells[job.title.removeprefix("evaluate ").rpartition(" seed ")[0]].append(job)
         for job in self.planned:
             runs[Work.of(job)].append(job)
         lines = [_row("cells, all seeds together", "done", "left")]

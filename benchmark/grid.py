@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import TextIO
 
 from benchmark import tracking
 from benchmark.config import Config
+from benchmark.errors import UserError
 from benchmark.estimate import Durations, Plan, Work, dry_run, measured, spoken
 from benchmark.executors import EXECUTORS
-from benchmark.jobs import Job, done, jobs
+from benchmark.jobs import Job, cohorts, done, jobs
 from benchmark.stages import MANIFEST, StageResult, fingerprint, pull
+from benchmark.stages.overview import build_overview
 from benchmark.tracking import StageRun
 
 TABLE_STAGES = ("analyze", "report", "benchmark")
@@ -41,51 +44,79 @@ def call(stage: str, config: Config) -> StageResult | Plan:
 
 
 def run_table(stage: str, config: Config) -> StageResult:
-    """Runs what the table needs, then analyze and, unless only that was asked for, report.
+    """Runs what the table needs, then analyze and, unless only that was asked for, report, once for each cohort.
 
     A job that fails is recorded with its reason and the others go on; the result's status is then FAILED. Which jobs
-    have ended, and how, stands in work_dir/benchmark/RUN_ID/jobs.csv at any time.
+    have ended, and how, stands in work_dir/benchmark/RUN_ID/jobs.csv at any time. Raises UserError where no cohort has
+    anything to report.
     """
     started = time.monotonic()
-    planned = jobs(config)
+    planned, by_cohort = jobs(config), cohorts(config)
     tracking.connect(config.common.work_dir)
     results = done(planned)
     left = [job for job in planned if job.fingerprint not in results]
     executor_class = EXECUTORS[config.benchmark.executor if left else "serial"]
-    own = config.analyze
-    tags = {"stage": stage, "cohort": config.prepare.data, "commit": tracking.commit()}
+    tags = {"stage": stage, "cohort": ", ".join(by_cohort), "commit": tracking.commit()}
     with (
         executor_class(config.benchmark) as executor,
-        tracking.open_run(stage, tags, own.model_dump(mode="json")) as tracked,
+        tracking.open_run(stage, tags, config.analyze.model_dump(mode="json")) as tracked,
     ):
-        books = config.common.work_dir / "benchmark" / tracked.run_id / "jobs.csv"
-        books.parent.mkdir(parents=True, exist_ok=True)
+        folder = config.common.work_dir / "benchmark" / tracked.run_id
+        folder.mkdir(parents=True, exist_ok=True)
         durations = measured({Work.of(job).kind for job in left}, config.common.work_dir)
-        with books.open("w", newline="", buffering=1) as file:
+        with (folder / "jobs.csv").open("w", newline="", buffering=1) as file:
             board = Board(file, tracked, durations, executor.width, len(planned), Counter(map(Work.of, left)))
             for job in planned:
                 if job.fingerprint in results:
                     board.write(job, results[job.fingerprint])
-            print(f"{len(planned)} stage runs, {len(results)} of them done before; {books}", file=sys.stderr)
+            print(f"{len(planned)} stage runs, {len(results)} of them done before; {file.name}", file=sys.stderr)
             with closing(executor.run(left, results, tracked.run_id)) as ending:
                 for job, result in ending:
                     board.end(job, result)
-        tracked.log_artifact(books)
+        tracked.log_artifact(folder / "jobs.csv")
 
-        by_name = {job.name: results[job.fingerprint] for job in planned}
-        evaluated = {name: result for name, result in by_name.items() if result.stage == "evaluate"}
-        last = pull("analyze", config, evaluated)
+        of_cohorts = {
+            name: {job.name: results[job.fingerprint] for job in planned if job.cohort == name} for name in by_cohort
+        }
+        concluded, reasons = _conclude(stage, by_cohort, of_cohorts)
+        last = {name: list(ended.values())[-1] for name, ended in concluded.items()}
+        if len(by_cohort) == 1:
+            (only,) = last.values()
+            path, headline, run_id = only.path, only.headline, only.run_id
+        else:
+            path, headline, run_id = folder / "report", {n: r.headline for n, r in last.items()}, tracked.run_id
+            if stage != "analyze":
+                build_overview(path, config.report.title, concluded, reasons)
         if stage != "analyze":
-            last = pull("report", config, {**by_name, "analyze": last})
-            tracked.log_artifact(last.path, "report")
-            _copy_report(last.path, config.report.out)
-        tracked.log_summary({**last.headline, "table_seconds": time.monotonic() - started})
-        failed = [name for name, result in by_name.items() if result.status != "FINISHED"]
+            tracked.log_artifact(path, "report")
+            _copy_report(path, config.report.out)
+        tracked.log_summary({**headline, "table_seconds": time.monotonic() - started})
+        failed = [job.title for job in planned if results[job.fingerprint].status != "FINISHED"]
         tracked.set_tags({"failed_jobs": len(failed)})
-    status = "FAILED" if failed else last.status
-    reused = last.reused and not left
-    run_id = tracked.run_id if stage == "benchmark" else last.run_id
-    return StageResult(stage, run_id, last.fingerprint, last.path, reused, last.headline, {}, status)
+    reused = not left and all(result.reused for result in last.values())
+    status = "FAILED" if failed or reasons else "FINISHED"
+    run_id = tracked.run_id if stage == "benchmark" else run_id
+    return StageResult(stage, run_id, "", path, reused, headline, {}, status)
+
+
+def _conclude(
+    stage: str, by_cohort: Mapping[str, Config], of_cohorts: Mapping[str, Mapping[str, StageResult]]
+) -> tuple[dict[str, dict[str, StageResult]], dict[str, str]]:
+    """Each cohort's results with its analysis and, unless only that was asked for, its report last; and the reasons of
+    those cohorts that have nothing to analyze. Raises UserError where that is all of them."""
+    concluded, reasons = {}, {}
+    for name, config in by_cohort.items():
+        ended = of_cohorts[name]
+        evaluated = {cell: result for cell, result in ended.items() if result.stage == "evaluate"}
+        try:
+            ended = {**ended, "analyze": pull("analyze", config, evaluated)}
+        except UserError as error:
+            reasons[name] = str(error)
+            continue
+        concluded[name] = ended if stage == "analyze" else {**ended, "report": pull("report", config, ended)}
+    if not concluded:
+        raise UserError("\n".join(reasons.values()))
+    return concluded, reasons
 
 
 @dataclass
@@ -106,7 +137,7 @@ class Board:
         self._rows.writeheader()
 
     def write(self, job: Job, result: StageResult) -> None:
-        facts = {**result.headline, **result.summary(), "job": job.name}
+        facts = {**result.headline, **result.summary(), "job": job.title}
         row = {**facts, "seconds": facts.get("stage_seconds"), "reason": facts.get("reason")}
         self._rows.writerow({column: row[column] for column in COLUMNS})
 
@@ -124,7 +155,7 @@ class Board:
             print(result.headline.get("traceback", ""), end="", file=sys.stderr)
         ended = self.total - self.left.total()
         so_far = spoken(time.monotonic() - self.started)
-        print(f"[{ended}/{self.total}] {job.name}: {outcome} | {so_far} so far, {self._ahead()}", file=sys.stderr)
+        print(f"[{ended}/{self.total}] {job.title}: {outcome} | {so_far} so far, {self._ahead()}", file=sys.stderr)
         self.tracked.log_metrics({"jobs_ended": ended, "jobs_failed": self.failed}, ended)
 
     def _ahead(self) -> str:
@@ -138,7 +169,8 @@ class Board:
 
 def _copy_report(report: Path, out: Path) -> None:
     """Replaces what stands in `out` by this report; the stage's own folder stays as its run recorded it."""
-    for name in ("tables", "figures"):
-        shutil.rmtree(out / name, ignore_errors=True)
+    for folder in (report, *report.iterdir()):  # several cohorts have a folder each
+        for name in ("tables", "figures"):
+            shutil.rmtree(out / folder.relative_to(report) / name, ignore_errors=True)
     shutil.copytree(report, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
     print(f"report: {out / 'index.html'}", file=sys.stderr)

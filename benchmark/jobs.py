@@ -1,7 +1,7 @@
 """The table's jobs: every stage run behind it, once each, parents first."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmark.config import Config
 from benchmark.errors import UserError
 from benchmark.stages import StageResult, fingerprint, finished, folder_of, needs, run_name
+from benchmark.stages.prepare import cohort_name
 from benchmark.stages.synthetic import name_of
 
 
@@ -16,7 +17,8 @@ from benchmark.stages.synthetic import name_of
 class Job:
     """One stage run that the table needs."""
 
-    name: str  # its own among the table's
+    name: str  # its own among its cohort's
+    title: str  # its own among the table's
     stage: str
     config: Config
     fingerprint: str
@@ -26,27 +28,54 @@ class Job:
     def folder(self) -> Path:
         return folder_of(self.stage, self.config, self.fingerprint)
 
+    @property
+    def cohort(self) -> str:
+        return cohort_name(self.config)
+
+
+def cohorts(config: Config) -> dict[str, Config]:
+    """The table's cohorts by name, each with the configuration of its cells.
+
+    Raises UserError where two share a name, and where there are split files, but not one for each.
+    """
+    data = config.analyze.data or (config.prepare.data,)
+    splits = [path.expanduser() for path in config.analyze.split] or [config.prepare.split] * len(data)
+    if len(splits) != len(data):
+        raise UserError(f"split: {len(splits)} files for {len(data)} cohorts; give one for each, in the order of data")
+    each = [
+        config.replace({"prepare.data": folder, "prepare.split": split})
+        for folder, split in zip(data, splits, strict=True)
+    ]
+    names = [cohort_name(one) for one in each]
+    _refuse_twins("cohorts", names)
+    return dict(zip(names, each, strict=True))
+
+
+def _refuse_twins(what: str, names: Iterable[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(f"two {what} are called '{twice[0]}' in the tables: name each once, or rename a folder")
+
 
 def jobs(config: Config) -> list[Job]:
     """Every stage run behind the table, once each, parents first.
 
-    A cell is (synthetic set, arm, segmenter, augmentation, seed, shares of the data), and each has one evaluation;
-    real-only cells have no synthetic set. The real arm is always there: it is every other arm's reference. Each
-    synthetic set is audited, and its fidelity measured, once. Shares below 1 of what an arm does not use give no cells
-    of their own.
+    A cell is (cohort, synthetic set, arm, segmenter, augmentation, seed, shares of the data), and each has one
+    evaluation; real-only cells have no synthetic set. The real arm is always there: it is every other arm's reference.
+    For each cohort, each synthetic set is audited, and its fidelity measured, once. Shares below 1 of what an arm does
+    not use give no cells of their own.
 
-    Raises UserError where two sets would share a name in the tables.
+    Raises UserError where two cohorts or two sets would share a name in the tables, and as `cohorts` does.
     """
     table = config.analyze
     sets = [*table.model, *table.synthetic]
-    twice = [name for name, count in Counter(name_of(config, given) for given in sets).items() if count > 1]
-    if twice:
-        raise UserError(f"two synthetic sets are called '{twice[0]}' in the tables: name each once, or rename a folder")
+    _refuse_twins("synthetic sets", (name_of(config, given) for given in sets))
+    by_cohort = cohorts(config)
     arms = [("real", None), *((arm, name) for name in sets for arm in table.train_on if arm != "real")]
-    wanted = []
     amounts = list(product({1.0, *table.real_subjects}, {1.0, *table.synthetic_share}))
-    spans = product(arms, table.segmenter, table.augment, range(table.repeats), sorted(amounts, reverse=True))
-    for (arm, name), segmenter, augment, repeat, (real_subjects, synthetic_share) in spans:
+    settings = product(arms, table.segmenter, table.augment, range(table.repeats), sorted(amounts, reverse=True))
+    cells = []
+    for (arm, name), segmenter, augment, repeat, (real_subjects, synthetic_share) in settings:
         cell = {
             "train_segmenter.segmenter": segmenter,
             "train_segmenter.train_on": arm,
@@ -56,27 +85,29 @@ def jobs(config: Config) -> list[Job]:
             "train_segmenter.synthetic_share": 1.0 if arm == "real" else synthetic_share,
             "train_segmenter.seed": table.seed + repeat,
         }
-        wanted.append(("evaluate", config.replace(cell)))
+        cells.append(("evaluate", cell))
     for stage in ("audit", "fidelity"):
-        wanted += [(stage, config.replace({f"{stage}.synthetic": name})) for name in sets]
+        cells += [(stage, {f"{stage}.synthetic": name}) for name in sets]
 
     found: dict[str, Job] = {}
-    names: set[str] = set()
+    taken: set[str] = set()  # titles
 
     def add(stage: str, config: Config, role: str) -> Job:
         parents = {name: add(*need, name) for name, need in needs(stage, config).items()}
         mark = fingerprint(stage, config, parents)
         if mark not in found:
             name = run_name(stage, config)
-            if name in names:  # the extractor is a U-Net on real slices, as a cell's may be
-                name = f"{name} as {role}"
-            names.add(name)
+            title = name.replace(stage, f"{stage} {cohort_name(config)}", 1) if len(by_cohort) > 1 else name
+            if title in taken:  # the extractor is a U-Net on real slices, as a cell's may be
+                name, title = f"{name} as {role}", f"{title} as {role}"
+            taken.add(title)
             marks = {name: parent.fingerprint for name, parent in parents.items()}
-            found[mark] = Job(name, stage, config, mark, marks)
+            found[mark] = Job(name, title, stage, config, mark, marks)
         return found[mark]
 
-    for stage, cell in wanted:
-        add(stage, cell, stage)
+    for of_cohort in by_cohort.values():
+        for stage, cell in cells:
+            add(stage, of_cohort.replace(cell), stage)
     return list(found.values())
 
 

@@ -103,15 +103,7 @@ def build_report(out: Path, inputs: ReportInputs) -> dict:
     ]
     inputs.scores.to_csv(out / "tables" / "scores.csv", index=False)
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"label": tables.label, "duration": duration, "percent": tables.percent}
-    page = environment.get_template("report.html.j2").render(
+    page = template("report.html.j2").render(
         report=inputs,
         cards=build_cards(inputs.sets, inputs.ratios, inputs.audits, inputs.fidelity, inputs.costs),
         tables=sections,
@@ -126,6 +118,19 @@ def build_report(out: Path, inputs: ReportInputs) -> dict:
         kind: sorted(str(path.relative_to(out)) for path in (out / kind).iterdir()) for kind in ("tables", "figures")
     }
     return {"index": "index.html"} | written
+
+
+def template(name: str) -> jinja2.Template:
+    """A page's template, with the filters label, duration and percent."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"label": tables.label, "duration": duration, "percent": tables.percent}
+    return environment.get_template(name)
 
 
 def duration(seconds: float) -> str:

@@ -64,7 +64,7 @@ def run(config: Config, inputs: dict[str, StageResult], folder: Path, tracked: S
         folder,
         ReportInputs(
             title=config.report.title,
-            cohort=_cohort_facts(config, prepared.path),
+            cohort=cohort_facts(prepared.path),
             sets=sets,
             **tables,
             costs=_costs(finished),
@@ -95,7 +95,8 @@ def _is_demo(config: Config) -> bool:
     return config.common.preset in ("demo", "smoke")
 
 
-def _cohort_facts(config: Config, folder: Path) -> CohortFacts:
+def cohort_facts(folder: Path) -> CohortFacts:
+    """Of the cohort that was prepared in this folder."""
     slices = SliceSet.open(folder)
     by_split = {split: slices.index[slices.index["split"] == split] for split in ("train", "validation", "test")}
     return CohortFacts(
@@ -104,7 +105,7 @@ def _cohort_facts(config: Config, folder: Path) -> CohortFacts:
         subjects={split: rows["subject"].nunique() for split, rows in by_split.items()},
         slices={split: len(rows) for split, rows in by_split.items()},
         rejected=len(pd.read_csv(folder / "rejected.csv")),
-        image_size=config.prepare.image_size,
+        image_size=slices.images.shape[-1],
     )
 
 

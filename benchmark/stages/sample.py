@@ -14,6 +14,7 @@ from benchmark.config import Config
 from benchmark.data.slices import SliceSet, SliceWriter
 from benchmark.progress import progress_bar
 from benchmark.stages.pictures import save_sheet
+from benchmark.stages.prepare import cohort_name
 from benchmark.stages.train_generator import SAMPLE_BATCH, create, draw
 from benchmark.tracking import StageRun
 from generators.base import Generator
@@ -34,7 +35,7 @@ def needs(config: Config) -> dict:
 
 
 def tags(config: Config) -> dict:
-    return {"model": config.train_generator.model, "cohort": config.prepare.data, "seed": config.sample.seed}
+    return {"model": config.train_generator.model, "cohort": cohort_name(config), "seed": config.sample.seed}
 
 
 def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:

@@ -18,6 +18,7 @@ from benchmark.data.slices import SliceSet, from_network, to_network
 from benchmark.stages import call_helpers, extractor
 from benchmark.stages.monitor import COLUMNS, Monitor
 from benchmark.stages.pictures import save_sheet
+from benchmark.stages.prepare import cohort_name
 from benchmark.tracking import StageRun
 from generators.base import Generator
 
@@ -37,7 +38,7 @@ def needs(config: Config) -> dict:
 
 
 def tags(config: Config) -> dict:
-    return {"model": config.train_generator.model, "cohort": config.prepare.data, "seed": config.train_generator.seed}
+    return {"model": config.train_generator.model, "cohort": cohort_name(config), "seed": config.train_generator.seed}
 
 
 def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:

@@ -72,7 +72,7 @@ def overhead(cells: int) -> None:
     )
 
 
-def _table(folder: Path, *arguments: str) -> float:
+def _table(folder: Path, *arguments: str, trainings: int = TRAININGS, images: int = IMAGES) -> float:
     """Seconds of a whole call, slices prepared before."""
     keys = ["--preset", "smoke", "--model", "", "--work_dir", str(folder / "work"), "--out", str(folder / "out")]
     command = [sys.executable, "-m", "benchmark"]
@@ -80,7 +80,7 @@ def _table(folder: Path, *arguments: str) -> float:
     environment["RAY_worker_niceness"] = "0"  # Ray's default, 15, would lose to whatever else runs here
     options = {"cwd": ROOT, "env": environment, "check": True, "capture_output": True}
     subprocess.run([*command, "prepare", *keys[:2], *keys[4:6]], **options)
-    budget = ["--repeats", str(TRAININGS), "--train_segmenter.images", str(IMAGES), "--train_segmenter.snapshots", "1"]
+    budget = ["--repeats", str(trainings), "--train_segmenter.images", str(images), "--train_segmenter.snapshots", "1"]
     started = time.perf_counter()
     subprocess.run([*command, "benchmark", *keys, *budget, *arguments], **options)
     return time.perf_counter() - started
@@ -114,7 +114,7 @@ def _kill_workers(kills: list[int], ended: threading.Event) -> None:
 
 
 def killed() -> None:
-    keys = ["--repeats", "1", "--executor", "ray", "--address", "local", "--train_segmenter.images", "240000"]
+    keys = ["--executor", "ray", "--address", "local"]
     keys += ["--train_segmenter.checkpoint_seconds", str(CHECKPOINT_SECONDS)]
     seconds, kills = [], []
     for kill in (False, True):
@@ -123,7 +123,7 @@ def killed() -> None:
         with tempfile.TemporaryDirectory() as folder:
             if kill:
                 killer.start()
-            seconds.append(_table(Path(folder), *keys))
+            seconds.append(_table(Path(folder), *keys, trainings=1, images=10 * IMAGES))
             ended.set()
     killer.join()
     print(
