@@ -1,10 +1,12 @@
 """All cells' scores → the long table, ratios with intervals, paired tests, ranks, Dice against amount of data."""
 
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
 from analysis import statistics
+from analysis.statistics import counted
 from benchmark.config import Config
 from benchmark.errors import UserError
 from benchmark.stages.prepare import cohort_name
@@ -33,7 +35,8 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     own = config.analyze
     parts = [pd.read_parquet(cell.path / "scores.parquet") for cell in inputs.values() if cell.status == "FINISHED"]
     if not parts:
-        reasons = "\n".join(f"  {name}: {cell.headline['reason']}" for name, cell in inputs.items())
+        counts = Counter(cell.headline["reason"] for cell in inputs.values())
+        reasons = "\n".join(f"  {counted(count, 'cell')}: {reason}" for reason, count in counts.items())
         raise UserError(f"no cell of the table could be evaluated:\n{reasons}")
     scores = pd.concat(parts, ignore_index=True)
     ratios = statistics.ratios(scores, own.replicates, own.seed)
