@@ -201,7 +201,7 @@ def _measure(config: Config, trial: optuna.Trial, chosen: dict[str, Any]) -> flo
 
     def report(snapshot: int, score: float) -> None:
         trial.report(sign * score, snapshot)
-        if trial.should_prune():
+        if snapshot < getattr(config, stage).snapshots and trial.should_prune():  # at the last nothing is saved by it
             raise GivenUp(f"at snapshot {snapshot}: it lagged behind the other trials")
 
     with training.watched(report):
@@ -249,6 +249,8 @@ def _write(study: optuna.Study, best: FrozenTrial, config: Config, folder: Path,
     for name, draw in drawings.items():
         draw()
         plt.gcf().set_size_inches(9, 5)
+        axes = plt.gcf().axes[0]
+        axes.set_title(axes.get_title(), pad=28)  # above the legend of what met the constraint
         plt.gcf().savefig(mine / f"{name}.png", dpi=120, bbox_inches="tight")
         plt.close("all")
     tracked.log_artifact(mine, "study")

@@ -109,6 +109,13 @@ def test_a_trial_that_lags_behind_is_given_up_and_its_training_says_so(work, mon
     assert set(_runs("trial")["tags.given up"]) == {"at snapshot 1: it lagged behind the other trials"}
 
 
+def test_a_trial_at_its_last_snapshot_is_not_given_up(work, monkeypatch):
+    monkeypatch.setattr(optuna.pruners.HyperbandPruner, "prune", lambda *_: True)
+    result = tuning.tune(_config(work, trials="2", **{"train_generator.snapshots": "1"}))
+    assert result.headline["given_up"] == 0
+    assert {trial.state.name for trial in _study(work).trials} == {"COMPLETE"}
+
+
 def test_a_trial_that_diverges_is_recorded_and_the_study_goes_on(work, monkeypatch):
     train_step = Diffusion.train_step
 
