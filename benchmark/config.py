@@ -223,7 +223,7 @@ class Tune(Section):
         description="a generator's: least kernel distance, or most Dice of a small U-Net trained on its samples; "
         "a segmenter's is Dice",
     )
-    prune: bool = Field(True, description="give up trials that lag behind at a snapshot (Hyperband)")
+    prune: bool = Field(True, description="give up trials that lag behind at a snapshot (successive halving)")
     study: str | None = Field(None, description="name of the study; default: made of model, objective and settings")
     storage: str | None = Field(None, description="URL of Optuna's database; default: SQLite in work_dir")
     seed: Seed = Field(0, description="seed of the search")

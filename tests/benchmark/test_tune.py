@@ -98,7 +98,7 @@ def _runs(stage):
 
 
 def test_a_trial_that_lags_behind_is_given_up_and_its_training_says_so(work, monkeypatch):
-    monkeypatch.setattr(optuna.pruners.HyperbandPruner, "prune", lambda *_: True)
+    monkeypatch.setattr(optuna.pruners.SuccessiveHalvingPruner, "prune", lambda *_: True)
     config = _config(work, trials="2", **{"train_generator.images": "64", "train_generator.snapshots": "4"})
     with pytest.raises(UserError, match="none of 2 trials can be chosen"):
         tuning.tune(config)
@@ -110,7 +110,7 @@ def test_a_trial_that_lags_behind_is_given_up_and_its_training_says_so(work, mon
 
 
 def test_a_trial_at_its_last_snapshot_is_not_given_up(work, monkeypatch):
-    monkeypatch.setattr(optuna.pruners.HyperbandPruner, "prune", lambda *_: True)
+    monkeypatch.setattr(optuna.pruners.SuccessiveHalvingPruner, "prune", lambda *_: True)
     result = tuning.tune(_config(work, trials="2", **{"train_generator.snapshots": "1"}))
     assert result.headline["given_up"] == 0
     assert {trial.state.name for trial in _study(work).trials} == {"COMPLETE"}
