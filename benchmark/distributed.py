@@ -16,15 +16,11 @@ import torch
 from torch import Tensor, distributed
 
 from benchmark.errors import UserError
+from generators.parallel import world
 
 PATIENCE = timedelta(days=7)  # for which helpers wait while the leader prepares, samples or measures
 
 _training = False  # whether the helpers are inside a training, where they hear no orders
-
-
-def world() -> int:
-    """Number of processes that train together."""
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def share() -> slice:

@@ -423,8 +423,9 @@ def open_run(name: str, tags: Mapping[str, Any], params: Mapping[str, Any]) -> I
     except BaseException as error:
         run.set_tags({"error": f"{type(error).__name__}: {error}"[:5000]})
         try:
-            killed = isinstance(error, KeyboardInterrupt | GivenUp)
-            run.end("KILLED" if killed else "FAILED", GRACE if isinstance(error, KeyboardInterrupt) else None)
+            interrupted = isinstance(error, KeyboardInterrupt)
+            killed = interrupted or isinstance(error, GivenUp)
+            run.end("KILLED" if killed else "FAILED", GRACE if interrupted else None)
         except UserError as second:  # the first error is the one to tell
             log.warning("%s", second)
         raise

@@ -27,6 +27,7 @@ from benchmark import tracking, training
 from benchmark.config import Config, resolve_model
 from benchmark.errors import GivenUp, UserError
 from benchmark.stages import StageResult, extractor, fingerprint, needs, pull
+from benchmark.stages.prepare import cohort_name
 from benchmark.tracking import StageRun
 
 HEARTBEAT = 60  # seconds between signs of life of a worker; a trial that gave none for three times that is tried again
@@ -51,7 +52,7 @@ def tune(config: Config) -> StageResult:
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     tracking.connect(config.common.work_dir)
-    tags = {"stage": "tune", "model": own.model, "cohort": config.prepare.data, "seed": own.seed, "study": name}
+    tags = {"stage": "tune", "model": own.model, "cohort": cohort_name(config), "seed": own.seed, "study": name}
     settings = {**own.model_dump(mode="json", exclude={"storage"}), "space": space}
     with tracking.open_run(f"tune {own.model}", {**tags, "commit": tracking.commit()}, settings) as tracked:
         study = _study(config, name)
@@ -154,6 +155,9 @@ def _halving(snapshots: int) -> optuna.pruners.BasePruner:
 def _storage(address: str) -> RDBStorage:
     try:
         url = sqlalchemy.make_url(address)
+    except sqlalchemy.exc.ArgumentError as error:  # not repeated: it may hold a password
+        raise UserError("storage: not a database's address, such as postgresql+psycopg2://USER@HOST/NAME") from error
+    try:
         engine = sqlalchemy.create_engine(url)
         tables = set(sqlalchemy.inspect(engine).get_table_names())
         engine.dispose()
@@ -165,8 +169,7 @@ def _storage(address: str) -> RDBStorage:
             heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(RETRIES),
         )
     except (ImportError, RuntimeError, ValueError, sqlalchemy.exc.SQLAlchemyError) as error:
-        shown = address if isinstance(error, sqlalchemy.exc.ArgumentError) else str(url)  # which hides its password
-        raise UserError(f"storage: '{shown}' cannot be used: {error}") from error
+        raise UserError(f"storage: '{url}' cannot be used: {error}") from error  # without the password
 
 
 def _suggest(trial: optuna.Trial, key: str, within: tuple | list) -> Any:

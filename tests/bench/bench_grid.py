@@ -141,10 +141,8 @@ def main() -> None:
             module.run = _nothing
         for count in counts:
             overhead(int(count))
-    elif what == "ray":
-        ray_against_serial()
     else:
-        killed()
+        {"ray": ray_against_serial, "killed": killed}[what]()
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ def call(tmp_path_factory):
             return grid.call(stage, parse(stage, {**SMOKE, **folders, **keys})), work / "out"
 
         yield run
+    mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture(scope="module")

@@ -171,24 +171,30 @@ def test_the_weights_with_the_best_score_are_kept(tmp_path):
     assert not all(torch.equal(best[key], value) for key, value in model.weights().items())
 
 
+def _scored(folder, budget, on_snapshot, **more):
+    """A training whose snapshots say what they are worth."""
+    return train(
+        _model("unet"),
+        _read,
+        _to_batch("unet"),
+        budget,
+        folder,
+        name="unet",
+        on_metrics=lambda metrics, seen: None,
+        on_snapshot=on_snapshot,
+        score=itemgetter("score"),
+        advice="",
+        **more,
+    )
+
+
 @pytest.mark.parametrize("stops_between", [False, True])
 def test_training_stops_when_its_score_has_not_risen_for_long_enough(tmp_path, stops_between):
     scores = {16: 0.1, 32: 0.5, 48: 0.4, 64: 0.5, 80: 0.9}
     budget = Budget(images=96, batch_size=8, seed=0, snapshots=6, checkpoint_seconds=0, patience=2)
 
     def run(on_snapshot):
-        return train(
-            _model("unet"),
-            _read,
-            _to_batch("unet"),
-            budget,
-            tmp_path,
-            name="unet",
-            on_metrics=lambda metrics, seen: None,
-            on_snapshot=on_snapshot,
-            score=itemgetter("score"),
-            advice="",
-        )
+        return _scored(tmp_path, budget, on_snapshot)
 
     def interrupted(seen):
         if seen == 48:
@@ -206,19 +212,7 @@ def test_training_stops_when_its_score_has_not_risen_for_long_enough(tmp_path, s
 def test_weights_from_before_a_training_may_keep_any_are_never_kept(tmp_path):
     scores = {16: 0.9, 32: 0.1, 48: 0.3, 64: 0.2, 80: 0.2, 96: 0.2}
     budget = Budget(images=96, batch_size=8, seed=0, snapshots=6, checkpoint_seconds=1e9, patience=2)
-    progress = train(
-        _model("unet"),
-        _read,
-        _to_batch("unet"),
-        budget,
-        tmp_path,
-        name="unet",
-        on_metrics=lambda metrics, seen: None,
-        on_snapshot=lambda seen: {"score": scores[seen]},
-        score=itemgetter("score"),
-        advice="",
-        keep_from=32,
-    )
+    progress = _scored(tmp_path, budget, lambda seen: {"score": scores[seen]}, keep_from=32)
     assert (progress.best_seen, progress.best_score) == (48, 0.3)
     assert progress.seen == 80  # what came before does not count as waiting, either
 

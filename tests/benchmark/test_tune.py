@@ -208,13 +208,14 @@ def test_an_interrupted_study_goes_on_with_the_trial_that_it_left(work, monkeypa
 @pytest.mark.parametrize(
     ("storage", "reason"),
     [
-        ("nonsense", "Could not parse"),
-        ("postgresql+psycopg2://me:secret@127.0.0.1:1/studies", "refused"),
+        ("postgresql//me:secret@127.0.0.1/studies", "not a database's address"),
+        ("postgres://me:secret@127.0.0.1/studies", "cannot be used: .*postgres"),
+        ("postgresql+psycopg2://me:secret@127.0.0.1:1/studies", "cannot be used: .*refused"),
         ("sqlite:///{work}/mlflow.db", "a study takes one of its own"),
     ],
 )
 def test_a_database_that_cannot_hold_a_study_is_refused(storage, reason, work):
-    with pytest.raises(UserError, match=f"storage: .* cannot be used: .*{reason}") as refused:
+    with pytest.raises(UserError, match=f"storage: .*{reason}") as refused:
         tuning.tune(_config(work, storage=storage.format(work=work)))
     assert "secret" not in str(refused.value)
     assert not list((work / "work").glob("prepare/*"))  # before any work
