@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import Any
 
-from benchmark import config as configuration
+from benchmark import parsing
 from benchmark.errors import UserError
 
 # glibc gives every freed block above 128 KiB back to the kernel and faults it in again; networks free many a step.
@@ -19,7 +19,7 @@ _ALLOCATOR = {
 
 def _overview() -> str:
     lines = ["usage: python -m benchmark STAGE [--key value …] [--json]", "", "stages, each pulls those that it needs:"]
-    lines += [f"  {stage:<16} {configuration.stage_help(stage)}" for stage in configuration.STAGES]
+    lines += [f"  {stage:<16} {parsing.stage_help(stage)}" for stage in parsing.STAGES]
     lines += ["", "python -m benchmark STAGE --help lists every key."]
     return "\n".join(lines)
 
@@ -37,20 +37,18 @@ def _describe(field: Any) -> str:
 
 def _help(stage: str, given: dict[str, Any]) -> str:
     """Every key of the stage, then those of the stages it pulls, then the common ones; a named model's keys too."""
-    lines = [f"{stage}: {configuration.stage_help(stage)}", ""]
+    lines = [f"{stage}: {parsing.stage_help(stage)}", ""]
     section_before = None
-    for section, key, field in configuration.reachable(stage):
+    for section, key, field in parsing.reachable(stage):
         if section != section_before:
             lines += ["", f"keys of {section}:" if section != "common" else "keys of every stage:"]
             section_before = section
-        bare = section == "common" or section in configuration.places(stage, key)
+        bare = section == "common" or section in parsing.places(stage, key)
         lines.append(f"  --{key if bare else f'{section}.{key}':<26} {_describe(field)}")
-    models = [str(given[key]) for key in ("model", "segmenter") if given.get(key) in configuration.model_names()]
+    models = [str(given[key]) for key in ("model", "segmenter") if given.get(key) in parsing.model_names()]
     for name in models:
         lines += ["", f"keys of {name}:"]
-        lines += [
-            f"  --{f'{name}.{key}':<26} {_describe(field)}" for key, field in configuration.model_fields(name).items()
-        ]
+        lines += [f"  --{f'{name}.{key}':<26} {_describe(field)}" for key, field in parsing.model_fields(name).items()]
     if not models:
         lines += ["", "A model's own keys are written --MODEL.key; '--model NAME --help' lists them."]
     return "\n".join(lines)
@@ -98,22 +96,23 @@ def _call(stage: str, config: Any) -> Any:
         return tune(config)
     if stage == "sync":
         return _sync(config)
-    from benchmark.grid import call
+    from benchmark.table.run import call
 
     return call(stage, config)
 
 
 def _call_together(stage: str, config: Any) -> Any:
     """One of several processes: the result where it leads, None where it helps."""
-    from benchmark import distributed, stages
+    from benchmark import stages
+    from benchmark.training import processes
 
-    with distributed.joined(config.common.device) as leads:
+    with processes.joined(config.common.device) as leads:
         return _call(stage, config) if leads else stages.assist()
 
 
 def _sync(config: Any) -> Any:
-    from benchmark import tracking
     from benchmark.stages import StageResult
+    from benchmark.tracking import runs as tracking
 
     found = tracking.sync(config.common.work_dir)
     print(f"{len(found['delivered'])} runs delivered to the tracking store", file=sys.stderr)
@@ -134,7 +133,7 @@ def main(arguments: list[str]) -> int:
     try:
         wants_help = "--help" in rest or "-h" in rest
         given = _read([token for token in rest if token not in ("-h", "--help")])
-        config = configuration.parse(stage, given)
+        config = parsing.parse(stage, given)
         if wants_help:
             print(_help(stage, given))
             return 0

@@ -1,25 +1,16 @@
-"""What can be set: one class per stage, presets that list only differences, and where a key on the command line goes.
+"""What can be set: one class per stage. How a call is turned into these: see `benchmark.parsing`."""
 
-A bare key goes to the stage that is called if it has that key, otherwise to the nearest stages that it pulls;
-`STAGE.key` and `MODEL.key` name one place. Later wins: defaults, then the preset, then the command line.
-"""
-
-import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 import generators
 import segmenters
-from benchmark.errors import UserError
-
-PRESETS = Path(__file__).parent / "presets"
 
 
-def _split_commas(value: Any) -> Any:
+def split_commas(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
@@ -37,7 +28,7 @@ TrainOn = Literal["real", "synthetic", "both", "pretrain"]
 GeneratorName = Annotated[str, _known(generators)]
 SegmenterName = Annotated[str, _known(segmenters)]
 ModelName = Annotated[str, _known(generators, segmenters)]
-Listed = BeforeValidator(_split_commas)  # a comma-separated list on the command line, a YAML list in a preset
+Listed = BeforeValidator(split_commas)  # a comma-separated list on the command line, a YAML list in a preset
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Share = Annotated[float, Field(gt=0, le=1)]
 SYNTHETIC = "synthetic set: a generator, or a folder; default: the generator in 'model'"
@@ -264,201 +255,3 @@ class Config(BaseModel):
         return self.model_copy(
             update={name: getattr(self, name).model_copy(update=changed) for name, changed in sections.items()}
         )
-
-
-# Which sections a stage reads, nearest first: a bare key goes to the first group that has it.
-REACH: dict[str, list[tuple[str, ...]]] = {
-    "prepare": [("prepare",)],
-    "import_samples": [("import_samples",), ("prepare",)],
-    "train_generator": [("train_generator",), ("prepare",), ("extractor",)],
-    "sample": [("sample",), ("train_generator",), ("prepare",), ("extractor",)],
-    "train_segmenter": [("train_segmenter",), ("sample",), ("train_generator", "prepare"), ("extractor",)],
-    "evaluate": [("evaluate",), ("train_segmenter",), ("sample",), ("train_generator", "prepare"), ("extractor",)],
-    "audit": [("audit",), ("sample",), ("train_generator",), ("prepare",), ("extractor",)],
-    "fidelity": [("fidelity",), ("sample",), ("train_generator",), ("prepare",), ("extractor",)],
-    "sync": [("sync",)],
-    "tune": [("tune",), ("train_generator", "train_segmenter", "prepare"), ("extractor",)],
-    **{
-        stage: [
-            ("analyze", "report", "benchmark"),
-            ("train_generator", "train_segmenter", "sample", "audit", "prepare"),
-            ("fidelity", "extractor"),
-        ]
-        for stage in ("analyze", "report", "benchmark")
-    },
-}
-STAGES = tuple(REACH)
-
-# Keys that the table's cells set themselves; a call for the whole table cannot.
-SET_BY_TABLE = frozenset(
-    f"{section}.{key}"
-    for section, keys in {
-        "train_generator": ["model"],
-        "train_segmenter": [
-            "segmenter",
-            "train_on",
-            "synthetic",
-            "real_subjects",
-            "synthetic_share",
-            "augment",
-            "seed",
-        ],
-        "audit": ["synthetic"],
-        "fidelity": ["synthetic"],
-    }.items()
-    for key in keys
-)
-
-
-def stage_help(stage: str) -> str:
-    """What the stage does: the first line of its section's docstring."""
-    return (Config.model_fields[stage].annotation.__doc__ or "").strip()
-
-
-SECTIONS = tuple(name for name in Config.model_fields if name != "models")
-
-
-def _fields(section: str) -> dict[str, Any]:
-    return {field.alias or name: field for name, field in Config.model_fields[section].annotation.model_fields.items()}
-
-
-def reachable(stage: str) -> Iterator[tuple[str, str, Any]]:
-    """(section, key, field) of every key that the stage or one that it pulls takes, nearest first, common keys last."""
-    for group in (*REACH[stage], ("common",)):
-        for section in group:
-            for key, field in _fields(section).items():
-                if "analyze" not in REACH[stage][0] or f"{section}.{key}" not in SET_BY_TABLE:
-                    yield section, key, field
-
-
-def places(stage: str, key: str) -> list[str]:
-    """The sections to which a bare key goes."""
-    for group in (*REACH[stage], ("common",)):
-        owners = [section for section in group if key in _fields(section)]
-        if owners:
-            return owners
-    return []
-
-
-def nearest(key: str, known: Iterable[str]) -> str:
-    """'; did you mean …?' with the closest known key, or nothing where none is close."""
-    known = list(known)
-    match = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    if not match:  # a bare model key: channel_base → stylegan3.channel_base
-        match = [name for name in known if name.rpartition(".")[2] == key][:1]
-    return f"; did you mean '{match[0]}'?" if match else ""
-
-
-def model_names() -> list[str]:
-    return [*generators.names(), *segmenters.names()]
-
-
-def model_fields(name: str) -> dict[str, Any]:
-    """The fields of a model's configuration, by key. Imports the model."""
-    registry = generators if name in generators.names() else segmenters
-    return registry.load(name).Config.model_fields
-
-
-def model_keys() -> list[str]:
-    """'MODEL.key' for every key of every registered model. Imports them all."""
-    return [f"{name}.{key}" for name in model_names() for key in model_fields(name)]
-
-
-def _assign(tree: dict[str, dict[str, Any]], stage: str, key: str, value: Any, where: str) -> None:
-    """Puts one bare or dotted key into the tree of sections; raises UserError where nothing takes it."""
-    section, _, rest = key.rpartition(".")
-    rest = rest or key
-    if section in model_names():
-        tree["models"].setdefault(section, {})[rest] = value
-        return
-    if section:
-        targets = [name for name, known, _ in reachable(stage) if (name, known) == (section, rest)]
-    else:
-        targets = places(stage, key)
-    if not targets:
-        known = [name for _, name, _ in reachable(stage)] + [f"{name}.{k}" for name, k, _ in reachable(stage)]
-        hint = nearest(key, known) or nearest(key, model_keys())
-        raise UserError(f"{where}: unknown key '{key}' for {stage}{hint}")
-    for target in targets:
-        tree[target][rest] = value
-
-
-def read_preset(name: str) -> dict[str, dict[str, Any]]:
-    """The preset's sections, those that it `extends` underneath.
-
-    Raises UserError for a preset that is not there, is not YAML, or names an unknown section or key.
-    """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(preset.stem for preset in PRESETS.glob("*.yaml"))
-        raise UserError(f"no preset '{name}'{nearest(name, known)} (presets: {', '.join(known)}; or a .yaml file)")
-    try:
-        sections = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not readable as YAML: {error}") from error
-    if not isinstance(sections, dict):
-        raise UserError(f"{path}: expected sections such as 'train_generator:', found {type(sections).__name__}")
-    base = sections.pop("extends", None)
-    merged = read_preset(str(base)) if base else {}
-    known_sections = [*SECTIONS, *model_names()]
-    for section, values in sections.items():
-        if section not in known_sections:
-            raise UserError(f"{path}: unknown section '{section}'{nearest(str(section), known_sections)}")
-        if not isinstance(values, dict):
-            raise UserError(f"{path}: section '{section}' must hold 'key: value' lines")
-        if section not in model_names():
-            for key in values.keys() - _fields(section).keys():
-                raise UserError(f"{path}: unknown key '{section}.{key}'{nearest(key, _fields(section))}")
-        merged.setdefault(section, {}).update(values)
-    return merged
-
-
-def _message(error: ValidationError) -> str:
-    """Pydantic's findings, one line each: the key, what was wrong, the value."""
-    lines = []
-    for finding in error.errors():
-        key = ".".join(str(part) for part in finding["loc"])
-        lines.append(f"{key}: {finding['msg'].removeprefix('Value error, ')} (got {finding['input']!r})")
-    return "\n".join(lines)
-
-
-def parse(stage: str, given: Mapping[str, Any]) -> Config:
-    """The configuration of a call: defaults, then the preset, then the given keys.
-
-    Raises UserError for an unknown key (naming the nearest known one) and for a bad value.
-    """
-    if stage not in STAGES:
-        raise UserError(f"unknown stage '{stage}'{nearest(stage, STAGES)} (stages: {', '.join(STAGES)})")
-    tree: dict[str, dict[str, Any]] = {name: {} for name in Config.model_fields}
-    preset = given.get("preset", Common.model_fields["preset"].default)
-    for section, values in read_preset(str(preset)).items():
-        if section in model_names():
-            tree["models"].setdefault(section, {}).update(values)
-        else:
-            tree[section].update(values)
-    for key, value in given.items():
-        _assign(tree, stage, key, value, "command line")
-    try:
-        config = Config.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(_message(error)) from error
-    return config.replace({"prepare.split": config.prepare.split and config.prepare.split.expanduser()})
-
-
-def resolve_model(config: Config, name: str, **fixed: Any) -> dict[str, Any]:
-    """The full configuration of a model as plain values: its defaults, the preset's and the given keys, then `fixed`.
-
-    Imports the model. Raises UserError for an unknown key or a value out of range.
-    """
-    registry = generators if name in generators.names() else segmenters
-    model_config = registry.load(name).Config
-    given = dict(config.models.get(name, {}))
-    for key in given.keys() - model_config.model_fields.keys():
-        raise UserError(f"unknown key '{name}.{key}'{nearest(key, model_config.model_fields)}")
-    for key, value in given.items():
-        if get_origin(model_config.model_fields[key].annotation) is tuple:
-            given[key] = _split_commas(value)
-    try:
-        return model_config(**{**given, **fixed}).model_dump(mode="json")
-    except ValidationError as error:
-        raise UserError("\n".join(f"{name}.{line}" for line in _message(error).splitlines())) from error

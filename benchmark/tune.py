@@ -23,12 +23,14 @@ from optuna.visualization import matplotlib as plots
 
 import generators
 import segmenters
-from benchmark import tracking, training
-from benchmark.config import Config, resolve_model
+from benchmark.config import Config
 from benchmark.errors import GivenUp, UserError
+from benchmark.parsing import resolve_model
 from benchmark.stages import StageResult, extractor, fingerprint, needs, pull
 from benchmark.stages.prepare import cohort_name
-from benchmark.tracking import StageRun
+from benchmark.tracking import runs as tracking
+from benchmark.tracking.runs import StageRun
+from benchmark.training import loop
 
 HEARTBEAT = 60  # seconds between signs of life of a worker; a trial that gave none for three times that is tried again
 RETRIES = 3
@@ -61,7 +63,7 @@ def tune(config: Config) -> StageResult:
 
         def objective(trial: optuna.Trial) -> float:
             # a function of the trial's number: workers with one seed would begin with the same settings
-            study.sampler = optuna.samplers.TPESampler(seed=training.mix(own.seed, trial.number) % 2**32)
+            study.sampler = optuna.samplers.TPESampler(seed=loop.mix(own.seed, trial.number) % 2**32)
             chosen = {key: _suggest(trial, key, within) for key, within in space.items()}
             try:
                 return _attempt(config, trial, chosen, tags)
@@ -190,8 +192,8 @@ def _attempt(config: Config, trial: optuna.Trial, chosen: dict[str, Any], tags: 
         try:
             value = _measure(config, trial, chosen)
             tracked.log_summary({"objective": value})
-        except (GivenUp, training.Diverged) as error:
-            how = "diverged" if isinstance(error, training.Diverged) else "given up"
+        except (GivenUp, loop.Diverged) as error:
+            how = "diverged" if isinstance(error, loop.Diverged) else "given up"
             tracked.set_tags({how: str(error)})
             trial.set_user_attr(how, str(error))
             pruned = optuna.TrialPruned(str(error))
@@ -214,7 +216,7 @@ def _measure(config: Config, trial: optuna.Trial, chosen: dict[str, Any]) -> flo
         if snapshot < getattr(config, stage).snapshots and trial.should_prune():  # at the last nothing is saved by it
             raise GivenUp(f"at snapshot {snapshot}: it lagged behind the other trials")
 
-    with training.watched(report):
+    with loop.watched(report):
         result = pull(stage, settled)
     if stage == "train_segmenter":
         return result.headline["best_validation_dice"]

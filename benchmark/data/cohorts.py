@@ -1,31 +1,20 @@
-"""Cohorts of NIfTI subjects: finding them in the layouts that people have, and reading one into canonical 8 bit.
+"""Cohorts of NIfTI subjects: finding them in the layouts that people have.
 
-Nothing here trusts a file: what is wrong with a subject becomes a `Rejection` that a person can act on.
+What is wrong with a subject becomes a `Rejection` that a person can act on.
 """
 
-import gzip
 import json
-import math
 import os
 import re
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from io import BytesIO
+from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
-from nibabel.affines import voxel_sizes
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
-
+from benchmark.data.labels import BRATS_CLASSES, MSD_CLASSES, label_classes
 from benchmark.errors import UserError
 
 MODALITIES = ("T1", "T1ce", "T2", "FLAIR")
-NCR, ED, ET = 1, 2, 3
 
 # File name endings in the order of MODALITIES, then the annotation's.
 BRATS_ENDINGS = {
@@ -33,18 +22,8 @@ BRATS_ENDINGS = {
     "brats2021": ("_t1", "_t1ce", "_t2", "_flair", "_seg"),
     "brats2023": ("-t1n", "-t1c", "-t2w", "-t2f", "-seg"),
 }
-BRATS_CLASSES = {0: 0, 1: NCR, 2: ED, 3: ET, 4: ET}  # ET is 4 until BraTS 2021 and 3 from 2023 on
-MSD_CLASSES = {0: 0, 1: ED, 2: NCR, 3: ET}
 MSD_CHANNELS = (1, 2, 3, 0)  # stored as FLAIR, T1, T1ce, T2
 LAYOUTS = (*BRATS_ENDINGS, "msd", "nnunet")
-
-AFFINE_TOLERANCE = 1e-2  # mm: tools round the affine differently
-VOXEL_SIZES = 0.05, 50.0  # mm: what is outside is a unit or a header gone wrong
-
-
-UNREADABLE = (  # what Python, zlib and nibabel raise for damaged files; found by damaging them byte by byte
-    OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error, WrapStructError, HeaderDataError,
-)  # fmt: skip
 
 
 class RejectedSubject(Exception):
@@ -76,6 +55,7 @@ class Subject:
     annotation: Path
     classes: dict[int, int]  # value in the annotation → class 0–3
     channels: tuple[int, ...] = ()  # where T1, T1ce, T2, FLAIR stand in a 4-D file
+    patient: str = ""  # whose scan this is, where a person has several; else empty
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -91,15 +71,6 @@ class Cohort:
     folder: Path
     subjects: list[Subject]
     rejections: list[Rejection]
-
-
-@dataclass(frozen=True)
-class Volume:
-    """One subject in LPS orientation: Z runs inferior to superior, H anterior to posterior, W right to left."""
-
-    images: np.ndarray  # uint8 [4, Z, H, W]: each modality divided by its own maximum, times 255
-    labels: np.ndarray  # uint8 [Z, H, W]: classes 0–3 = background, NCR, ED, ET
-    spacing: tuple[float, float, float]  # mm along Z, H, W
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------
@@ -274,7 +245,7 @@ def _read_dataset_json(path: Path) -> tuple[tuple[int, ...], dict[int, int]]:
             + (f"; cannot understand {', '.join(map(repr, unknown))}" if unknown else "")
             + ". Known names are such as T1, T1ce (T1c, T1Gd), T2, FLAIR"
         )
-    return tuple(channel_of[modality] for modality in MODALITIES), _label_classes(path, labels)
+    return tuple(channel_of[modality] for modality in MODALITIES), label_classes(path, labels)
 
 
 def _modality(name: str) -> str | None:
@@ -286,34 +257,6 @@ def _modality(name: str) -> str | None:
         "T1": r"t1(w|n|weighted|native|pre)?",
     }
     return next((modality for modality, pattern in known.items() if re.fullmatch(pattern, name)), None)
-
-
-def _label_classes(path: Path, labels: dict[str, list[int]]) -> dict[int, int]:
-    """Value → class from named labels; where names stand for several values they are BraTS's nested regions."""
-    if any(len(values) > 1 for values in labels.values()):
-        known = {"WT": r"whole|\bwt\b", "TC": r"core|\btc\b", "ET": r"enhanc|\bet\b"}
-    else:
-        known = {"NCR": r"necro|non.?enhanc|\bncr|\bnetc?\b", "ED": r"o?edema|\bed\b|snfh", "ET": r"enhanc|\bet\b"}
-    known = {"background": r"background", "ignore": r"ignore", **known}
-
-    meaning = {}
-    for name, values in labels.items():
-        plain = name.lower().replace("_", " ")
-        part = next((part for part, pattern in known.items() if re.search(pattern, plain)), None)
-        if part is None or part in meaning:
-            raise UserError(
-                f"{path}: cannot tell what the label {name!r} = {values} is; known are necrosis (NCR), edema (ED) and "
-                "enhancing tumor (ET), or the regions whole tumor, tumor core and enhancing tumor"
-            )
-        meaning[part] = values
-    meaning.pop("ignore", None)  # nnU-Net's "not annotated": such a value is refused when it is met
-    background = dict.fromkeys(meaning.pop("background", [0]), 0)
-    if missing := [part for part in known if part not in ("background", "ignore") and part not in meaning]:
-        raise UserError(f"{path}: no label is named as {', '.join(missing)}; found {', '.join(map(repr, labels))}")
-    if "WT" not in meaning:
-        return background | {value: ("NCR", "ED", "ET").index(part) + 1 for part, (value,) in meaning.items()}
-    classes = dict.fromkeys(meaning["WT"], ED) | dict.fromkeys(meaning["TC"], NCR) | dict.fromkeys(meaning["ET"], ET)
-    return background | classes
 
 
 def _stem(path: Path) -> str:
@@ -328,168 +271,3 @@ def shown(path: Path, folder: Path) -> str:
 def _printable(name: str) -> str:
     """A file name that is not UTF-8 reaches Python as lone surrogates, which no table or page can hold."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-# --- reading ---------------------------------------------------------------------------------------------------------
-
-
-def read(subject: Subject) -> Volume:
-    """A subject's images and labels in LPS orientation, as 8 bit.
-
-    Raises RejectedSubject for a damaged file, grids that disagree, NaN or infinite voxels, unknown label values, or a
-    modality that is nowhere above zero.
-    """
-    stored = _load(subject.annotation)
-    grid = _Grid(stored)
-    labels = _to_classes(stored, grid, subject)
-
-    images = np.zeros((len(MODALITIES), *grid.shape), np.uint8)
-    for m, (path, stored) in enumerate(_modalities(subject)):
-        other = _Grid(stored)
-        if other.shape != grid.shape:
-            raise RejectedSubject(path, f"shape {other.shape} differs from the annotation's {grid.shape} (z, y, x)")
-        if not np.allclose(other.affine, grid.affine, rtol=0, atol=AFFINE_TOLERANCE):
-            raise RejectedSubject(path, "affine differs from the annotation's: the two do not lie on the same grid")
-        _to_8bit(path, stored, MODALITIES[m], other, out=images[m])
-    return Volume(images, labels, grid.spacing)
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """An image as its file has it: real voxels are voxels × slope + intercept."""
-
-    voxels: np.ndarray  # [x, y, z], in Fortran order
-    affine: np.ndarray
-    slope: float
-    intercept: float
-
-
-def _modalities(subject: Subject) -> Iterator[tuple[Path, _Stored]]:
-    """T1, T1ce, T2 and FLAIR, one at a time."""
-    if not subject.channels:
-        for path in subject.images:
-            yield path, _load(path)
-        return
-    (path,) = subject.images
-    stored = _load(path, channels=len(subject.channels))
-    for channel in subject.channels:
-        yield path, replace(stored, voxels=stored.voxels[..., channel])
-
-
-def _load(path: Path, channels: int | None = None) -> _Stored:
-    """A whole file, without conversion or copy of its voxels."""
-    try:
-        content = path.read_bytes()
-        if content.startswith(b"\x1f\x8b"):
-            content = _gunzip(content)
-        kind = nib.Nifti2Header if nib.Nifti2Header.may_contain_header(content[:540]) else nib.Nifti1Header
-        header = kind.from_fileobj(BytesIO(content))
-        affine, (slope, intercept) = header.get_best_affine(), header.get_slope_inter()
-        shape, dtype, offset = header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
-        if min(shape, default=0) < 1:
-            raise ValueError(f"its shape is {shape}")
-        if dtype.kind not in "iuf":
-            raise RejectedSubject(path, f"voxels of type {dtype} are no grey values")
-        if (promised := math.prod(shape) * dtype.itemsize) > len(content) - offset:
-            raise EOFError(f"{len(content) - offset} of {promised} bytes of voxels are there")
-        voxels = np.frombuffer(content, dtype, math.prod(shape), offset).reshape(shape, order="F")
-    except UNREADABLE as error:
-        raise RejectedSubject(path, f"truncated or unreadable: {error}") from error
-
-    shape = (*voxels.shape[:3], channels) if channels else voxels.shape[:3]
-    if len(shape) < 3 or math.prod(shape) != voxels.size:
-        expected = f"4-D with {channels} channels" if channels else "3-D"
-        raise RejectedSubject(path, f"shape {voxels.shape} is not {expected}")
-    if not np.isfinite(affine).all() or np.isnan(io_orientation(affine)).any():
-        raise RejectedSubject(path, "its affine is singular: orientation and voxel size are unknown")
-    sizes = voxel_sizes(affine)
-    if sizes.min() < VOXEL_SIZES[0] or sizes.max() > VOXEL_SIZES[1]:
-        raise RejectedSubject(path, f"voxels of {' × '.join(f'{size:g}' for size in sizes)} mm are not plausible")
-    return _Stored(voxels.reshape(shape, order="F"), affine, 1.0 if slope is None else slope, intercept or 0.0)
-
-
-def _gunzip(content: bytes) -> bytes:
-    """What gzip.decompress gives, faster: the file's last four bytes say how much memory to take."""
-    size = int.from_bytes(content[-4:], "little")
-    whole = zlib.decompress(content, wbits=31, bufsize=size)  # wbits 31: gzip's header and checksum
-    return whole if len(whole) == size else gzip.decompress(content)  # several members, or padding after the last
-
-
-class _Grid:
-    """How to see a stored array as [Z, H, W] in LPS orientation, and where that lies in the scanner."""
-
-    def __init__(self, stored: _Stored) -> None:
-        self._to_lps = ornt_transform(io_orientation(stored.affine), axcodes2ornt("LPS"))
-        self.affine = stored.affine @ inv_ornt_aff(self._to_lps, stored.voxels.shape)
-        self.shape = self.view(stored.voxels).shape
-        self.spacing = tuple(float(size) for size in voxel_sizes(self.affine)[::-1])
-
-    def view(self, array: np.ndarray) -> np.ndarray:
-        """[x, y, z] as stored → [Z, H, W], without a copy."""
-        return apply_orientation(array, self._to_lps).T
-
-
-def _to_8bit(path: Path, stored: _Stored, modality: str, grid: _Grid, out: np.ndarray) -> None:
-    """round(255 × value / maximum), negative values at 0 (PROTOCOL, section 1), into `out`, zeros [Z, H, W].
-
-    A positive slope cancels when there is no intercept; and 255 × a 16-bit integer is exact in float32, whose division
-    is then accurate enough to round as exact arithmetic would.
-    """
-    voxels, slope, intercept = stored.voxels, stored.slope, stored.intercept
-    extremes = np.array([voxels.min(), voxels.max()], np.float64)  # NaN if any voxel is
-    if not np.isfinite(extremes).all():
-        count = np.count_nonzero(~np.isfinite(voxels))
-        raise RejectedSubject(path, f"{count} voxels of {modality} are NaN or infinite")
-    if slope > 0 and intercept == 0:
-        slope = 1.0
-    maximum = (extremes * slope + intercept).max()
-    if not maximum > 0:
-        raise RejectedSubject(path, f"{modality} is nowhere above zero: there is no brain in it")
-
-    scaled = slope != 1 or intercept != 0
-    precision = np.float64 if scaled or voxels.dtype.itemsize > 2 else np.float32
-    maximum = precision(maximum)
-    for source, target in zip(grid.view(voxels), out, strict=True):  # slice by slice, to stay in the cache
-        if scaled:
-            source = np.multiply(source, slope, dtype=np.float64) + intercept
-        if source.max() <= 0:
-            continue
-        values = np.multiply(source, 255, dtype=precision)
-        values /= maximum
-        np.rint(values, out=values)
-        target[...] = np.maximum(values, 0, out=values)
-
-
-def _to_classes(stored: _Stored, grid: _Grid, subject: Subject) -> np.ndarray:
-    """The annotation as classes 0–3, uint8 [Z, H, W]."""
-    values = stored.voxels
-    if stored.slope != 1 or stored.intercept != 0:
-        values = np.multiply(values, stored.slope, dtype=np.float64) + stored.intercept
-    if values.dtype.kind in "iu" and values.min() >= 0 and values.max() <= 255:
-        values = values.astype(np.uint8, copy=False)
-    else:
-        whole = np.nan_to_num(values).round().clip(0, 255).astype(np.uint8)
-        # Scaled files hold 3.9999998 for 4. NaN compares as false, so it is caught here as well.
-        if not (fits := np.abs(values - whole) < 1e-3).all():
-            raise _unknown_labels(subject, values[~fits])
-        values = whole
-
-    present = [value for value in range(int(values.max()) + 1) if (values == value).any()]
-    if unknown := set(present) - subject.classes.keys():
-        raise _unknown_labels(subject, np.array(sorted(unknown)))
-    if subject.classes == BRATS_CLASSES and {3, 4} <= set(present):
-        raise RejectedSubject(
-            subject.annotation, "labels 3 and 4 are both there: one is ET, but 4 may be a resection cavity (BraTS 2024)"
-        )
-    table = np.array([subject.classes.get(value, 0) for value in range(256)], np.uint8)
-    classes = np.zeros(grid.shape, np.uint8)
-    for source, target in zip(grid.view(values), classes, strict=True):
-        if source.any():
-            target[...] = table[source]
-    return classes
-
-
-def _unknown_labels(subject: Subject, values: np.ndarray) -> RejectedSubject:
-    shown = ", ".join(f"{value:g}" for value in np.unique(values)[:5])
-    known = ", ".join(map(str, subject.classes))
-    return RejectedSubject(subject.annotation, f"unknown label value {shown}; known are {known}")

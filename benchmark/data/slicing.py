@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.data.cohorts import Subject, read
+from benchmark.data.cohorts import Subject
+from benchmark.data.nifti import read
 
 FIELD_OF_VIEW = 256.0  # mm along both sides of a slice: PROTOCOL pads BraTS's 240 × 240 mm by 8 to this
 T1_THRESHOLD, BRAIN_SHARE = 50, 0.15  # a slice is kept where T1 > 50 of 255 in more than 15 % of its pixels

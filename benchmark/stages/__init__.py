@@ -7,26 +7,25 @@ A stage is a module of this package with
     needs(config)        {name: (stage, config)} of its parents; analyze and report are handed theirs by the table
     tags(config)         what its MLflow run is found by: model, cohort, arm, seed
     run(config, inputs, folder, tracked)  the work itself; returns the stage's headline numbers
-    assist(config, inputs, folder)        where it trains: a helper's part of that (see benchmark.distributed)
+    assist(config, inputs, folder)        where it trains: a helper's part of that (see benchmark.training.processes)
 """
 
-import fcntl
 import json
 import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmark import distributed, tracking
 from benchmark.config import Config
-from benchmark.data.hashing import content_hash
+from benchmark.files import content_hash, locked, write_atomically
+from benchmark.tracking import runs as tracking
+from benchmark.training import processes
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +74,7 @@ def pull(stage: str, config: Config, inputs: Mapping[str, StageResult] | None = 
     folder = folder_of(stage, config, mark)
     if (result := finished(stage, mark, folder)) is not None:
         return result
-    with _locked(folder):
+    with locked(folder.with_suffix(".lock"), waiting_for=str(folder)):
         tracking.close_abandoned(mark)
         if (result := finished(stage, mark, folder)) is not None:  # by a quicker process, or only told to the store now
             return result
@@ -153,27 +152,12 @@ def _write_manifest(result: StageResult) -> None:
         if path.is_file() and path.name != MANIFEST and "checkpoints" not in path.relative_to(folder).parts
     }
     facts = {key: getattr(result, key) for key in ("stage", "fingerprint", "run_id", "tags", "headline")}
-    partial = folder / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps({**facts, "files": files}, indent=1))
-    partial.replace(folder / MANIFEST)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time works on a folder; the kernel lets go of the lock when its holder dies."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.warning("another process works on %s: waiting for it", folder)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    write_atomically(folder / MANIFEST, json.dumps({**facts, "files": files}, indent=1))
 
 
 def call_helpers(stage: str, config: Config, inputs: Mapping[str, StageResult], folder: Path) -> None:
     """Under torchrun, has the other processes call the stage's `assist`."""
-    distributed.engage(
+    processes.engage(
         {
             "stage": stage,
             "config": config.model_dump(mode="json", by_alias=True),
@@ -185,7 +169,7 @@ def call_helpers(stage: str, config: Config, inputs: Mapping[str, StageResult], 
 
 def assist() -> None:
     """What every process but the leader does under torchrun: helps with trainings until there are no more."""
-    while (order := distributed.announce()) is not None:
+    while (order := processes.announce()) is not None:
         inputs = {name: StageResult(name, "", "", Path(path), True) for name, path in order["inputs"].items()}
         _module(order["stage"]).assist(Config.model_validate(order["config"]), inputs, Path(order["folder"]))
 

@@ -10,7 +10,7 @@ from analysis.statistics import counted
 from benchmark.config import Config
 from benchmark.errors import UserError
 from benchmark.stages.prepare import cohort_name
-from benchmark.tracking import StageRun
+from benchmark.tracking.runs import StageRun
 
 SCHEMA = 2
 

@@ -7,12 +7,12 @@ import numpy as np
 
 from analysis import memorization
 from analysis.neighbours import Rows
-from benchmark import training
 from benchmark.config import Config
 from benchmark.data.slices import SliceSet
 from benchmark.stages import synthetic
 from benchmark.stages.prepare import cohort_name
-from benchmark.tracking import StageRun
+from benchmark.tracking.runs import StageRun
+from benchmark.training import devices
 
 SCHEMA = 2
 PAIRS = 6  # closest pairs kept for the report
@@ -44,7 +44,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         Rows(real.images, held_out),
         subjects[held_out],
         seed=config.audit.seed,
-        device=training.pick_device(config.common.device),
+        device=devices.pick_device(config.common.device),
         memory_gib=config.audit.memory_gib,
     )
     closest = result.slices.nlargest(PAIRS, "similarity")

@@ -12,12 +12,12 @@ import pandas as pd
 from safetensors.torch import load_file
 
 from analysis.scores import subject_scores
-from benchmark import training
 from benchmark.config import Config
 from benchmark.data.slices import SliceSet
 from benchmark.progress import progress_bar
 from benchmark.stages import train_segmenter
-from benchmark.tracking import StageRun
+from benchmark.tracking.runs import StageRun
+from benchmark.training import devices
 
 SCHEMA = 2
 
@@ -39,7 +39,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     volumes = SliceSet.open(inputs["prepare"].path / "volumes")
     model = train_segmenter.create(config, volumes)
     model.load_weights(load_file(inputs["train_segmenter"].path / "weights.safetensors"))
-    model.to(training.pick_device(config.common.device))
+    model.to(devices.pick_device(config.common.device))
 
     cell = tags(config)
     columns = {

@@ -8,12 +8,12 @@ import torch
 
 from analysis import fidelity
 from analysis.neighbours import Rows
-from benchmark import training
 from benchmark.config import Config
 from benchmark.data.slices import CLASSES, MODALITIES, SliceSet
 from benchmark.stages import extractor, synthetic, train_segmenter
 from benchmark.stages.prepare import cohort_name
-from benchmark.tracking import StageRun
+from benchmark.tracking.runs import StageRun
+from benchmark.training import devices
 from segmenters.base import Segmenter
 
 SCHEMA = 1
@@ -40,7 +40,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     """Writes fidelity.json: `values` of the synthetic set against training slices, `floor` of the slices of validation
     and test subjects against the same, equally many of each; what cannot be measured is null, with its reason."""
     own = config.fidelity
-    device = training.pick_device(config.common.device)
+    device = devices.pick_device(config.common.device)
     real = SliceSet.open(inputs["prepare"].path)
     made = synthetic.open_synthetic(config, own.synthetic, inputs)
     model = extractor.load(config, real, inputs["extractor"].path, device)

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.config import Config
-from benchmark.data import importing
-from benchmark.data.hashing import content_hashes
+from benchmark.data.foreign import importing
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
+from benchmark.files import content_hashes
 from benchmark.progress import progress_bar
+from benchmark.report.sheets import save_sheet
 from benchmark.stages import workers
-from benchmark.stages.pictures import save_sheet
 from benchmark.stages.prepare import cohort_name
 from benchmark.stages.sample import PREVIEW
-from benchmark.tracking import StageRun
+from benchmark.tracking.runs import StageRun
 
 SCHEMA = 1
 log = logging.getLogger(__name__)

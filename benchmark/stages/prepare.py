@@ -8,13 +8,13 @@ from pathlib import Path
 
 from benchmark.config import Config
 from benchmark.data import cohorts, phantom, preparation
-from benchmark.data.hashing import content_hash, content_hashes
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
+from benchmark.files import content_hash, content_hashes
 from benchmark.progress import progress_bar
+from benchmark.report.sheets import save_sheet
 from benchmark.stages import workers
-from benchmark.stages.pictures import save_sheet
-from benchmark.tracking import StageRun
+from benchmark.tracking.runs import StageRun
 
 SCHEMA = 1
 log = logging.getLogger(__name__)

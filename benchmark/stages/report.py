@@ -12,14 +12,14 @@ import torch
 
 from analysis.fidelity import rank_correlations
 from analysis.tables import LABELS, ordered
-from benchmark import tracking
 from benchmark.config import Config
-from benchmark.data.importing import is_slice_set
+from benchmark.data.foreign.importing import is_slice_set
 from benchmark.data.slices import SliceSet
+from benchmark.report.page import CohortFacts, ReportInputs, build_report
 from benchmark.stages import StageResult, synthetic
 from benchmark.stages.prepare import cohort_name
-from benchmark.stages.rendering import CohortFacts, ReportInputs, build_report
-from benchmark.tracking import StageRun
+from benchmark.tracking import runs as tracking
+from benchmark.tracking.runs import StageRun
 
 SCHEMA = 2
 SHOWN = 8  # slices of each set

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import load_file
 
-from benchmark import training
 from benchmark.config import Config
 from benchmark.data.slices import SliceSet, SliceWriter
 from benchmark.progress import progress_bar
-from benchmark.stages.pictures import save_sheet
+from benchmark.report.sheets import save_sheet
 from benchmark.stages.prepare import cohort_name
 from benchmark.stages.train_generator import SAMPLE_BATCH, create, draw
-from benchmark.tracking import StageRun
+from benchmark.tracking.runs import StageRun
+from benchmark.training.devices import pick_devices
 from generators.base import Generator
 
 SCHEMA = 2
@@ -41,7 +41,7 @@ def tags(config: Config) -> dict:
 def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     own, name = config.sample, config.train_generator.model
     real = SliceSet.open(inputs["prepare"].path)
-    devices = training.pick_devices(config.common.device)
+    devices = pick_devices(config.common.device)
     members = []
     for i in range(own.ensemble):
         member = create(config, real)

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import generators
-from benchmark.config import Config, nearest
-from benchmark.data.hashing import content_hashes
-from benchmark.data.importing import ACCEPTED, is_slice_set, recognised
+from benchmark.config import Config
+from benchmark.data.foreign.importing import ACCEPTED, is_slice_set, recognised
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
+from benchmark.files import content_hashes
+from benchmark.parsing import nearest
 
 
 def generator_of(config: Config, synthetic: str | None) -> str | None:

@@ -12,14 +12,15 @@ import torch
 from safetensors.torch import load_file
 
 import generators
-from benchmark import distributed, training
-from benchmark.config import Config, resolve_model
+from benchmark.config import Config
 from benchmark.data.slices import SliceSet, from_network, to_network
+from benchmark.parsing import resolve_model
+from benchmark.report.sheets import save_sheet
 from benchmark.stages import call_helpers, extractor
 from benchmark.stages.monitor import COLUMNS, Monitor
-from benchmark.stages.pictures import save_sheet
 from benchmark.stages.prepare import cohort_name
-from benchmark.tracking import StageRun
+from benchmark.tracking.runs import StageRun
+from benchmark.training import checkpoints, devices, loop, processes
 from generators.base import Generator
 
 SCHEMA = 2
@@ -43,7 +44,7 @@ def tags(config: Config) -> dict:
 
 def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     own = config.train_generator
-    device = training.pick_device(config.common.device)
+    device = devices.pick_device(config.common.device)
     slices = SliceSet.open(inputs["prepare"].path)
     monitor = Monitor(config, slices, inputs["extractor"].path, device)
     model, *work = setup(config, slices, device)
@@ -58,7 +59,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         return {**monitor(images), "off_code_share": float(off_code.mean())}
 
     call_helpers("train_generator", config, inputs, folder)
-    progress = training.train(
+    progress = loop.train(
         model,
         *work,
         folder,
@@ -67,10 +68,10 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         on_snapshot=snapshot,
         score=lambda metrics: -metrics["kernel_distance"],
         keep_from=own.images // 2,  # early on, no feature tells what is still shapeless reliably from what is not
-        advice=training.advice(own.model, model.config),
+        advice=loop.advice(own.model, model.config),
     )
     weights = folder / "weights.safetensors"
-    training.save_weights(load_file(folder / "best.safetensors"), weights)
+    checkpoints.save_weights(load_file(folder / "best.safetensors"), weights)
     tracked.log_artifact(weights, "checkpoints")
     curve = _curve(progress)
     curve.to_csv(folder / "curve.csv", index=False)
@@ -88,32 +89,30 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
 def assist(config: Config, inputs: dict, folder: Path) -> None:
     """A helper's part of `run`."""
     slices = SliceSet.open(inputs["prepare"].path)
-    training.assist(*setup(config, slices, training.pick_device(config.common.device)), folder)
+    loop.assist(*setup(config, slices, devices.pick_device(config.common.device)), folder)
 
 
-def setup(
-    config: Config, slices: SliceSet, device: torch.device
-) -> tuple[Generator, Callable, Callable, training.Budget]:
+def setup(config: Config, slices: SliceSet, device: torch.device) -> tuple[Generator, Callable, Callable, loop.Budget]:
     """What training takes in any process: model, read, to_batch, budget."""
     own = config.train_generator
     rows = slices.rows("train")
-    torch.manual_seed(training.mix(own.seed, 0))
+    torch.manual_seed(loop.mix(own.seed, 0))
     model = create(config, slices).to(device)
-    distributed.check_share(own.batch_size, model.share_multiple)
+    processes.check_share(own.batch_size, model.share_multiple)
 
     def read(seen: int) -> tuple[torch.Tensor, torch.Tensor]:
-        chosen = rows[training.shuffled_rows(len(rows), seen, own.batch_size, own.seed)[distributed.share()]]
+        chosen = rows[loop.shuffled_rows(len(rows), seen, own.batch_size, own.seed)[processes.share()]]
         return torch.from_numpy(slices.images[chosen]), torch.from_numpy(slices.labels[chosen])
 
     def to_batch(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor]:
         images, labels = batch
         return (to_network(images.to(device), labels.to(device)),)
 
-    budget = training.Budget(own.images, own.batch_size, own.seed, own.snapshots, own.checkpoint_seconds)
+    budget = loop.Budget(own.images, own.batch_size, own.seed, own.snapshots, own.checkpoint_seconds)
     return model, read, to_batch, budget
 
 
-def _curve(progress: training.Progress) -> pd.DataFrame:
+def _curve(progress: loop.Progress) -> pd.DataFrame:
     """A row per snapshot: images seen, what was measured, whether its weights were kept."""
     rows = [{"seen": seen, **metrics} for seen, metrics in progress.history if "kernel_distance" in metrics]
     curve = pd.DataFrame(rows, columns=["seen", *COLUMNS])

@@ -9,12 +9,13 @@ import torch
 from safetensors.torch import load_file
 
 import segmenters
-from benchmark import distributed, training
-from benchmark.config import Config, resolve_model
+from benchmark.config import Config
 from benchmark.data.slices import CLASSES, MODALITIES, SliceSet
+from benchmark.parsing import resolve_model
 from benchmark.stages import call_helpers, synthetic
 from benchmark.stages.prepare import cohort_name
-from benchmark.tracking import StageRun
+from benchmark.tracking.runs import StageRun
+from benchmark.training import checkpoints, devices, loop, processes
 from segmenters.augment import augment
 from segmenters.base import Segmenter, normalize
 
@@ -65,7 +66,7 @@ def tags(config: Config) -> dict:
 
 def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     own = config.train_segmenter
-    device = training.pick_device(config.common.device)
+    device = devices.pick_device(config.common.device)
     real = SliceSet.open(inputs["prepare"].path)
     phases = _phases(config, real, inputs)
     model, *work = setup(config, real, phases, device)
@@ -76,7 +77,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         return {SCORE: float(dice.mean()), **dict(zip(_DICE_KEYS, dice.tolist(), strict=True))}
 
     call_helpers("train_segmenter", config, inputs, folder)
-    progress = training.train(
+    progress = loop.train(
         model,
         *work,
         folder,
@@ -84,11 +85,11 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         on_metrics=tracked.log_metrics,
         on_snapshot=validate,
         score=itemgetter(SCORE),
-        advice=training.advice(own.segmenter, model.config),
+        advice=loop.advice(own.segmenter, model.config),
         keep_from=phases[-1][0] + 1,  # pretraining alone is never kept, nor a reason to stop
     )
     weights = folder / "weights.safetensors"
-    training.save_weights(load_file(folder / "best.safetensors"), weights)
+    checkpoints.save_weights(load_file(folder / "best.safetensors"), weights)
     tracked.log_artifact(weights, "checkpoints")
     return {
         **progress.cost(device),
@@ -101,30 +102,30 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
 def assist(config: Config, inputs: dict, folder: Path) -> None:
     """A helper's part of `run`."""
     real = SliceSet.open(inputs["prepare"].path)
-    device = training.pick_device(config.common.device)
-    training.assist(*setup(config, real, _phases(config, real, inputs), device), folder)
+    device = devices.pick_device(config.common.device)
+    loop.assist(*setup(config, real, _phases(config, real, inputs), device), folder)
 
 
 def setup(
     config: Config, real: SliceSet, phases: Phases, device: torch.device
-) -> tuple[Segmenter, Callable, Callable, training.Budget]:
+) -> tuple[Segmenter, Callable, Callable, loop.Budget]:
     """What training takes in any process: model, read, to_batch, budget."""
     own = config.train_segmenter
-    torch.manual_seed(training.mix(own.seed, 0))
+    torch.manual_seed(loop.mix(own.seed, 0))
     model = create(config, real).to(device)
-    distributed.check_share(own.batch_size)
+    processes.check_share(own.batch_size)
 
     def read(seen: int) -> tuple[torch.Tensor, torch.Tensor]:
         start, parts = next(phase for phase in reversed(phases) if phase[0] <= seen)
         count = sum(len(rows) for _, rows in parts)
-        chosen = training.shuffled_rows(count, seen - start, own.batch_size, own.seed)
-        return _gather(parts, chosen[distributed.share()])
+        chosen = loop.shuffled_rows(count, seen - start, own.batch_size, own.seed)
+        return _gather(parts, chosen[processes.share()])
 
     def to_batch(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         images, labels = normalize(batch[0].to(device)), batch[1].to(device).long()
         return augment(images, labels) if own.augment else (images, labels)
 
-    budget = training.Budget(own.images, own.batch_size, own.seed, own.snapshots, own.checkpoint_seconds, own.patience)
+    budget = loop.Budget(own.images, own.batch_size, own.seed, own.snapshots, own.checkpoint_seconds, own.patience)
     return model, read, to_batch, budget
 
 
@@ -151,7 +152,7 @@ def _phases(config: Config, real: SliceSet, inputs: dict) -> Phases:
 
 
 def _drawn(items: np.ndarray, share: float, seed: int) -> np.ndarray:
-    order = np.random.default_rng(training.mix(seed, 1)).permutation(len(items))
+    order = np.random.default_rng(loop.mix(seed, 1)).permutation(len(items))
     return items[order[: max(1, round(share * len(items)))]]
 
 

@@ -23,9 +23,10 @@ from importlib import import_module
 from pathlib import Path
 from statistics import median
 
-from benchmark import grid, tracking
-from benchmark.config import parse
-from benchmark.jobs import jobs
+from benchmark.parsing import parse
+from benchmark.table import run as table
+from benchmark.table.cells import jobs
+from benchmark.tracking import runs as tracking
 
 ROOT = Path(__file__).parents[2]
 STAGES = (
@@ -60,10 +61,10 @@ def overhead(cells: int) -> None:
         started = time.perf_counter()
         planned = jobs(config)
         planning = time.perf_counter() - started
-        grid.run_table("benchmark", config)
+        table.run_table("benchmark", config)
         whole = time.perf_counter() - started - planning  # which plans anew
         again = time.perf_counter()
-        grid.run_table("benchmark", config)
+        table.run_table("benchmark", config)
         again = time.perf_counter() - again
     print(
         f"{cells:5} cells, {len(planned):5} stage runs: {1000 * whole / cells:6.0f} ms a cell, of which planning "

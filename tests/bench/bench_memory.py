@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import generators
-from benchmark.config import parse, resolve_model
+from benchmark.parsing import parse, resolve_model
 
 GIB = 2**30
 GANS = [name for name in generators.names() if name != "diffusion"]

@@ -20,7 +20,9 @@ import torch
 
 import generators
 import segmenters
-from benchmark import progress, tracking, training
+from benchmark import progress
+from benchmark.tracking import runs as tracking
+from benchmark.training import checkpoints, loop
 
 SECONDS = 40
 RESOLUTION, BATCH = 64, 16
@@ -51,12 +53,12 @@ def overhead(name: str, folder: Path, seconds: float) -> None:
     model.train_step(*batch, 0)
     model.train_step(*batch, BATCH)
     per_step = (time.perf_counter() - started) / 2
-    budget = training.Budget(int(seconds / per_step) * BATCH, BATCH, 0, 1, checkpoint_seconds=seconds / 2.5)
+    budget = loop.Budget(int(seconds / per_step) * BATCH, BATCH, 0, 1, checkpoint_seconds=seconds / 2.5)
     (folder / name).mkdir()
     spent.clear()
     started = time.perf_counter()
     with tracking.open_run(f"bench {name}", {}, {}) as run:
-        training.train(
+        loop.train(
             model,
             lambda seen: batch,
             lambda read: read,
@@ -78,7 +80,7 @@ SMALL = {"stylegan3": {"channel_base": 2048, "channel_max": 64}}
 
 
 def main() -> None:
-    training.Checkpoints.save = timed(training.Checkpoints.save, "checkpoints")
+    checkpoints.Checkpoints.save = timed(checkpoints.Checkpoints.save, "checkpoints")
     tracking._deliver = timed(tracking._deliver, "deliveries", time.thread_time)
     bar = progress.tqdm.update
     progress.tqdm.update = timed(bar, "progress bar")

@@ -6,9 +6,10 @@ import sys
 import pytest
 import yaml
 
-from benchmark import config as configuration
-from benchmark.config import Config, parse, resolve_model
+from benchmark import parsing
+from benchmark.config import Config
 from benchmark.errors import UserError
+from benchmark.parsing import parse, resolve_model
 
 
 def test_a_bare_key_goes_to_the_called_stage_before_the_stages_it_pulls():
@@ -96,7 +97,7 @@ def test_a_preset_that_is_not_one_is_refused_with_its_path(tmp_path, content):
         parse("prepare", {"preset": str(preset)})
 
 
-@pytest.mark.parametrize("preset", sorted(path.stem for path in configuration.PRESETS.glob("*.yaml")))
+@pytest.mark.parametrize("preset", sorted(path.stem for path in parsing.PRESETS.glob("*.yaml")))
 def test_every_preset_is_valid_down_to_its_models(preset):
     config = parse("benchmark", {"preset": preset})
     for name in config.models:
@@ -104,12 +105,12 @@ def test_every_preset_is_valid_down_to_its_models(preset):
 
 
 def test_every_key_has_a_description():
-    for stage in configuration.STAGES:
-        for section, key, field in configuration.reachable(stage):
+    for stage in parsing.STAGES:
+        for section, key, field in parsing.reachable(stage):
             assert field.description, f"{section}.{key}"
-    for key in configuration.model_keys():
+    for key in parsing.model_keys():
         model, name = key.split(".")
-        assert configuration.model_fields(model)[name].description, key
+        assert parsing.model_fields(model)[name].description, key
 
 
 def _command(*arguments):
@@ -154,4 +155,4 @@ def test_a_wrong_call_ends_with_2_and_one_line(arguments, says):
 def test_the_overview_names_every_stage():
     overview = _command("--help")
     assert overview.returncode == 0
-    assert all(stage in overview.stdout for stage in configuration.STAGES)
+    assert all(stage in overview.stdout for stage in parsing.STAGES)

@@ -17,11 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmark import grid, training
-from benchmark.config import parse
 from benchmark.data.slices import CODES, SliceSet
+from benchmark.parsing import parse
 from benchmark.stages import sample
 from benchmark.stages.train_generator import draw
+from benchmark.table.run import call as call_stage
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -76,7 +76,7 @@ def call(server, work):
 
         def run(stage, **keys):
             keys = {"preset": "smoke", "work_dir": str(work), **{key: str(value) for key, value in keys.items()}}
-            return grid.call(stage, parse(stage, keys))
+            return call_stage(stage, parse(stage, keys))
 
         yield run
 
@@ -313,7 +313,7 @@ def test_an_interrupted_sampling_goes_on_to_the_same_bytes(table, call, client, 
 
     client.set_terminated(resumed.run_id, "FAILED")
     shutil.rmtree(resumed.path)
-    monkeypatch.setattr(training, "pick_devices", lambda name: [torch.device("cpu")] * 2)  # side by side
+    monkeypatch.setattr(sample, "pick_devices", lambda name: [torch.device("cpu")] * 2)  # side by side
     whole = call("sample", samples=36, seed=5)
     assert not whole.reused
     assert [(whole.path / name).read_bytes() for name in names] == bytes_resumed

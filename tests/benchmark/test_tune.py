@@ -14,8 +14,8 @@ import yaml
 import generators
 import segmenters
 from benchmark import tune as tuning
-from benchmark.config import parse, resolve_model
 from benchmark.errors import UserError
+from benchmark.parsing import parse, resolve_model
 from generators.diffusion import Diffusion
 
 MODELS = [*generators.names(), *segmenters.names()]

@@ -8,7 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from benchmark.data.cohorts import LAYOUTS, RejectedSubject, Volume, find, read
+from benchmark.data.cohorts import LAYOUTS, RejectedSubject, find
+from benchmark.data.nifti import Volume, read
 from benchmark.errors import UserError
 
 ORIENTATIONS = [

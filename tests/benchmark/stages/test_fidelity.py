@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark import training
-from benchmark.config import parse
 from benchmark.data.slices import SliceSet, SliceWriter
+from benchmark.parsing import parse
 from benchmark.stages import extractor, fidelity, train_segmenter
+from benchmark.training import checkpoints
 from segmenters.base import normalize
 
 SIZE = 16
@@ -36,7 +36,7 @@ def cohort(tmp_path_factory):
     torch.manual_seed(0)
     config = parse("fidelity", {"image_size": SIZE})
     model = train_segmenter.create(extractor.configured(config), SliceSet.open(real))
-    training.save_weights(model.weights(), folder / "weights.safetensors")
+    checkpoints.save_weights(model.weights(), folder / "weights.safetensors")
     return SimpleNamespace(folder=folder, real=real, model=model, images=images, labels=labels, split=split)
 
 

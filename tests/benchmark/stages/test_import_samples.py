@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmark.config import parse
 from benchmark.data.slices import SliceSet, SliceWriter
 from benchmark.errors import UserError
+from benchmark.parsing import parse
 from benchmark.stages import StageResult, fingerprint, import_samples, needs, synthetic
 
 SIZE = 16

@@ -4,7 +4,6 @@ What a run logs goes to its journal on disk, and from there, on a thread of its 
 that is away costs neither training time nor a metric; `sync` delivers what is left when it stays away for longer.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -28,9 +27,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 from requests import HTTPError
 
-from benchmark.data.hashing import content_hash
 from benchmark.errors import GivenUp, UserError
-from benchmark.journal import SUFFIX, Journal
+from benchmark.files import content_hash, locked
+from benchmark.tracking.journal import SUFFIX, Journal
 
 EXPERIMENT = "stand-in"
 DEFAULT_STORE = "sqlite:///mlflow.db"
@@ -70,8 +69,7 @@ def connect(work_dir: Path) -> None:
         os.environ["MLFLOW_TRACKING_URI"] = DEFAULT_STORE
     work_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with (work_dir / "connect.lock").open("w") as lock:  # two processes that meet an empty store both migrate it
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(work_dir / "connect.lock"):  # two processes that meet an empty store both migrate it
             if "MLFLOW_EXPERIMENT_ID" not in os.environ:
                 experiment = mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
                 os.environ["MLFLOW_EXPERIMENT_ID"] = experiment.experiment_id

@@ -9,7 +9,7 @@ import pytest
 
 from analysis import statistics
 from analysis.fidelity import rank_correlations
-from benchmark.stages.rendering import CohortFacts, ReportInputs, build_report, duration
+from benchmark.report.page import CohortFacts, ReportInputs, build_report, duration
 
 CLASSES, REGIONS = ("NCR", "ED", "ET"), ("NCR", "ED", "ET", "WT", "TC", "mean")
 HOSTILE = "<script>alert('x')</script> & \"Müller\"_50%/../\\x $\\frac{$"

@@ -9,10 +9,10 @@ from statistics import median
 from textwrap import wrap
 from typing import Any, NamedTuple
 
-from benchmark import tracking
 from benchmark.config import Config
-from benchmark.jobs import Job, done, jobs
 from benchmark.stages import MANIFEST, tags_of
+from benchmark.table.cells import Job, done, jobs
+from benchmark.tracking import runs as tracking
 
 TRAININGS = ("train_generator", "train_segmenter")
 BY_MODEL = (*TRAININGS, "sample", "evaluate")  # the others take as long whatever the model

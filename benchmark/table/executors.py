@@ -22,11 +22,12 @@ from typing import Any
 
 import torch
 
-from benchmark import distributed, tracking
 from benchmark.config import Benchmark
 from benchmark.errors import UserError
-from benchmark.jobs import Job
 from benchmark.stages import StageResult, pull
+from benchmark.table.cells import Job
+from benchmark.tracking import runs as tracking
+from benchmark.training import processes
 
 RETRIES = 5  # lost nodes and killed workers that one job survives
 GRACE = 15  # for interrupted runs to say that they were [s]
@@ -92,7 +93,7 @@ class OnRay(AbstractContextManager):
     """
 
     def __init__(self, own: Benchmark) -> None:
-        if distributed.world() > 1:
+        if processes.world() > 1:
             raise UserError(
                 "executor: 'ray' hands each stage to one process, torchrun shares one training among several; "
                 "start the table without torchrun, or with executor=serial"
@@ -186,7 +187,7 @@ class OnRay(AbstractContextManager):
 
     def _environment(self) -> dict[str, str]:
         """What has to be set before a worker's libraries load: where our code lies, threads, the allocator."""
-        code = filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
+        code = filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")])
         allocator = {key: value for key, value in os.environ.items() if key.startswith("MALLOC_")}
         return {"PYTHONPATH": os.pathsep.join(code), "OMP_NUM_THREADS": str(self.threads), **allocator}
 

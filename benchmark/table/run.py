@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from benchmark import tracking
 from benchmark.config import Config
 from benchmark.errors import UserError
-from benchmark.estimate import Durations, Plan, Work, dry_run, measured, spoken
-from benchmark.executors import EXECUTORS
-from benchmark.jobs import Job, cohorts, done, jobs
 from benchmark.stages import MANIFEST, StageResult, fingerprint, pull
-from benchmark.stages.overview import build_overview
-from benchmark.tracking import StageRun
+from benchmark.table.cells import Job, cohorts, done, jobs
+from benchmark.table.executors import EXECUTORS
+from benchmark.table.overview import build_overview
+from benchmark.table.plan import Durations, Plan, Work, dry_run, measured, spoken
+from benchmark.tracking import runs as tracking
+from benchmark.tracking.runs import StageRun
 
 TABLE_STAGES = ("analyze", "report", "benchmark")
 COLUMNS = ("job", "stage", "status", "reused", "seconds", "reason", "run_id", "path")

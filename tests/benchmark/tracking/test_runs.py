@@ -17,10 +17,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from benchmark import tracking
 from benchmark.errors import UserError
+from benchmark.tracking import runs as tracking
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def _wait_for(condition, what):
@@ -134,7 +134,7 @@ def _artifact(client, run_id, name, folder):
 NINE = """
 import os, signal, sys, time
 from pathlib import Path
-from benchmark import tracking
+from benchmark.tracking import runs as tracking
 
 def run(number):
     tracking.FLUSH_SECONDS = 0.05

@@ -8,11 +8,11 @@ import mlflow
 import pandas as pd
 import pytest
 
-from benchmark import grid
-from benchmark.config import parse
 from benchmark.data.phantom import write_cohort
 from benchmark.errors import UserError
-from benchmark.jobs import jobs
+from benchmark.parsing import parse
+from benchmark.table import run as table
+from benchmark.table.cells import jobs
 
 COHORTS = ("phantom", "our hospital")
 SMOKE = {"preset": "smoke", "model": "diffusion", "train_on": "synthetic"}
@@ -39,7 +39,7 @@ def call(tmp_path_factory):
         folders = {"work_dir": str(work / "work"), "out": str(work / "out")}
 
         def run(stage, **keys):
-            return grid.call(stage, parse(stage, {**SMOKE, **folders, **keys})), work / "out"
+            return table.call(stage, parse(stage, {**SMOKE, **folders, **keys})), work / "out"
 
         yield run
     mlflow.set_tracking_uri(None)

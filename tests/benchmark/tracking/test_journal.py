@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 
-from benchmark.journal import Journal
+from benchmark.tracking.journal import Journal
 
 LIMITS = {"metric": 2, "tag": 100}
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from analysis import figures, score_tables, set_tables, tables
 from analysis.set_tables import NOT_PROOF
 from analysis.statistics import AMOUNT, MARGINS, caveats
-from benchmark.stages.cards import build_cards
+from benchmark.report.cards import build_cards
 
 TEMPLATES = Path(__file__).parents[2] / "reports" / "templates"
 

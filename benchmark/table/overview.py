@@ -10,8 +10,8 @@ import pandas as pd
 from analysis import score_tables
 from analysis.set_tables import NOT_PROOF
 from analysis.statistics import MARGINS
+from benchmark.report.page import template
 from benchmark.stages import MANIFEST, StageResult
-from benchmark.stages.rendering import template
 from benchmark.stages.report import cohort_facts
 
 

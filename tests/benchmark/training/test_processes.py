@@ -15,16 +15,16 @@ import torch
 
 import generators
 import segmenters
-from benchmark import distributed, training
-from benchmark.config import parse
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
+from benchmark.parsing import parse
 from benchmark.stages import train_segmenter
-from benchmark.training import Checkpoints
+from benchmark.training import loop, processes
+from benchmark.training.checkpoints import Checkpoints
 from segmenters import parallel
 from segmenters.augment import augment
 from segmenters.base import normalize
-from tests.benchmark.test_training import RESOLUTION, TINY, _read
+from tests.benchmark.training.test_loop import RESOLUTION, TINY, _read
 
 BATCH = 8
 # Everything that draws or averages over a batch is switched on, but for layers that draw by themselves.
@@ -69,11 +69,11 @@ def create(name):
 
 
 def read(seen):
-    return torch.from_numpy(_read(seen)[distributed.share()])
+    return torch.from_numpy(_read(seen)[processes.share()])
 
 
 def leads():
-    return distributed.share().start == 0
+    return processes.share().start == 0
 
 
 def close(expected, found, tolerance):
@@ -135,7 +135,7 @@ def take_steps(folder, source=None):
                 model.load_state_dict(states[name][step]["before"])
             before = copy.deepcopy(model.state_dict())
             gradients.clear()
-            losses = training._step(model, to_batch(name), read(seen), 7, seen)
+            losses = loop._step(model, to_batch(name), read(seen), 7, seen)
             after = copy.deepcopy(model.state_dict())
             results[name].append({"before": before, "gradients": list(gradients), "losses": losses, "after": after})
     if leads():
@@ -177,16 +177,16 @@ def train_all(folder, images):
     """Trains every model for so many images, from its newest checkpoint on."""
     for name in EXACT:
         model = create(name)
-        train(model, read, to_batch(name), training.Budget(images, BATCH, 5, 1, 1e9), folder / name, lambda seen: 0.0)
+        train(model, read, to_batch(name), loop.Budget(images, BATCH, 5, 1, 1e9), folder / name, lambda seen: 0.0)
         if leads():
             torch.save(model.state_dict(), folder / f"{name} {images}.pt")
 
 
 def train(model, read, to_batch, budget, folder, measure):
     if not leads():
-        return training.assist(model, read, to_batch, budget, folder)
+        return loop.assist(model, read, to_batch, budget, folder)
     folder.mkdir(exist_ok=True)
-    return training.train(
+    return loop.train(
         model,
         read,
         to_batch,
@@ -224,7 +224,7 @@ def end_in_every_way(folder):
     """Asserts in the leader; a helper that misses an end hangs."""
 
     def attempt(name, measure):
-        budget = training.Budget(48, BATCH, 5, 6, 1e9, patience=1)
+        budget = loop.Budget(48, BATCH, 5, 6, 1e9, patience=1)
         return train(create("unet"), read, to_batch("unet"), budget, folder / name, measure)
 
     progress = attempt("stopped", lambda seen: -seen)
@@ -233,7 +233,7 @@ def end_in_every_way(folder):
     assert not leads() or progress.seen == 16
     with pytest.raises(ZeroDivisionError) if leads() else nullcontext():
         attempt("failed", lambda seen: 1 / (seen - 8))
-    distributed.engage({"stage": "next"}) if leads() else distributed.announce()
+    processes.engage({"stage": "next"}) if leads() else processes.announce()
 
     torch.manual_seed(3)
     common = torch.rand(1)
@@ -242,11 +242,11 @@ def end_in_every_way(folder):
     assert len({*parallel.gather(torch.rand(1)).tolist(), common.item()}) == 3
 
     with pytest.raises(UserError, match="batch_size: 12 images cannot be shared by 2"):
-        distributed.check_share(12, 4)
-    distributed.check_share(12)
+        processes.check_share(12, 4)
+    processes.check_share(12)
     if leads():  # a training that never comes to its end
         with pytest.raises(UserError, match="start the same command again"):
-            distributed.engage({"stage": "another"})
+            processes.engage({"stage": "another"})
 
 
 def test_helpers_end_with_their_leader(tmp_path):

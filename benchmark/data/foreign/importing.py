@@ -29,7 +29,9 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 from PIL import Image
 
 from benchmark.data import cohorts, preparation
-from benchmark.data.cohorts import BRATS_CLASSES, MODALITIES, RejectedSubject, Rejection, shown
+from benchmark.data.cohorts import MODALITIES, RejectedSubject, Rejection, shown
+from benchmark.data.labels import BRATS_CLASSES
+from benchmark.data.nifti import UNREADABLE
 from benchmark.data.slices import CODES, SliceWriter, from_network
 from benchmark.data.slicing import BRAIN_SHARE, T1_THRESHOLD, enough_brain
 from benchmark.errors import UserError
@@ -55,7 +57,7 @@ SHOWN = 20  # problems in a refusal
 BATCH = 64  # slices in memory at once
 
 _UNREADABLE = (  # what Pillow, nibabel, zipfile and numpy raise for damaged files
-    *cohorts.UNREADABLE, ImageFileError, zipfile.BadZipFile, RuntimeError, struct.error, SyntaxError, TokenError,
+    *UNREADABLE, ImageFileError, zipfile.BadZipFile, RuntimeError, struct.error, SyntaxError, TokenError,
     IndexError,
 )  # fmt: skip
 

@@ -14,17 +14,9 @@ from safetensors.torch import load_file
 
 import generators
 import segmenters
-from benchmark.training import (
-    Budget,
-    Checkpoints,
-    Diverged,
-    Progress,
-    advice,
-    mix,
-    pick_device,
-    shuffled_rows,
-    train,
-)
+from benchmark.training.checkpoints import Checkpoints, Progress
+from benchmark.training.devices import pick_device
+from benchmark.training.loop import Budget, Diverged, advice, mix, shuffled_rows, train
 
 RESOLUTION = 16
 GROWING = {"channel_base": 64, "channel_max": 4, "z_dim": 8, "stable_images": 4}

@@ -7,37 +7,26 @@ and is started again repeats nothing, skips nothing, and ends in the same weight
 import hashlib
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmark import distributed
 from benchmark.errors import UserError
 from benchmark.progress import progress_bar
+from benchmark.training import processes
+from benchmark.training.checkpoints import Checkpoints, Progress, Trainable, save_weights
 
 log = logging.getLogger(__name__)
 
 LOG_POINTS = 200  # points of a training curve
-KEPT_CHECKPOINTS = 2
-
-
-class Trainable(Protocol):
-    """What the loop asks of a generator or segmenter."""
-
-    def train_step(self, *batch: Any) -> dict[str, Tensor]: ...
-    def state_dict(self) -> dict: ...
-    def load_state_dict(self, state: dict) -> None: ...
-    def weights(self) -> dict[str, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -59,33 +48,9 @@ class Budget:
             for i in range(1, self.snapshots + 1)
         }
 
-    def ended(self, progress: "Progress") -> bool:
+    def ended(self, progress: Progress) -> bool:
         """Whether a training that has come this far is over."""
         return progress.seen >= self.images or 0 < self.patience <= progress.since_best
-
-
-@dataclass
-class Progress:
-    """What a checkpoint holds beside the model."""
-
-    seen: int = 0
-    seconds: float = 0.0  # of training, over all starts, without snapshots
-    best_score: float = -math.inf
-    best_seen: int = 0
-    snapshots: int = 0
-    since_best: int = 0  # snapshots
-    history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
-    loss_sums: dict[str, float] = field(default_factory=dict)  # since the last point of the curve
-    loss_counts: dict[str, int] = field(default_factory=dict)  # lazy regularizers report only now and then
-
-    def cost(self, device: torch.device) -> dict[str, Any]:
-        """What the training took, for a stage's headline."""
-        return {
-            "images": self.seen,
-            "seconds": round(self.seconds, 2),
-            "images_per_second": round(self.seen / self.seconds, 2),
-            "device": str(device),
-        }
 
 
 class Diverged(UserError):
@@ -110,29 +75,6 @@ def watched(on_score: Callable[[int, float], None]) -> Iterator[None]:
         yield
     finally:
         _watchers.remove(on_score)
-
-
-def pick_device(name: str) -> torch.device:
-    """'auto' is a GPU where there is one. Raises UserError for a GPU that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device: '{name}' asked for, but this torch ({torch.__version__}) sees no GPU; use device=cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device: '{name}' asked for, but there are {torch.cuda.device_count()} GPUs, from cuda:0")
-    return device
-
-
-def pick_devices(name: str) -> list[torch.device]:
-    """All devices that independent pieces of work are shared by: every GPU for 'auto' and 'cuda', else the named one.
-
-    Raises UserError for a GPU that is not there.
-    """
-    first = pick_device(name)
-    if first.type == "cuda" and first.index is None:
-        return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-    return [first]
 
 
 def mix(*numbers: int) -> int:
@@ -172,14 +114,14 @@ def train(
     in folder/best.safetensors, and training ends early once budget.patience of those in a row have not raised it.
     All metrics, those before a restart included, go to on_metrics(metrics, seen).
 
-    Of several processes (see benchmark.distributed) the leader is here and the others are in `assist`; the batch that
-    each reads is its share.
+    Of several processes (see benchmark.training.processes) the leader is here and the others are in `assist`; the
+    batch that each reads is its share.
 
     Raises Diverged, naming the step, the last good checkpoint and the `advice`, when a loss is not finite.
     """
     checkpoints = Checkpoints(folder / "checkpoints")
     progress = checkpoints.restore(model) or Progress()
-    distributed.announce(checkpoints.restored)
+    processes.announce(checkpoints.restored)
     for seen, metrics in progress.history:
         on_metrics(metrics, seen)
     log_every = math.ceil(budget.images / LOG_POINTS / budget.batch_size) * budget.batch_size
@@ -212,7 +154,7 @@ def train(
     ):
         upcoming = reader.submit(read, progress.seen)
         logged_seen, logged_at = progress.seen, time.monotonic()
-        stopped = distributed.agree(budget.ended(progress))
+        stopped = processes.agree(budget.ended(progress))
         while not stopped:
             fetched = upcoming.result()
             upcoming = reader.submit(read, progress.seen + budget.batch_size)
@@ -231,7 +173,7 @@ def train(
             if progress.seen in snapshot_at:
                 settle()
                 paused = time.monotonic()
-                with distributed.releasing():
+                with processes.releasing():
                     metrics = on_snapshot(progress.seen)
                     record(metrics)
                     reached = score(metrics)
@@ -243,7 +185,7 @@ def train(
                     progress.snapshots += 1
                     for watch in _watchers:
                         watch(progress.snapshots, reached)
-                stopped = distributed.agree(budget.ended(progress))
+                stopped = processes.agree(budget.ended(progress))
                 paused = time.monotonic() - paused  # snapshots are not training
                 logged_at, started = logged_at + paused, started + paused
             if finished or stopped or time.monotonic() - saved >= budget.checkpoint_seconds:
@@ -261,85 +203,21 @@ def assist(
     folder: Path,
 ) -> None:
     """What a helper does while the leader is in `train` with the same arguments: its steps, and nothing else."""
-    checkpoint = distributed.announce()
+    checkpoint = processes.announce()
     progress = Checkpoints(folder / "checkpoints").load(checkpoint, model) if checkpoint else Progress()
     seen, snapshot_at = progress.seen, budget.snapshot_at
     with ThreadPoolExecutor(1) as reader:
         upcoming = reader.submit(read, seen)
-        stopped = distributed.agree()
+        stopped = processes.agree()
         while not stopped:
             fetched = upcoming.result()
             upcoming = reader.submit(read, seen + budget.batch_size)
             _step(model, to_batch, fetched, budget.seed, seen)
             seen += budget.batch_size
             if seen in snapshot_at:
-                stopped = distributed.agree()
+                stopped = processes.agree()
 
 
 def _step(model: Trainable, to_batch: Callable, fetched: Any, seed: int, seen: int) -> dict[str, Tensor]:
     torch.manual_seed(mix(seed, seen))
-    return distributed.averaged(model.train_step(*to_batch(fetched), seen))
-
-
-class Checkpoints:
-    """Files '<images seen>-<sha256>.pt' in a folder: written beside, synced, renamed; the two newest are kept."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.restored = ""  # name of the file that `restore` has loaded
-
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("*-*.pt"), reverse=True)
-
-    def newest(self) -> Path | None:
-        return next(iter(self._files()), None)
-
-    def save(self, model: Trainable, progress: Progress) -> Path:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / "writing.partial"
-        with partial.open("wb") as file:
-            torch.save({"model": model.state_dict(), "progress": vars(progress)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        path = self.folder / f"{progress.seen:012d}-{_sha256(partial)}.pt"
-        partial.replace(path)
-        _sync_folder(self.folder)
-        for old in self._files()[KEPT_CHECKPOINTS:]:
-            old.unlink()
-        return path
-
-    def restore(self, model: Trainable) -> Progress | None:
-        """Loads the newest sound checkpoint into the model; a damaged one is skipped with a warning."""
-        for path in self._files():
-            if _sha256(path) != path.stem.partition("-")[2]:
-                log.warning("checkpoint %s is damaged (its checksum disagrees); going back to the one before", path)
-                continue
-            self.restored = path.name
-            return self.load(path.name, model)
-        return None
-
-    def load(self, name: str, model: Trainable) -> Progress:
-        """Loads the checkpoint of this name into the model."""
-        content = torch.load(self.folder / name, map_location="cpu", weights_only=True)
-        model.load_state_dict(content["model"])
-        return Progress(**content["progress"])
-
-
-def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Safetensors, written beside and renamed."""
-    partial = path.with_suffix(".partial")
-    save_file(dict(weights), partial)
-    partial.replace(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    return processes.averaged(model.train_step(*to_batch(fetched), seen))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmark.data import importing
+from benchmark.data.foreign import importing
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
 

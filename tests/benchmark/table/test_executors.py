@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmark import distributed
-from benchmark.config import parse
 from benchmark.data.slices import SliceWriter
 from benchmark.errors import UserError
-from benchmark.executors import OnRay
+from benchmark.parsing import parse
+from benchmark.table.executors import OnRay
+from benchmark.training import processes
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TABLE = ["--preset", "smoke", "--model", "diffusion", "--train_on", "synthetic", "--json"]
 LONGER = ["--train_generator.images", "160", "--train_generator.checkpoint_seconds", "0"]
 PATIENCE = 300  # for a busy machine; the whole file takes about a minute on a quiet one [s]
@@ -34,15 +34,16 @@ def test_without_ray_it_says_what_to_install(monkeypatch):
 
 
 def test_under_torchrun_it_is_refused(monkeypatch):
-    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(processes, "world", lambda: 2)
     with pytest.raises(UserError, match="start the table without torchrun"):
         OnRay(parse("benchmark", {"executor": "ray"}).benchmark)
 
 
 LOCAL = """
 import os
-from benchmark.config import parse
-from benchmark.executors import OnRay
+from benchmark.parsing import parse
+from benchmark.table.executors import OnRay
+from benchmark.training import processes
 os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///none.db"
 with OnRay(parse("benchmark", {"executor": "ray", "address": "local", "cpus_per_cell": "1"}).benchmark):
     os.write(1, b"ready\\n")  # Python's own stdout is turned away from what Ray says

@@ -5,11 +5,11 @@ import json
 import mlflow
 import pytest
 
-from benchmark import grid
-from benchmark.config import parse
 from benchmark.errors import UserError
-from benchmark.estimate import spoken
-from benchmark.jobs import jobs
+from benchmark.parsing import parse
+from benchmark.table import run as table
+from benchmark.table.cells import jobs
+from benchmark.table.plan import spoken
 
 SMOKE = {"preset": "smoke", "model": "stylegan3"}
 
@@ -52,7 +52,7 @@ def folder(tmp_path, monkeypatch):
 
 def _dry_run(capsys, **keys):
     """(the plan, what was printed)."""
-    plan = grid.call("benchmark", parse("benchmark", {**SMOKE, **keys, "dry_run": "true"}))
+    plan = table.call("benchmark", parse("benchmark", {**SMOKE, **keys, "dry_run": "true"}))
     return plan, capsys.readouterr().out
 
 

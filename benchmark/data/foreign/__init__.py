@@ -1,0 +1,1 @@
+"""Synthetic sets that somebody sent → SliceSets."""

@@ -1,0 +1,1 @@
+"""The whole table: its cells, how long they take, who runs them."""

@@ -1,0 +1,1 @@
+"""Training, whatever the model: the loop, its checkpoints, devices and processes."""

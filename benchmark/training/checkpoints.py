@@ -1,0 +1,103 @@
+"""What a training leaves on disk: checkpoints to go on from, and weights to give away."""
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from benchmark.files import content_hash, sync_folder
+
+log = logging.getLogger(__name__)
+
+KEPT_CHECKPOINTS = 2
+
+
+class Trainable(Protocol):
+    """What the loop asks of a generator or segmenter."""
+
+    def train_step(self, *batch: Any) -> dict[str, Tensor]: ...
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: dict) -> None: ...
+    def weights(self) -> dict[str, Tensor]: ...
+
+
+@dataclass
+class Progress:
+    """What a checkpoint holds beside the model."""
+
+    seen: int = 0
+    seconds: float = 0.0  # of training, over all starts, without snapshots
+    best_score: float = -math.inf
+    best_seen: int = 0
+    snapshots: int = 0
+    since_best: int = 0  # snapshots
+    history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    loss_sums: dict[str, float] = field(default_factory=dict)  # since the last point of the curve
+    loss_counts: dict[str, int] = field(default_factory=dict)  # lazy regularizers report only now and then
+
+    def cost(self, device: torch.device) -> dict[str, Any]:
+        """What the training took, for a stage's headline."""
+        return {
+            "images": self.seen,
+            "seconds": round(self.seconds, 2),
+            "images_per_second": round(self.seen / self.seconds, 2),
+            "device": str(device),
+        }
+
+
+class Checkpoints:
+    """Files '<images seen>-<sha256>.pt' in a folder: written beside, synced, renamed; the two newest are kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.restored = ""  # name of the file that `restore` has loaded
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*-*.pt"), reverse=True)
+
+    def newest(self) -> Path | None:
+        return next(iter(self._files()), None)
+
+    def save(self, model: Trainable, progress: Progress) -> Path:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = self.folder / "writing.partial"
+        with partial.open("wb") as file:
+            torch.save({"model": model.state_dict(), "progress": vars(progress)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        path = self.folder / f"{progress.seen:012d}-{content_hash(partial)}.pt"
+        partial.replace(path)
+        sync_folder(self.folder)
+        for old in self._files()[KEPT_CHECKPOINTS:]:
+            old.unlink()
+        return path
+
+    def restore(self, model: Trainable) -> Progress | None:
+        """Loads the newest sound checkpoint into the model; a damaged one is skipped with a warning."""
+        for path in self._files():
+            if content_hash(path) != path.stem.partition("-")[2]:
+                log.warning("checkpoint %s is damaged (its checksum disagrees); going back to the one before", path)
+                continue
+            self.restored = path.name
+            return self.load(path.name, model)
+        return None
+
+    def load(self, name: str, model: Trainable) -> Progress:
+        """Loads the checkpoint of this name into the model."""
+        content = torch.load(self.folder / name, map_location="cpu", weights_only=True)
+        model.load_state_dict(content["model"])
+        return Progress(**content["progress"])
+
+
+def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Safetensors, written beside and renamed."""
+    partial = path.with_suffix(".partial")
+    save_file(dict(weights), partial)
+    partial.replace(path)
