@@ -1,4 +1,9 @@
-"""Small NIfTI cohorts whose canonical content is known: 24 × 24 × 10 voxels of 12 × 10 × 10 mm."""
+"""Small NIfTI cohorts whose canonical content is known.
+
+`make_subject` and the `save_…` functions: 24 × 24 × 10 voxels of 12 × 10 × 10 mm, noise within an ellipsoid.
+`write_subject`: 48 × 48 × 32 voxels of 5 mm, a brain whose grey tells the modalities apart (`grey`) with a tumour that
+lies left and anterior, which tells mirror images apart; under any file endings, label values and affine.
+"""
 
 import json
 from pathlib import Path
@@ -80,6 +85,62 @@ def save_nnunet(
     (folder / "dataset.json").write_text(json.dumps(dataset or NNUNET_V2))
 
 
+GREY = {"T1": 0.8, "T1ce": 0.6, "T2": 0.4, "FLAIR": 0.3}  # of the brain, as a share of what the tumour nearly reaches
+AFFINE = np.array([[-5, 0, 0, 117.5], [0, -5, 0, 117.5], [0, 0, 5, -70], [0, 0, 0, 1.0]])  # LPS
+BRATS_2020 = ("_t1", "_t1ce", "_t2", "_flair", "_seg")
+
+
+def brain_with_tumour(seed: int, ncr: int = 1, ed: int = 2, et: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """int16 images [4, x, y, z] in the order of GREY, 0 … 1000 with a tumour of 950, and label values [x, y, z]."""
+    (x, y, z), rng = np.indices((48, 48, 32)), np.random.default_rng(seed)
+    brain = ((x - 23.5) / 14) ** 2 + ((y - 23.5) / 17) ** 2 + ((z - 15.5) / 13) ** 2 < 1
+    radius = np.sqrt((x - 29) ** 2 + (y - 16) ** 2 + (z - 15) ** 2)
+    noise = rng.normal(0, 0.01, radius.shape)
+    images = [1000 * np.where(radius < 5, 0.95, brain * (grey + noise)).clip(0, 1) for grey in GREY.values()]
+    labels = np.select([radius < 2, radius < 3.6, radius < 5], [ncr, et, ed])
+    return np.array(images).astype(np.int16), labels.astype(np.uint8)
+
+
+def save_array(array: np.ndarray, path: Path, affine: np.ndarray = AFFINE) -> Path:
+    """An array [x, y, z] as it is stored."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, affine), path)
+    return path
+
+
+def write_subject(
+    folder: Path,
+    name: str,
+    endings: tuple[str, ...] = BRATS_2020,
+    seed: int = 0,
+    *,
+    ncr: int = 1,
+    ed: int = 2,
+    et: int = 4,
+    affine: np.ndarray = AFFINE,
+    suffix: str = ".nii.gz",
+) -> list[Path]:
+    """Files of `brain_with_tumour` in `folder`: name + ending of T1, T1ce, T2, FLAIR, annotation + suffix.
+
+    An ending with {name} in it is the whole path: "sub/{name}_t1" is folder/sub/NAME_t1.
+    """
+    images, labels = brain_with_tumour(seed, ncr, ed, et)
+    paths = [folder / (ending.format(name=name) if "{name}" in ending else name + ending) for ending in endings]
+    return [
+        save_array(array, path.with_name(path.name + suffix), affine)
+        for array, path in zip((*images, labels), paths, strict=True)
+    ]
+
+
+def modality_of(path: Path) -> str:
+    """Which image of `brain_with_tumour` a file holds, by its grey level; "annotation" for label values."""
+    array = np.asarray(nib.load(path).dataobj)
+    if array.max() < 100:
+        return "annotation"
+    grey = np.median(array[(array > 0) & (array < 900)]) / 1000
+    return min(GREY, key=lambda name: abs(GREY[name] - grey))
+
+
 @pytest.fixture(scope="session")
 def nifti() -> SimpleNamespace:
     """The functions above."""
@@ -89,6 +150,12 @@ def nifti() -> SimpleNamespace:
         save_brats=save_brats,
         save_msd=save_msd,
         save_nnunet=save_nnunet,
+        brain_with_tumour=brain_with_tumour,
+        save_array=save_array,
+        write_subject=write_subject,
+        modality_of=modality_of,
+        grey=GREY,
+        affine=AFFINE,
         shape=SHAPE,
         spacing=SPACING,
     )
