@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.config import Config
-from benchmark.data.foreign import importing
+from benchmark.data.foreign import detect, importing
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
 from benchmark.files import content_hashes
@@ -31,7 +31,7 @@ def settings(config: Config) -> dict:
 @cache
 def _content(folder: Path, work_dir: Path) -> str:
     """One hash over names and contents of a set's files."""
-    hashes = content_hashes(importing.find(folder).files, work_dir / "hashes.json")
+    hashes = content_hashes(detect.find(folder).files, work_dir / "hashes.json")
     listing = repr([(str(path.relative_to(folder)), digest) for path, digest in hashes.items()])
     return hashlib.sha256(listing.encode()).hexdigest()
 
@@ -47,7 +47,7 @@ def tags(config: Config) -> dict:
 
 def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     real = SliceSet.open(inputs["prepare"].path)
-    found, name, image_size = importing.find(_folder(config)), _folder(config).name, real.meta["image_size"]
+    found, name, image_size = detect.find(_folder(config)), _folder(config).name, real.meta["image_size"]
     meta = {
         "kind": "synthetic",
         "cohort": real.meta["cohort"],
@@ -86,7 +86,5 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
 def _folder(config: Config) -> Path:
     given = config.import_samples.synthetic
     if given is None:
-        raise UserError(
-            f"import_samples: give synthetic=FOLDER of a set that somebody sent. Known: {importing.ACCEPTED}"
-        )
+        raise UserError(f"import_samples: give synthetic=FOLDER of a set that somebody sent. Known: {detect.ACCEPTED}")
     return given.expanduser().resolve()

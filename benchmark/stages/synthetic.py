@@ -4,7 +4,7 @@ from pathlib import Path
 
 import generators
 from benchmark.config import Config
-from benchmark.data.foreign.importing import ACCEPTED, is_slice_set, recognised
+from benchmark.data.foreign.detect import ACCEPTED, is_slice_set, recognised
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
 from benchmark.files import content_hashes

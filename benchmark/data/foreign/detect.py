@@ -1,0 +1,50 @@
+"""Which format a set has."""
+
+from pathlib import Path
+
+from benchmark.data import cohorts
+from benchmark.data.foreign.arrays import Arrays
+from benchmark.data.foreign.folders import SliceFolders, channel_folders
+from benchmark.data.foreign.volumes import Volumes
+from benchmark.errors import UserError
+
+ACCEPTED = (
+    "PNG or 2-D NIfTI slices of 8 bit in folders T1, T1ce, T2, FLAIR, SEG; NIfTI volumes in a cohort's layout; "
+    "arrays images.npy + labels.npy, or one array [N, 5, H, W] (.npz as well)"
+)
+
+Sent = SliceFolders | Arrays | Volumes
+
+
+def is_slice_set(folder: Path) -> bool:
+    """Whether the folder is a SliceSet, if only an unfinished one, so that `SliceSet.open` has the word."""
+    marks = ("index.parquet", "meta.json", "*.partial")
+    return (folder / "images.npy").is_file() and any(next(folder.glob(mark), None) for mark in marks)
+
+
+def recognised(folder: Path) -> bool:
+    """Whether `find` knows a format for the folder; a look at names only, which does not grow with the set."""
+    return _format_of(folder) is not None
+
+
+def find(folder: Path) -> Sent:
+    """The set in a folder: its format, its files, how they pair up; nothing but names and array headers is read.
+
+    Raises UserError, with the list, where no format is recognised, files do not pair up, or arrays do not fit together.
+    """
+    if is_slice_set(folder):
+        raise UserError(f"{folder} is a SliceSet already: give it as it is wherever a synthetic set is wanted")
+    found = _format_of(folder)
+    if found is None:
+        raise UserError(f"{folder}: no synthetic set was recognised. Known: {ACCEPTED}")
+    return found(folder)
+
+
+def _format_of(folder: Path) -> type | None:
+    if len({channel for channel, _ in channel_folders(folder)}) >= 2:
+        return SliceFolders
+    if next(folder.glob("*.np[yz]"), None):
+        return Arrays
+    if next(cohorts.nifti_files(folder), None):
+        return Volumes
+    return None
