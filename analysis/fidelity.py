@@ -238,7 +238,7 @@ def rank_correlations(fidelity: pd.DataFrame, ratios: pd.DataFrame) -> pd.DataFr
     primary = ratios[ratios["region"] == "mean"].merge(fidelity, on=["cohort", "generator"], how="left", validate="m:1")
     rows = []
     for measure in measures:
-        for key, cell in primary.groupby(["cohort", "segmenter", "arm", "augmentation"], sort=True):
+        for key, cell in primary.groupby(["cohort", "segmenter", "arm", "augmentation"], sort=False):
             known = cell[measure].notna() & cell["ratio"].notna()
             row = {"measure": measure} | dict(zip(("cohort", "segmenter", "arm", "augmentation"), key, strict=True))
             row |= {"generators": int(known.sum()), "without": ", ".join(sorted(cell["generator"][~known]))}

@@ -16,8 +16,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 from scipy import ndimage
 
-from analysis.statistics import AMOUNT, ARM, MARGINS, counted, dice_matrices
-from analysis.tables import ARMS, in_arm_order, in_study_order, label
+from analysis.arms import ARMS, Arm, label
+from analysis.long_table import AMOUNT, Scores
+from analysis.statistics import MARGINS, counted
 
 MODALITIES = ("T1", "T1ce", "T2", "FLAIR")
 # Okabe & Ito's colours, distinguishable with every common colour vision, in print and on grey.
@@ -98,28 +99,28 @@ def overlay(image: np.ndarray, labels: np.ndarray, opacity: float = 0.55) -> np.
 
 
 @styled
-def dice_per_subject(scores: pd.DataFrame, cohort: str, segmenter: str) -> Figure:
+def dice_per_subject(scores: Scores, segmenter: str) -> Figure:
     """Each test subject's mean Dice after real-only training against that after an arm's training, seeds averaged.
 
-    One panel per generator and augmentation; points above the diagonal gained. scores: the long table. Arms whose
-    subjects differ from their reference's, or with missing cells, are left to the tables, which say why; the panel
-    says "incomplete". Raises ValueError where nothing of this cohort and segmenter is there.
+    One panel per generator and augmentation; points above the diagonal gained. Arms whose subjects differ from their
+    reference's, or with missing cells, are left to the tables, which say why; the panel says "incomplete". Raises
+    ValueError where nothing of this segmenter is there.
     """
-    primary = scores[(scores["cohort"] == cohort) & (scores["segmenter"] == segmenter) & (scores["region"] == "mean")]
-    matrices = {key: regions["mean"] for key, regions in dice_matrices(primary).items()}
-    arms = in_study_order(pd.DataFrame(list(matrices), columns=ARM)).query("arm != 'real'")
-    panels = list(dict.fromkeys(zip(arms["generator"], arms["augmentation"], strict=True)))
+    panels: dict[tuple[str, str], list[Arm]] = {}
+    for arm in scores.of_segmenter(segmenter):
+        if arm.arm != "real":
+            panels.setdefault((arm.generator, arm.augmentation), []).append(arm)
     if not panels:
-        raise ValueError(f"no arm with a generator for cohort {cohort!r} and segmenter {segmenter!r}")
+        raise ValueError(f"no arm with a generator for segmenter {segmenter!r}")
     figure, axes = _panels(len(panels))
     handles: dict[str, Line2D] = {}
     lowest = 1.0
-    for axis, (generator, augmentation) in zip(axes, panels, strict=True):
-        real = matrices.get((cohort, "none", "real", segmenter, augmentation))
+    for axis, ((generator, augmentation), arms) in zip(axes, panels.items(), strict=True):
+        real = scores.dice(arms[0].reference, "mean")
         subjects, incomplete = 0, []
-        for arm in arms.query("generator == @generator and augmentation == @augmentation")["arm"]:
-            matrix = matrices[(cohort, generator, arm, segmenter, augmentation)]
-            text, (colour, marker) = ARMS[arm].lower(), ARM_STYLES[arm]
+        for arm in arms:
+            matrix = scores.dice(arm, "mean")
+            text, (colour, marker) = ARMS[arm.arm].lower(), ARM_STYLES[arm.arm]
             if real is None or real.reason or matrix.reason or real.subjects != matrix.subjects:
                 incomplete.append(f"{text}: incomplete")
                 continue
@@ -142,19 +143,17 @@ def dice_per_subject(scores: pd.DataFrame, cohort: str, segmenter: str) -> Figur
 
 
 @styled
-def dice_against_amount(amounts: pd.DataFrame, cohort: str, segmenter: str, by: str) -> Figure:
+def dice_against_amount(amounts: pd.DataFrame, segmenter: str, by: str) -> Figure:
     """Mean Dice with its 95 % interval against the amount of training data, one panel per generator and augmentation.
 
     amounts: the table of `analysis.statistics`; by: "real_subjects" or "synthetic_share", of which the other is whole.
     An arm that has but one amount, as real-only training has no synthetic set, is a level to compare with. An amount
-    without a number is left out, and the panel says so. Raises ValueError where nothing of this cohort and segmenter
-    is there.
+    without a number is left out, and the panel says so. Raises ValueError where nothing of this segmenter is there.
     """
     (other,) = set(AMOUNT) - {by}
-    here = amounts[(amounts["cohort"] == cohort) & (amounts["segmenter"] == segmenter) & (amounts[other] == 1)]
+    here = amounts[(amounts["segmenter"] == segmenter) & (amounts[other] == 1)]
     if here.empty:
-        raise ValueError(f"no amounts for cohort {cohort!r} and segmenter {segmenter!r}")
-    here = in_study_order(here.sort_values(by))
+        raise ValueError(f"no amounts for segmenter {segmenter!r}")
     real = here["arm"] == "real"
     panels = (here if real.all() else here[~real])[["generator", "augmentation"]].drop_duplicates()
     figure, axes = _panels(len(panels))
@@ -179,16 +178,16 @@ def dice_against_amount(amounts: pd.DataFrame, cohort: str, segmenter: str, by: 
 
 
 @styled
-def forest_plot(ratios: pd.DataFrame, cohort: str, segmenter: str) -> Figure:
+def forest_plot(ratios: pd.DataFrame, segmenter: str) -> Figure:
     """Ratio of the mean Dice to real-only training with 95 % interval, one line per arm, against the margins.
 
-    ratios: the table of `analysis.statistics.ratios`. An arm without a number keeps its line and says so. Raises
-    ValueError where nothing of this cohort and segmenter is there.
+    ratios: the table of `analysis.statistics.ratios`. An arm without a number keeps its line and says so. What
+    synthetic images do alone comes before what they add. Raises ValueError where nothing of this segmenter is there.
     """
-    here = (ratios["cohort"] == cohort) & (ratios["segmenter"] == segmenter) & (ratios["region"] == "mean")
-    rows = in_arm_order(ratios[here])
-    if rows.empty:
-        raise ValueError(f"no ratios for cohort {cohort!r} and segmenter {segmenter!r}")
+    here = ratios[(ratios["segmenter"] == segmenter) & (ratios["region"] == "mean")]
+    if here.empty:
+        raise ValueError(f"no ratios for segmenter {segmenter!r}")
+    rows = pd.concat([here[here["arm"] == arm] for arm in ARMS])
     figure = Figure(figsize=(WIDTH, 1.3 + 0.42 * len(rows)))
     axis = figure.subplots()
     names, handles = [], {}

@@ -1,64 +1,49 @@
 """Tables of segmentation scores: the study's own and its companions."""
 
-from collections.abc import Mapping
+from dataclasses import astuple
 from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from analysis.statistics import ALPHA, AMOUNT, ARM, CALIBRATION, MARGINS, dice_matrices, on_all_data
-from analysis.tables import (
-    ARMS,
-    LABELS,
-    ORIGINALS,
-    Cell,
-    Table,
-    in_study_order,
-    interval,
-    label,
-    number,
-    ordered,
-    p_value,
-    passes,
-    plain_table,
-)
+from analysis.arms import ARM_COLUMNS, ARMS, ORIGINALS, Arm, facts, in_order, label
+from analysis.long_table import AMOUNT, Scores
+from analysis.statistics import ALPHA, ARM, CALIBRATION, MARGINS, SETTING
+from analysis.tables import Cell, Table, interval, number, p_value, passes, plain_table
 
 STUDY_COLUMNS = {"ET": "ET", "ED": "ED", "NCR": "NCR", "mean": "Mean"}
 
 
-def study_tables(scores: pd.DataFrame, tests: pd.DataFrame, ratios: pd.DataFrame) -> list[Table]:
-    """The study's table for every cohort and segmenter: Dice as mean ± standard deviation over seeds.
+def study_tables(scores: Scores, tests: pd.DataFrame, ratios: pd.DataFrame) -> list[Table]:
+    """The study's table for every segmenter: Dice as mean ± standard deviation over seeds.
 
     Rows: real only, then generator × original images × augmentation; columns ET, ED, NCR, mean. Every combination of
-    what occurs has its row; cells without (all) their scores say so. scores: the long table; tests, ratios: of
-    `analysis.statistics`. Raises ValueError where the long table is not as described there.
+    what occurs has its row; cells without (all) their scores say so. tests, ratios: of `analysis.statistics`.
     """
-    matrices = dice_matrices(scores)
     p_holm = tests.set_index([*ARM, "region"])["p_holm"]
     apart = ratios.set_index([*ARM, "region"]).eval("low > 1 or high < 1")
-    arms = in_study_order(pd.DataFrame(list(matrices), columns=ARM))
-    trained = arms[arms["arm"] != "real"]
+    trained = [arm for arm in scores.arms if arm.arm != "real"]
     combinations = [
         ("none", "real"),
-        *product(ordered(trained["generator"], LABELS), ordered(trained["arm"], ARMS)),
+        *product(in_order(arm.generator for arm in trained), in_order((arm.arm for arm in trained), ARMS)),
     ]
-    augmentations = ordered(arms["augmentation"], ("off", "on"))
+    augmentations = in_order(arm.augmentation for arm in scores.arms)
 
     tables = []
-    for cohort, segmenter in arms[["cohort", "segmenter"]].drop_duplicates().itertuples(index=False):
+    for segmenter in scores.segmenters:
         records, reasons = [], []
-        for (generator, arm), augmentation in product(combinations, augmentations):
-            key = (cohort, generator, arm, segmenter, augmentation)
-            record = dict(zip(ARM, key, strict=True)) | {"seeds": 0, "subjects": 0}
+        for (generator, kind), augmentation in product(combinations, augmentations):
+            arm = Arm(generator, kind, segmenter, augmentation)
+            record = {"cohort": scores.cohort, **facts(arm), "seeds": 0, "subjects": 0}
             for region in STUDY_COLUMNS:
-                matrix = matrices.get(key, {}).get(region)
+                matrix = scores.dice(arm, region)
                 if matrix is None:
                     continue
                 record |= {"seeds": len(matrix.dice), "subjects": len(matrix.subjects)}
                 if matrix.reason:
-                    reasons.append(f"{_name(record)}, {region}: {matrix.reason}.")
+                    reasons.append(f"{arm}, {region}: {matrix.reason}.")
                     continue
-                level = matrix.dice.mean(1)
+                level, key = matrix.dice.mean(1), tuple(record[column] for column in ARM)
                 record[f"{region}_mean"] = level.mean()
                 record[f"{region}_sd"] = level.std(ddof=1) if len(level) > 1 else np.nan
                 record[f"{region}_p_holm"] = p_holm.get((*key, region), np.nan)
@@ -68,7 +53,7 @@ def study_tables(scores: pd.DataFrame, tests: pd.DataFrame, ratios: pd.DataFrame
         apart_columns = [f"{region}_apart" for region in STUDY_COLUMNS]
         data = pd.DataFrame(records, columns=[*ARM, "seeds", "subjects", *numbers, *apart_columns])
         data = data.astype(dict.fromkeys(numbers, "float64") | dict.fromkeys(apart_columns, "boolean"))
-        tables.append(_study_table(cohort, segmenter, data, reasons))
+        tables.append(_study_table(scores.cohort, segmenter, data, reasons))
     return tables
 
 
@@ -107,7 +92,7 @@ def _study_table(cohort: str, segmenter: str, data: pd.DataFrame, reasons: list[
 
 
 def ratio_tables(ratios: pd.DataFrame, tests: pd.DataFrame) -> list[Table]:
-    """For every cohort and segmenter: ratio of the mean Dice with interval, margins, and the paired difference.
+    """For every segmenter: ratio of the mean Dice with interval, margins, and the paired difference.
 
     ratios, tests: the tables of `analysis.statistics`. Rows without numbers print their reason.
     """
@@ -116,12 +101,12 @@ def ratio_tables(ratios: pd.DataFrame, tests: pd.DataFrame) -> list[Table]:
         tests[[*on, "shift", "rank_biserial", "p", "p_holm", "family", "reason"]], on=on, suffixes=("", "_test")
     )
     tables = []
-    primary = in_study_order(merged[merged["region"] == "mean"])
+    primary = merged[merged["region"] == "mean"]
     for (cohort, segmenter), data in primary.groupby(["cohort", "segmenter"], sort=False):
         rows, reasons = [], []
         for _, row in data.iterrows():
             if row["reason"]:
-                reasons.append(f"{_name(row)}: {row['reason']}.")
+                reasons.append(f"{_arm(row)}: {row['reason']}.")
             if np.isnan(row["ratio"]):
                 numbers = [Cell("missing"), *[Cell("–")] * (len(MARGINS) + 4)]
             else:
@@ -157,10 +142,10 @@ def ratio_tables(ratios: pd.DataFrame, tests: pd.DataFrame) -> list[Table]:
 
 
 def region_ratio_tables(ratios: pd.DataFrame) -> list[Table]:
-    """For every cohort and segmenter: the ratio per class and nested region, with its interval."""
+    """For every segmenter: the ratio per class and nested region, with its interval."""
     regions = ["NCR", "ED", "ET", "WT", "TC"]
     tables = []
-    secondary = in_study_order(ratios[ratios["region"] != "mean"])
+    secondary = ratios[ratios["region"] != "mean"]
     for (cohort, segmenter), data in secondary.groupby(["cohort", "segmenter"], sort=False):
         by_region = data.set_index([*ARM, "region"])
         rows = []
@@ -183,19 +168,18 @@ def region_ratio_tables(ratios: pd.DataFrame) -> list[Table]:
 
 def rank_table(ranks: pd.DataFrame, rank_tests: pd.DataFrame) -> Table:
     """Generators by mean rank, each with the Holm-adjusted p of its comparison with the generator ranked next."""
-    group = ["cohort", "segmenter", "arm", "augmentation"]
     pairs = {
-        (*row[group], *order): row
+        (*row[SETTING], *order): row
         for _, row in rank_tests.iterrows()
         for order in ((row["generator"], row["other"]), (row["other"], row["generator"]))
     }
-    groups = in_study_order(ranks.assign(generator="")).drop_duplicates(group)[group]
-    ordered = groups.merge(ranks.sort_values(["mean_rank", "generator"]), on=group, how="left")[ranks.columns]
+    best_first = [group.sort_values(["mean_rank", "generator"]) for _, group in ranks.groupby(SETTING, sort=False)]
+    ordered = pd.concat(best_first, ignore_index=True)
     rows, following, reasons = [], [], []
     for index, row in ordered.iterrows():
         setting = (row["cohort"], label(row["segmenter"]), ORIGINALS[row["arm"]], row["augmentation"])
-        last = index + 1 == len(ordered) or tuple(ordered.loc[index + 1, group]) != tuple(row[group])
-        pair = None if last else pairs[*row[group], row["generator"], ordered.loc[index + 1, "generator"]]
+        last = index + 1 == len(ordered) or tuple(ordered.loc[index + 1, SETTING]) != tuple(row[SETTING])
+        pair = None if last else pairs[*row[SETTING], row["generator"], ordered.loc[index + 1, "generator"]]
         following.append(np.nan if pair is None else pair["p_holm"])
         if row["reason"]:
             reasons.append(
@@ -223,23 +207,23 @@ def rank_table(ranks: pd.DataFrame, rank_tests: pd.DataFrame) -> Table:
     return Table("ranks", "Ranking of generators", head, rows, data, [note, *dict.fromkeys(reasons)])
 
 
-def empty_case_table(scores: pd.DataFrame) -> Table:
+def empty_case_table(scores: Scores) -> Table:
     """How often the empty-case rule decided a score: volumes with both, one or none of reference and prediction empty.
 
     Raises ValueError where the long table lacks the column `case` of `subject_scores`.
     """
-    if "case" not in scores.columns:
+    table = scores.on_all_data
+    if "case" not in table.columns:
         raise ValueError("the score table lacks the column 'case' (of subject_scores): empty cases cannot be counted")
-    scores = on_all_data(scores)
-    dice = scores[(scores["metric"] == "dice") & (scores["region"] != "mean")]
+    dice = table[(table["metric"] == "dice") & (table["region"] != "mean")]
     counts = dice.groupby([*ARM, "region", "case"]).size().unstack("case", fill_value=0)
     counts = counts.reindex(columns=["present", "one empty", "both empty"], fill_value=0)
     regions = [region for region in ("NCR", "ED", "ET", "WT", "TC") if region in counts.index.unique("region")]
     rows = []
-    for _, arm in in_study_order(counts.reset_index().drop_duplicates(ARM)).iterrows():
-        found = [counts.loc[(*arm[ARM], region)] for region in regions]
+    for arm in scores.arms:
+        found = [counts.loc[(scores.cohort, *astuple(arm), region)] for region in regions]
         texts = [" / ".join(str(number) for number in row) for row in found]
-        rows.append([Cell(arm["cohort"]), Cell(label(arm["segmenter"])), *_arm_cells(arm), *map(Cell, texts)])
+        rows.append([Cell(scores.cohort), Cell(label(arm.segmenter)), *_cells_of(arm), *map(Cell, texts)])
     note = (
         "Volumes (subjects × seeds): present / one empty / both empty. Both empty: Dice 1, distances 0 mm; exactly one "
         "empty: Dice 0, distances = the volume's diagonal in mm. Nothing is dropped."
@@ -249,13 +233,12 @@ def empty_case_table(scores: pd.DataFrame) -> Table:
 
 
 def amount_tables(amounts: pd.DataFrame) -> list[Table]:
-    """For every cohort and segmenter: mean Dice, a row per share of the synthetic set, a column per share of the real
+    """For every segmenter: mean Dice, a row per share of the synthetic set, a column per share of the real
     subjects; [] where there is one amount only. amounts: the table of `analysis.statistics`."""
     if amounts[AMOUNT].nunique().max() < 2:
         return []
     tables = []
-    by_amount = in_study_order(amounts.sort_values(AMOUNT))  # a stable order: within an arm, by amount
-    for (cohort, segmenter), data in by_amount.groupby(["cohort", "segmenter"], sort=False):
+    for (cohort, segmenter), data in amounts.groupby(["cohort", "segmenter"], sort=False):
         shares = sorted(data["real_subjects"].unique())
         rows = []
         for (*_, made), arm in data.groupby([*ARM, "synthetic_share"], sort=False):
@@ -270,7 +253,7 @@ def amount_tables(amounts: pd.DataFrame) -> list[Table]:
             n = f"{_range(arm['subjects'])} × {_range(arm['seeds'])}"
             rows.append([*_arm_cells(row), *map(Cell, ("–" if row["arm"] == "real" else _share(made), *dice, n))])
         reasons = [
-            f"{_name(row)}, {_share(row['real_subjects'])} real, {_share(row['synthetic_share'])} synthetic: "
+            f"{_arm(row)}, {_share(row['real_subjects'])} real, {_share(row['synthetic_share'])} synthetic: "
             f"{row['reason']}."
             for _, row in data[data["reason"] != ""].iterrows()
         ]
@@ -314,13 +297,17 @@ def calibration_table() -> Table:
     return plain_table("calibration", title, CALIBRATION.rename(columns=names), [note])
 
 
-def _name(arm: Mapping[str, str]) -> str:
-    return f"{label(arm['generator'])}, {ARMS[arm['arm']].lower()}, augmentation {arm['augmentation']}"
+def _arm(row: pd.Series) -> Arm:
+    return Arm(*row[ARM_COLUMNS])
 
 
 def _arm_cells(row: pd.Series) -> list[Cell]:
-    name = "None (real only)" if row["arm"] == "real" else label(row["generator"])
-    return [Cell(name), Cell(ORIGINALS[row["arm"]]), Cell(row["augmentation"])]
+    return _cells_of(_arm(row))
+
+
+def _cells_of(arm: Arm) -> list[Cell]:
+    name = "None (real only)" if arm.arm == "real" else label(arm.generator)
+    return [Cell(name), Cell(ORIGINALS[arm.arm]), Cell(arm.augmentation)]
 
 
 def _range(counts: pd.Series) -> str:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.tables import ARMS, Cell, Table, in_study_order, label, number, p_value, percent
+from analysis.arms import ARMS, label
+from analysis.tables import Cell, Table, number, p_value, percent
 
 NOT_PROOF = "Passing this audit is not proof of anonymity."
 MISSING = "not measured"
@@ -193,13 +194,12 @@ def _reasons(fidelity: dict[str, dict]) -> Iterable[str]:
 
 
 def correlation_tables(correlations: pd.DataFrame) -> list[Table]:
-    """For every cohort and segmenter: fidelity measures down, arms across, Spearman's correlation with the Dice ratio.
+    """For every segmenter: fidelity measures down, arms across, Spearman's correlation with the Dice ratio.
 
     correlations: the table of `analysis.fidelity.rank_correlations`.
     """
     tables = []
-    ordered = in_study_order(correlations.assign(generator=""))
-    for (cohort, segmenter), data in ordered.groupby(["cohort", "segmenter"], sort=False):
+    for (cohort, segmenter), data in correlations.groupby(["cohort", "segmenter"], sort=False):
         settings = list(dict.fromkeys(zip(data["arm"], data["augmentation"], strict=True)))
         cells = {(row.measure, row.arm, row.augmentation): row for row in data.itertuples()}
         shown = {key: f"{measure.name} {measure.better}" for key, measure in FIDELITY.items()}
@@ -215,7 +215,6 @@ def correlation_tables(correlations: pd.DataFrame) -> list[Table]:
             "(↓), a positive one where higher is (↑)."
         )
         title = f"Does fidelity tell usefulness? Rank correlation with the Dice ratio: {label(segmenter)}, {cohort}"
-        data = data.drop(columns="generator")
         tables.append(Table(f"correlations_{cohort}_{segmenter}", title, ["Measure", *head], rows, data, [note]))
     return tables
 

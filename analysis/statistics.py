@@ -1,8 +1,9 @@
 """From the long score table to ratios, tests and ranks (PROTOCOL, section 3). Everything here is about Dice.
 
-Let D[s, k] be an arm's Dice for segmenter seed s and subject k. Its reference is the real-only arm of the same cohort,
+Let D[s, k] be an arm's Dice for segmenter seed s and subject k. Its reference is the real-only arm of the same
 segmenter and augmentation. An arm that cannot be analysed keeps its row, without numbers and with its `reason`.
 Ratios, tests and ranks are about cells trained on all the data; `amounts` alone looks at those trained on a share.
+Every table has its rows in the order of `Scores`, with the cohort's name in front.
 """
 
 from collections.abc import Iterator
@@ -14,12 +15,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.arms import ARM_COLUMNS, Arm, facts
+from analysis.long_table import AMOUNT, DiceMatrix, Scores
+
 MARGINS = (0.80, 0.90, 0.95)
 ALPHA = 0.05
 MIN_SUBJECTS = 6  # fewer paired subjects: "n too small", never a p-value
-SETTING = ["cohort", "segmenter", "augmentation"]  # what an arm shares with its reference
-ARM = ["cohort", "generator", "arm", "segmenter", "augmentation"]
-AMOUNT = ["real_subjects", "synthetic_share"]  # shares of the real training subjects and of the synthetic set, (0, 1]
+ARM = ["cohort", *ARM_COLUMNS]
+SETTING = ["cohort", "segmenter", "augmentation", "arm"]  # what generators that compete have in common
 RANKED_REGIONS = ("NCR", "ED", "ET", "WT", "TC")
 
 # Measured by tests/bench/bench_statistics.py: per cent of simulated studies in which the 95 % interval held the truth,
@@ -49,11 +52,9 @@ CALIBRATION = pd.DataFrame(
 )
 
 
-def ratios(scores: pd.DataFrame, replicates: int = 10_000, seed: int = 0) -> pd.DataFrame:
+def ratios(scores: Scores, replicates: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """Dice of every arm relative to its real-only reference, with a crossed-bootstrap interval.
 
-    scores: the long table (cohort, generator, arm, segmenter, augmentation, seed, real_subjects, synthetic_share,
-    subject, region, metric, value).
     Returns one row per arm and region: the arm's five columns, region, dice and dice_real (means over seeds and
     subjects), ratio = dice / dice_real, low and high (95 % percentile interval), lower_bound (the 5 % quantile),
     passes_0.80, passes_0.90, passes_0.95 (non-inferiority: lower_bound above the margin; missing where undecided),
@@ -61,71 +62,70 @@ def ratios(scores: pd.DataFrame, replicates: int = 10_000, seed: int = 0) -> pd.
 
     A replicate draws subjects, the arm's seeds and the reference's seeds, each with replacement and independently; the
     same subjects serve arm and reference. All arms with equally many seeds and subjects meet the same draws, so a row
-    does not depend on which other arms are in the table. Raises ValueError where the table is not as described.
+    does not depend on which other arms are in the table.
     """
     rows = []
-    for pair in _pairs(scores):
+    for pair in scores.pairs():
         row = pair.facts()
         if not row["reason"]:
-            row |= _ratio(pair.arm.dice, pair.real.dice, replicates, seed)
+            row |= _ratio(pair.dice.dice, pair.real.dice, replicates, seed)
         rows.append(row)
     passes = [f"passes_{margin:.2f}" for margin in MARGINS]
     columns = [*ARM, "region", "dice", "dice_real", "ratio", "low", "high", "lower_bound", *passes]
-    table = pd.DataFrame(rows, columns=[*columns, "seeds", "seeds_real", "subjects", "reason"])
+    table = _table(rows, [*columns, "seeds", "seeds_real", "subjects", "reason"], scores)
     return table.astype(dict.fromkeys(columns[6:12], "float64") | dict.fromkeys(passes, "boolean"))
 
 
-def paired_tests(scores: pd.DataFrame) -> pd.DataFrame:
+def paired_tests(scores: Scores) -> pd.DataFrame:
     """Difference of every arm from its real-only reference, paired over subjects, seeds averaged first.
 
     Returns one row per arm and region: the arm's five columns, region, shift (Hodges–Lehmann: median of the Walsh
     averages of the differences arm − real), rank_biserial (matched pairs, −1..1, positive where the arm is better),
-    p (Wilcoxon signed-rank, Pratt's zeros), p_holm (Holm over the `family` arms of the same cohort, segmenter and
-    region: one column of a table), family, subjects, reason ("n too small" below 6 paired subjects).
+    p (Wilcoxon signed-rank, Pratt's zeros), p_holm (Holm over the `family` arms of the same segmenter and region: one
+    column of a table), family, subjects, reason ("n too small" below 6 paired subjects).
 
     The test compares these trainings over patients; what another segmenter seed would give, only the interval of
-    `ratios` carries. Raises ValueError where the table is not as described.
+    `ratios` carries.
     """
     rows = []
-    for pair in _pairs(scores):
+    for pair in scores.pairs():
         row = pair.facts()
         if not row["reason"]:
-            row |= _paired_test(pair.arm.dice.mean(0) - pair.real.dice.mean(0))
+            row |= _paired_test(pair.dice.dice.mean(0) - pair.real.dice.mean(0))
         rows.append(row)
     numbers = ["shift", "rank_biserial", "p", "p_holm"]
-    table = pd.DataFrame(rows, columns=[*ARM, "region", *numbers, "family", "subjects", "reason"])
-    table = table.astype(dict.fromkeys(numbers, "float64"))
-    return _holm(table, ["cohort", "segmenter", "region"])
+    table = _table(rows, [*ARM, "region", *numbers, "family", "subjects", "reason"], scores)
+    return _holm(table.astype(dict.fromkeys(numbers, "float64")), ["segmenter", "region"])
 
 
-def ranks(scores: pd.DataFrame) -> pd.DataFrame:
+def ranks(scores: Scores) -> pd.DataFrame:
     """Mean rank of every generator over subjects and regions NCR, ED, ET, WT, TC; 1 is the best, ties share a rank.
 
-    Generators compete within one cohort, segmenter, augmentation and arm, with Dice averaged over seeds. Returns the
-    arm's five columns, mean_rank, generators, subjects, reason. Raises ValueError where the table is not as described.
+    Generators compete within one segmenter, augmentation and arm, with Dice averaged over seeds. Returns the arm's five
+    columns, mean_rank, generators, subjects, reason, a group after the other.
     """
     rows = []
     for group in _rank_groups(scores):
-        for index, generator in enumerate(group.generators):
+        for index, arm in enumerate(group.arms):
             mean_rank = np.nan if group.ranks is None else group.ranks[index].mean()
-            facts = {"generator": generator, "mean_rank": mean_rank, "generators": len(group.generators)}
-            rows.append(group.setting | facts | {"subjects": group.subjects, "reason": group.reason})
-    return pd.DataFrame(rows, columns=[*ARM, "mean_rank", "generators", "subjects", "reason"])
+            ranked = {"mean_rank": mean_rank, "generators": len(group.arms)}
+            rows.append(facts(arm) | ranked | {"subjects": group.subjects, "reason": group.reason})
+    return _table(rows, [*ARM, "mean_rank", "generators", "subjects", "reason"], scores)
 
 
-def rank_tests(scores: pd.DataFrame, permutations: int = 10_000, seed: int = 0) -> pd.DataFrame:
+def rank_tests(scores: Scores, permutations: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """Permutation test over subjects for every pair of ranked generators.
 
     Under the null a subject's two generators are exchangeable: swapping them flips the sign of the subject's difference
     of mean ranks. All 2^n flips are enumerated where there are no more than `permutations`, else `permutations` of them
     are drawn and the observed one is counted in. Returns cohort, segmenter, augmentation, arm, generator, other,
     difference (of mean ranks, negative where `generator` is better), p (two-sided), p_holm (over the group's pairs),
-    family, subjects, reason. Raises ValueError where the table is not as described.
+    family, subjects, reason.
     """
     rows = []
     for group in _rank_groups(scores):
-        for a, b in combinations(range(len(group.generators)), 2):
-            row = group.setting | {"generator": group.generators[a], "other": group.generators[b]}
+        for a, b in combinations(range(len(group.arms)), 2):
+            row = facts(group.arms[a]) | {"other": group.arms[b].generator}
             row |= {"subjects": group.subjects, "reason": group.reason}
             if group.ranks is not None:
                 difference = group.ranks[a].mean(0) - group.ranks[b].mean(0)  # one number per subject
@@ -135,31 +135,33 @@ def rank_tests(scores: pd.DataFrame, permutations: int = 10_000, seed: int = 0) 
                 else:
                     row["p"] = _sign_flip_p(difference, permutations, seed)
             rows.append(row)
-    columns = [*SETTING, "arm", "generator", "other", "difference", "p", "p_holm", "family", "subjects", "reason"]
-    table = pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(["difference", "p", "p_holm"], "float64"))
-    return _holm(table, [*SETTING, "arm"])
+    columns = [*SETTING, "generator", "other", "difference", "p", "p_holm", "family", "subjects", "reason"]
+    table = _table(rows, columns, scores).astype(dict.fromkeys(["difference", "p", "p_holm"], "float64"))
+    return _holm(table, SETTING)
 
 
-def amounts(scores: pd.DataFrame, replicates: int = 10_000, seed: int = 0) -> pd.DataFrame:
+def amounts(scores: Scores, replicates: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """Mean Dice over NCR, ED and ET of every arm at every amount of training data, with a crossed-bootstrap interval.
 
     Returns one row per arm and amount: the arm's five columns, real_subjects and synthetic_share (shares of the real
     training subjects and of the synthetic set), seeds, subjects, dice (mean over seeds and subjects), low and high
     (95 % percentile interval, seeds and subjects drawn as for `ratios`), reason ("" or why numbers are missing).
-    Raises ValueError where the table is not as described for `ratios`.
     """
-    dice = _dice_rows(scores)
     rows = []
-    for key, regions in _matrices(dice[dice["region"] == "mean"], [*ARM, *AMOUNT]).items():
-        matrix = regions["mean"]
-        row = dict(zip([*ARM, *AMOUNT], key, strict=True)) | {"reason": matrix.reason}
+    for arm, *shares in scores.amounts:
+        matrix = scores.dice(arm, "mean", *shares)
+        row = facts(arm) | dict(zip(AMOUNT, shares, strict=True)) | {"reason": matrix.reason}
         row |= {"seeds": len(matrix.dice), "subjects": len(matrix.subjects)}
         if not matrix.reason:
             row |= _mean(matrix.dice, replicates, seed)
         rows.append(row)
     numbers = ["dice", "low", "high"]
-    table = pd.DataFrame(rows, columns=[*ARM, *AMOUNT, "seeds", "subjects", *numbers, "reason"])
+    table = _table(rows, [*ARM, *AMOUNT, "seeds", "subjects", *numbers, "reason"], scores)
     return table.astype(dict.fromkeys(numbers, "float64"))
+
+
+def _table(rows: list[dict], columns: list[str], scores: Scores) -> pd.DataFrame:
+    return pd.DataFrame([{"cohort": scores.cohort, **row} for row in rows], columns=columns)
 
 
 def caveats(ratios: pd.DataFrame) -> list[str]:
@@ -187,7 +189,7 @@ def caveats(ratios: pd.DataFrame) -> list[str]:
 
 def counted(count: int, noun: str) -> str:
     """'1 seed', '3 seeds'."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _calibrated(subjects: int, seeds: int) -> str:
@@ -198,115 +200,6 @@ def _calibrated(subjects: int, seeds: int) -> str:
         f"truth in {rows['coverage'].min():.0f}\u00a0% of cases, and an arm exactly at a margin passed it in "
         f"{rows['non_inferiority'].max():.0f}\u00a0% instead of 5\u00a0%."
     )
-
-
-# --- the long table as matrices -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class DiceMatrix:
-    """Dice [seeds, subjects] of one arm and region; `reason` says which cells are missing (NaN), "" when none is."""
-
-    dice: np.ndarray
-    subjects: tuple[str, ...]
-    reason: str
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """An arm and its reference in one region; `real` is None where there is no reference."""
-
-    key: dict[str, str]
-    region: str
-    arm: DiceMatrix
-    real: DiceMatrix | None
-
-    def facts(self) -> dict:
-        seeds_real = 0 if self.real is None else len(self.real.dice)
-        counts = {"seeds": len(self.arm.dice), "seeds_real": seeds_real, "subjects": len(self.arm.subjects)}
-        return self.key | {"region": self.region} | counts | {"reason": self._reason()}
-
-    def _reason(self) -> str:
-        if self.arm.reason:
-            return self.arm.reason
-        if self.real is None:
-            return "no real-only arm with this cohort, segmenter and augmentation"
-        if self.real.reason:
-            return f"real-only reference: {self.real.reason}"
-        arm, real = set(self.arm.subjects), set(self.real.subjects)
-        if arm != real:
-            example = sorted(arm ^ real)[0]
-            return (
-                f"scored on other subjects than its reference: {len(arm - real)} only here, "
-                f"{len(real - arm)} only there, for example {example}"
-            )
-        return ""
-
-
-def dice_matrices(scores: pd.DataFrame) -> dict[tuple, dict[str, DiceMatrix]]:
-    """{arm's key, in the order of ARM: {region: matrix}} of the Dice rows of cells trained on all the data, seeds and
-    subjects sorted.
-
-    Raises ValueError where a column is absent, a value is empty or a cell stands in the table twice.
-    """
-    return _matrices(on_all_data(_dice_rows(scores)), ARM)
-
-
-def on_all_data(scores: pd.DataFrame) -> pd.DataFrame:
-    """The rows of cells trained on every real training subject and on the whole synthetic set."""
-    return scores[(scores[AMOUNT] == 1).all(axis=1)]
-
-
-def _dice_rows(scores: pd.DataFrame) -> pd.DataFrame:
-    columns = [*ARM, *AMOUNT, "seed", "subject", "region", "metric", "value"]
-    absent = [column for column in columns if column not in scores.columns]
-    if absent:
-        raise ValueError(f"the score table lacks the columns {absent}; it has {list(scores.columns)}")
-    dice = scores.loc[scores["metric"] == "dice", columns]
-    for column in columns:
-        if dice[column].isna().any():
-            raise ValueError(f"the score table has {int(dice[column].isna().sum())} empty cells in column {column!r}")
-    cell = [*ARM, *AMOUNT, "region", "seed", "subject"]
-    twice = dice.duplicated(cell)
-    if twice.any():
-        raise ValueError(f"the score table has a cell more than once: {dice.loc[twice, cell].iloc[0].to_dict()}")
-    return dice
-
-
-def _matrices(dice: pd.DataFrame, by: list[str]) -> dict[tuple, dict[str, DiceMatrix]]:
-    table_regions = sorted(dice["region"].unique())
-    matrices: dict[tuple, dict[str, DiceMatrix]] = {}
-    for key, arm in dice.groupby(by, sort=True):
-        # An arm must have every (seed, subject) that it has anywhere, in each region that the table knows.
-        seeds, subjects = np.unique(arm["seed"]), np.unique(arm["subject"].astype(str))
-        matrices[key] = {region: _matrix(arm[arm["region"] == region], seeds, subjects) for region in table_regions}
-    return matrices
-
-
-def _matrix(part: pd.DataFrame, seeds: np.ndarray, subjects: np.ndarray) -> DiceMatrix:
-    dice = np.full((len(seeds), len(subjects)), np.nan)
-    rows, columns = np.searchsorted(seeds, part["seed"]), np.searchsorted(subjects, part["subject"].astype(str))
-    dice[rows, columns] = part["value"]
-    holes = np.argwhere(np.isnan(dice))
-    reason = ""
-    if len(holes):
-        s, k = holes[0]
-        reason = (
-            f"{len(holes)} of {dice.size} seed × subject cells are missing, "
-            f"for example seed {seeds[s]}, subject {subjects[k]}"
-        )
-    return DiceMatrix(dice, tuple(subjects), reason)
-
-
-def _pairs(scores: pd.DataFrame) -> Iterator[_Pair]:
-    matrices = dice_matrices(scores)
-    for key, regions in matrices.items():
-        key = dict(zip(ARM, key, strict=True))
-        if key["arm"] == "real":
-            continue
-        real = matrices.get(tuple((key | {"generator": "none", "arm": "real"})[column] for column in ARM), {})
-        for region, matrix in regions.items():
-            yield _Pair(key, region, matrix, real.get(region))
 
 
 def _holm(table: pd.DataFrame, family: list[str]) -> pd.DataFrame:
@@ -397,45 +290,41 @@ def rank_biserial(difference: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class _RankGroup:
-    """Generators that compete: same cohort, segmenter, augmentation and arm. ranks [generators, regions, subjects]."""
+    """Arms that compete: they differ in their generator alone. ranks [arms, regions, subjects]."""
 
-    setting: dict[str, str]
-    generators: list[str]
+    arms: list[Arm]
     ranks: np.ndarray | None
     subjects: int
     reason: str
 
 
-def _rank_groups(scores: pd.DataFrame) -> Iterator[_RankGroup]:
-    groups: dict[tuple, dict[str, dict[str, DiceMatrix]]] = {}
-    for key, regions in dice_matrices(scores).items():
-        key = dict(zip(ARM, key, strict=True))
-        if key["arm"] != "real":
-            setting = tuple(key[column] for column in [*SETTING, "arm"])
-            groups.setdefault(setting, {})[key["generator"]] = regions
-    for setting, generators in groups.items():
-        reason = _why_unranked(generators)
-        subjects = len(next(iter(next(iter(generators.values())).values())).subjects)
+def _rank_groups(scores: Scores) -> Iterator[_RankGroup]:
+    groups: dict[tuple, list[Arm]] = {}
+    for arm in scores.arms:
+        if arm.arm != "real":
+            groups.setdefault(arm.setting, []).append(arm)
+    for arms in groups.values():
+        dice = [{region: scores.dice(arm, region) for region in scores.regions} for arm in arms]
+        reason = _why_unranked(arms, dice)
         rank = None
         if not reason:
-            dice = [[regions[region].dice.mean(0) for region in RANKED_REGIONS] for regions in generators.values()]
-            rank = stats.rankdata(-np.round(dice, 9), axis=0)
-        key = dict(zip([*SETTING, "arm"], setting, strict=True))
-        yield _RankGroup(key, list(generators), rank, subjects, reason)
+            means = [[regions[region].dice.mean(0) for region in RANKED_REGIONS] for regions in dice]
+            rank = stats.rankdata(-np.round(means, 9), axis=0)
+        yield _RankGroup(arms, rank, len(dice[0][scores.regions[0]].subjects), reason)
 
 
-def _why_unranked(generators: dict[str, dict[str, DiceMatrix]]) -> str:
-    if len(generators) < 2:
+def _why_unranked(arms: list[Arm], dice: list[dict[str, DiceMatrix]]) -> str:
+    if len(arms) < 2:
         return "one generator: nothing to rank"
     subjects = None
-    for (generator, regions), region in product(generators.items(), RANKED_REGIONS):
+    for (arm, regions), region in product(zip(arms, dice, strict=True), RANKED_REGIONS):
         if region not in regions:
             return f"the table has no scores for {region}"
         if regions[region].reason:
-            return f"{generator}, {region}: {regions[region].reason}"
+            return f"{arm.generator}, {region}: {regions[region].reason}"
         subjects = subjects or regions[region].subjects
         if regions[region].subjects != subjects:
-            return f"{generator} was scored on other subjects than {next(iter(generators))}"
+            return f"{arm.generator} was scored on other subjects than {arms[0].generator}"
     return ""
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import tables
+from analysis.arms import ARMS, label
 from analysis.set_tables import FIDELITY, MISSING
 from analysis.statistics import MARGINS, counted
 
@@ -19,7 +20,8 @@ def build_cards(
 
     ratios: as `analysis.statistics` returns them; audits, fidelity: content of audit.json and fidelity.json, by set.
     """
-    primary = tables.in_arm_order(ratios[ratios["region"] == "mean"])
+    primary = ratios[ratios["region"] == "mean"]
+    primary = pd.concat([primary[primary["arm"] == arm] for arm in ARMS])  # what it does alone before what it adds
     cards = []
     for name in sets:
         rows = primary[primary["generator"] == name]
@@ -59,7 +61,7 @@ def _verdict(rows: pd.DataFrame) -> str:
 def _line(row: pd.Series) -> dict:
     """One arm's ratio in words and numbers, with its verdict at each margin."""
     return {
-        "setting": f"{tables.ARMS[row['arm']]}, {tables.label(row['segmenter'])}, augmentation {row['augmentation']}",
+        "setting": f"{ARMS[row['arm']]}, {label(row['segmenter'])}, augmentation {row['augmentation']}",
         "ratio": None if np.isnan(row["ratio"]) else f"{row['ratio']:.2f}",
         "interval": None if np.isnan(row["low"]) else f"{row['low']:.2f}–{row['high']:.2f}",
         "margins": [(f"{margin:.2f}", tables.passes(row[f"passes_{margin:.2f}"])) for margin in MARGINS],

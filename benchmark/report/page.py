@@ -14,8 +14,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import figures, score_tables, set_tables, tables
+from analysis.arms import label
+from analysis.long_table import AMOUNT, Scores
 from analysis.set_tables import NOT_PROOF
-from analysis.statistics import AMOUNT, MARGINS, caveats
+from analysis.statistics import MARGINS, caveats
+from analysis.text import visible
 from benchmark.report.cards import build_cards
 
 TEMPLATES = Path(__file__).parents[2] / "reports" / "templates"
@@ -37,7 +40,7 @@ class CohortFacts:
 class ReportInputs:
     """Everything a report shows. Empty tables and dictionaries mean "not there", and the page says so.
 
-    sets: names of the synthetic sets that were asked for, in the order of the cards. scores: the long table, with the
+    sets: names of the synthetic sets that were asked for, in the order of the cards. scores: of a long table with the
     column `case`. ratios, tests, ranks, rank_tests, amounts: as `analysis.statistics` returns them. audits, fidelity:
     per set, the content of audit.json and of fidelity.json. correlations: as `analysis.fidelity` returns them. curves:
     per generator, curve.csv of all its trainings with the columns seed and samples (at a snapshot). nearest: per set,
@@ -50,7 +53,7 @@ class ReportInputs:
     title: str
     cohort: CohortFacts
     sets: list[str]
-    scores: pd.DataFrame
+    scores: Scores
     ratios: pd.DataFrame
     tests: pd.DataFrame
     ranks: pd.DataFrame
@@ -101,7 +104,7 @@ def build_report(out: Path, inputs: ReportInputs) -> dict:
     pictures = [
         _write_figure(out, names(name), section, caption, figure) for name, section, caption, figure in _figures(inputs)
     ]
-    inputs.scores.to_csv(out / "tables" / "scores.csv", index=False)
+    inputs.scores.table.to_csv(out / "tables" / "scores.csv", index=False)
 
     page = template("report.html.j2").render(
         report=inputs,
@@ -121,7 +124,7 @@ def build_report(out: Path, inputs: ReportInputs) -> dict:
 
 
 def template(name: str) -> jinja2.Template:
-    """A page's template, with the filters label, duration and percent."""
+    """A page's template, with the filters label, duration, percent and visible."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -129,7 +132,7 @@ def template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"label": tables.label, "duration": duration, "percent": tables.percent}
+    environment.filters |= {"label": label, "duration": duration, "percent": tables.percent, "visible": visible}
     return environment.get_template(name)
 
 
@@ -174,7 +177,7 @@ def _tables(inputs: ReportInputs) -> dict[str, list[tables.Table]]:
 
 
 def _cost_table(costs: pd.DataFrame) -> tables.Table:
-    printed = costs.assign(stage=costs["stage"].str.replace("_", " "), model=costs["model"].map(tables.label))
+    printed = costs.assign(stage=costs["stage"].str.replace("_", " "), model=costs["model"].map(label))
     return replace(tables.plain_table("costs", "What every training cost", printed), data=costs)
 
 
@@ -185,7 +188,7 @@ def _figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
         yield (
             f"training_{name}",
             "training",
-            f"{tables.label(name)}: fidelity and memorization side by side while it trained, on validation subjects. "
+            f"{label(name)}: fidelity and memorization side by side while it trained, on validation subjects. "
             "Of the second half, the snapshot closest to them is kept; fidelity alone would not show copying.",
             figures.training_curve(curve, name),
         )
@@ -195,29 +198,28 @@ def _figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
             yield (
                 f"samples_{name}",
                 "samples",
-                f"Real slices above, slices of {tables.label(name)} below.",
+                f"Real slices above, slices of {label(name)} below.",
                 figures.sample_sheet(samples, inputs.sample_images["real"], name),
             )
 
 
 def _utility_figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
-    settings = tables.in_study_order(inputs.amounts)[["cohort", "segmenter"]].drop_duplicates()
-    for cohort, segmenter in settings.itertuples(index=False):
-        which = f"{tables.label(segmenter)}, {cohort}"
-        here = (inputs.ratios["cohort"] == cohort) & (inputs.ratios["segmenter"] == segmenter)
-        if here.any():
+    cohort = inputs.scores.cohort
+    for segmenter in inputs.scores.segmenters:
+        which = f"{label(segmenter)}, {cohort}"
+        if (inputs.ratios["segmenter"] == segmenter).any():
             yield (
                 f"forest_{cohort}_{segmenter}",
                 "utility",
                 f"Dice kept relative to real-only training, against the margins of non-inferiority ({which}).",
-                figures.forest_plot(inputs.ratios, cohort, segmenter),
+                figures.forest_plot(inputs.ratios, segmenter),
             )
             yield (
                 f"subjects_{cohort}_{segmenter}",
                 "utility",
                 f"Every test subject after training with synthetic images against after real-only training ({which}). "
                 "Above the diagonal: better than real-only.",
-                figures.dice_per_subject(inputs.scores, cohort, segmenter),
+                figures.dice_per_subject(inputs.scores, segmenter),
             )
         for by, what in zip(AMOUNT, ("real training subjects", "the synthetic set"), strict=True):
             if inputs.amounts[by].nunique() > 1:
@@ -226,7 +228,7 @@ def _utility_figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figu
                     "utility",
                     f"Dice against the share of {what} that training used ({which}). Dashed: an arm that uses none "
                     "or all of it.",
-                    figures.dice_against_amount(inputs.amounts, cohort, segmenter, by),
+                    figures.dice_against_amount(inputs.amounts, segmenter, by),
                 )
 
 
@@ -236,13 +238,13 @@ def _memorization_figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str,
         yield (
             f"similarity_{name}",
             "memorization",
-            f"{tables.label(name)}: how close synthetic slices come to training slices, beside held-out real slices.",
+            f"{label(name)}: how close synthetic slices come to training slices, beside held-out real slices.",
             figures.similarity_histogram(arrays["synthetic"], arrays["null"], audit["tau95"], audit["tau99"], name),
         )
         yield (
             f"pairs_{name}",
             "memorization",
-            f"{tables.label(name)}: the closest of {len(arrays['synthetic']):,} synthetic slices beside the training "
+            f"{label(name)}: the closest of {len(arrays['synthetic']):,} synthetic slices beside the training "
             "slice they resemble.",
             figures.closest_pairs(
                 arrays["pairs"], arrays["pair_similarity"], arrays["pair_shift"], arrays["pair_mirrored"], name
@@ -275,13 +277,17 @@ def _write_table(out: Path, name: str, table: tables.Table) -> str:
 
 
 def _write_figure(out: Path, name: str, section: str, caption: str, figure: Figure) -> Picture:
-    """Line art as SVG, images as PNG at twice the resolution of the page; the same bytes go into the page."""
-    pictorial = section == "samples" or name.startswith("pairs_")
+    shown, content = picture(figure, name, section, caption, pictorial=section == "samples" or name.startswith("pairs_"))
+    (out / "figures" / shown.name).write_bytes(content)
+    return shown
+
+
+def picture(figure: Figure, name: str, section: str, caption: str, *, pictorial: bool = False) -> tuple[Picture, bytes]:
+    """A figure as the page embeds it, and the same bytes for a file: line art as SVG, images as PNG at 200 dpi."""
     suffix, mime = ("png", "image/png") if pictorial else ("svg", "image/svg+xml")
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):  # the same figure is the same file
         figure.savefig(buffer, format=suffix, dpi=200, metadata={} if pictorial else {"Date": None})
-    (out / "figures" / f"{name}.{suffix}").write_bytes(buffer.getvalue())
     width, height = (round(96 * inches) for inches in figure.get_size_inches())
     uri = f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return Picture(f"{name}.{suffix}", section, caption, uri, width, height)
+    return Picture(f"{name}.{suffix}", section, caption, uri, width, height), buffer.getvalue()

@@ -38,10 +38,10 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         counts = Counter(cell.headline["reason"] for cell in inputs.values())
         reasons = "\n".join(f"  {counted(count, 'cell')}: {reason}" for reason, count in counts.items())
         raise UserError(f"no cell of the table could be evaluated:\n{reasons}")
-    scores = pd.concat(parts, ignore_index=True)
+    scores = Scores(pd.concat(parts, ignore_index=True))
     ratios = statistics.ratios(scores, own.replicates, own.seed)
     tables = {
-        "scores": scores,
+        "scores": scores.table,
         "ratios": ratios,
         "tests": statistics.paired_tests(scores),
         "ranks": statistics.ranks(scores),

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from analysis.arms import in_order
 from analysis.fidelity import rank_correlations
-from analysis.tables import LABELS, ordered
+from analysis.long_table import Scores
 from benchmark.config import Config
-from benchmark.data.foreign.importing import is_slice_set
+from benchmark.data.foreign.detect import is_slice_set
 from benchmark.data.slices import SliceSet
 from benchmark.report.page import CohortFacts, ReportInputs, build_report
 from benchmark.stages import StageResult, synthetic
@@ -51,8 +52,9 @@ def run(config: Config, inputs: dict[str, StageResult], folder: Path, tracked: S
     prepared = next(result for result in finished if result.stage == "prepare")
     names = ("scores", "ratios", "tests", "ranks", "rank_tests", "amounts")
     tables = {name: pd.read_parquet(analyzed.path / f"{name}.parquet") for name in names}
+    tables["scores"] = Scores(tables["scores"])
     given = {synthetic.name_of(config, path): Path(path).expanduser() for path in config.analyze.synthetic}
-    sets = ordered([*config.analyze.model, *given], LABELS)
+    sets = in_order([*config.analyze.model, *given])
     ready = {name: folder for name, folder in given.items() if is_slice_set(folder)}
     made = {**ready, **_by_set(finished, "import_samples", sets), **_by_set(finished, "sample", sets)}
     audits = _by_set(finished, "audit", sets)

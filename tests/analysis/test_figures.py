@@ -7,6 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from analysis import figures, statistics
+from analysis.long_table import Scores
 
 
 def drawn(figure: Figure) -> list[str]:
@@ -49,18 +50,18 @@ def test_nothing_global_is_left_behind(scores):
     import matplotlib.pyplot as plt
 
     before = dict(matplotlib.rcParams)
-    drawn(figures.forest_plot(statistics.ratios(scores, 50), "phantom", "unet"))
+    drawn(figures.forest_plot(statistics.ratios(Scores(scores), 50), "unet"))
     drawn(figures.similarity_histogram(np.linspace(0.5, 0.9, 30), np.linspace(0.4, 0.8, 20), 0.78, 0.79, "mine"))
     assert dict(matplotlib.rcParams) == before
     assert plt.get_fignums() == []
 
 
 def test_every_chart_names_its_axes_and_prints_n(scores):
-    ratios = statistics.ratios(scores, 50)
-    texts = drawn(figures.forest_plot(ratios, "phantom", "unet"))
+    ratios = statistics.ratios(Scores(scores), 50)
+    texts = drawn(figures.forest_plot(ratios, "unet"))
     assert has(texts, "relative to real-only training (ratio)")
     assert has(texts, "n = 8 subjects × 3 seeds")
-    texts = drawn(figures.dice_per_subject(scores, "phantom", "unet"))
+    texts = drawn(figures.dice_per_subject(Scores(scores), "unet"))
     assert has(texts, "real-only training")
     assert has(texts, "training with synthetic images")
     assert has(texts, "n = 8 subjects")
@@ -75,8 +76,8 @@ def test_every_chart_names_its_axes_and_prints_n(scores):
 
 
 def test_the_forest_plot_draws_each_interval_at_its_numbers(scores):
-    ratios = statistics.ratios(scores, 50)
-    figure = figures.forest_plot(ratios, "phantom", "unet")
+    ratios = statistics.ratios(Scores(scores), 50)
+    figure = figures.forest_plot(ratios, "unet")
     spans = {tuple(line.get_xdata()) for line in figure.axes[0].lines if len(line.get_xdata()) == 2}
     for _, row in ratios.iterrows():
         assert (row["low"], row["high"]) in spans
@@ -86,14 +87,14 @@ def test_the_forest_plot_draws_each_interval_at_its_numbers(scores):
 
 def test_an_arm_without_number_keeps_its_line(scores):
     hole = (scores["generator"] == "mine") & (scores["seed"] == 1) & (scores["subject"] == "case2")
-    figure = figures.forest_plot(statistics.ratios(scores[~hole], 50), "phantom", "unet")
+    figure = figures.forest_plot(statistics.ratios(Scores(scores[~hole]), 50), "unet")
     assert has(drawn(figure), "missing")
     assert len(figure.axes[0].get_yticks()) == 3
-    assert has(drawn(figures.dice_per_subject(scores[~hole], "phantom", "unet")), "synthetic only: incomplete")
+    assert has(drawn(figures.dice_per_subject(Scores(scores[~hole]), "unet")), "synthetic only: incomplete")
 
 
 def test_subjects_are_paired_with_themselves(scores):
-    figure = figures.dice_per_subject(scores, "phantom", "unet")
+    figure = figures.dice_per_subject(Scores(scores), "unet")
     mean = scores.groupby(["generator", "arm", "subject"])["value"].mean()
     (axis,) = [axis for axis in figure.axes if axis.get_title(loc="left").startswith("mine")]
     (points,) = axis.collections
@@ -107,14 +108,14 @@ def amounts(scores):
     parts = [scores.assign(value=scores["value"] - loss, **share) for share, loss in less]
     half = parts[1]["arm"] != "real"
     quarter = parts[0]["arm"] != "synthetic"
-    return statistics.amounts(pd.concat([scores, parts[0][quarter], parts[1][half]], ignore_index=True), 50)
+    return statistics.amounts(Scores(pd.concat([scores, parts[0][quarter], parts[1][half]], ignore_index=True)), 50)
 
 
 @pytest.mark.parametrize(
     ("by", "line", "level"), [("real_subjects", "both", "synthetic"), ("synthetic_share", "both", "real")]
 )
 def test_dice_against_amount_draws_its_numbers_and_a_level_where_there_is_one_amount(amounts, by, line, level):
-    figure = figures.dice_against_amount(amounts, "phantom", "unet", by)
+    figure = figures.dice_against_amount(amounts, "unet", by)
     texts = drawn(figure)
     assert has(texts, "n = 8 test subjects × 3 seeds")
     assert has(texts, "mean Dice over NCR, ED, ET")
@@ -135,7 +136,7 @@ def test_dice_against_amount_draws_its_numbers_and_a_level_where_there_is_one_am
 
 def test_an_amount_without_number_is_left_out_and_named(amounts):
     amounts.loc[(amounts["arm"] == "both") & (amounts["real_subjects"] < 1), ["dice", "low", "high"]] = np.nan
-    texts = drawn(figures.dice_against_amount(amounts, "phantom", "unet", "real_subjects"))
+    texts = drawn(figures.dice_against_amount(amounts, "unet", "real_subjects"))
     assert "real + synthetic: incomplete" in texts
 
 
@@ -218,9 +219,9 @@ def test_arrays_of_the_wrong_shape_are_refused(slices, scores):
         figures.closest_pairs(images, np.ones(5), np.zeros((5, 2)), np.zeros(5, bool), "mine")
     with pytest.raises(ValueError, match="finite and at least one"):
         figures.similarity_histogram(np.array([]), np.ones(3), 1, 1, "mine")
-    with pytest.raises(ValueError, match="no ratios for cohort 'other'"):
-        figures.forest_plot(statistics.ratios(scores, 10), "other", "unet")
+    with pytest.raises(ValueError, match="no ratios for segmenter 'unknown'"):
+        figures.forest_plot(statistics.ratios(Scores(scores), 10), "unknown")
     with pytest.raises(ValueError, match="no arm with a generator"):
-        figures.dice_per_subject(scores, "other", "unet")
-    with pytest.raises(ValueError, match="no amounts for cohort 'other'"):
-        figures.dice_against_amount(statistics.amounts(scores, 10), "other", "unet", "real_subjects")
+        figures.dice_per_subject(Scores(scores), "unknown")
+    with pytest.raises(ValueError, match="no amounts for segmenter 'unknown'"):
+        figures.dice_against_amount(statistics.amounts(Scores(scores), 10), "unknown", "real_subjects")

@@ -9,6 +9,7 @@ import pytest
 
 from analysis import score_tables, set_tables, statistics, tables
 from analysis.fidelity import rank_correlations
+from analysis.long_table import Scores
 
 HOSTILE = '<img src=x onerror="alert(1)">|*_`$&%#{}~^\\ \n50%'
 
@@ -54,7 +55,9 @@ def scores():
 
 
 def study_tables(scores: pd.DataFrame) -> list[tables.Table]:
-    return score_tables.study_tables(scores, statistics.paired_tests(scores), statistics.ratios(scores, 200))
+    return score_tables.study_tables(
+        Scores(scores), statistics.paired_tests(Scores(scores)), statistics.ratios(Scores(scores), 200)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +117,10 @@ def test_bold_marks_the_best_generator_among_those_with_the_same_originals(study
 
 def test_marks_are_holm_s_and_the_interval_s_and_never_on_the_reference(scores, study):
     key = ["generator", "arm", "augmentation", "region"]
-    tests, ratios = statistics.paired_tests(scores).set_index(key), statistics.ratios(scores, 200).set_index(key)
+    tests, ratios = (
+        statistics.paired_tests(Scores(scores)).set_index(key),
+        statistics.ratios(Scores(scores), 200).set_index(key),
+    )
     marks = set()
     for row in study.rows:
         if row[0].text == "None (real only)":
@@ -153,7 +159,7 @@ def test_one_seed_has_no_deviation():
 
 
 def test_ratio_cells_print_the_statistics_and_the_reason_of_a_missing_one(scores):
-    ratios, tests = statistics.ratios(scores, 100), statistics.paired_tests(scores)
+    ratios, tests = statistics.ratios(Scores(scores), 100), statistics.paired_tests(Scores(scores))
     row = ratios.query(
         "generator == 'diffusion' and arm == 'synthetic' and augmentation == 'on' and region == 'mean'"
     ).iloc[0]
@@ -164,7 +170,7 @@ def test_ratio_cells_print_the_statistics_and_the_reason_of_a_missing_one(scores
     assert cells[-1] == "10 × 3/3"
 
     alone = scores[scores["arm"] != "real"]
-    (table,) = score_tables.ratio_tables(statistics.ratios(alone, 100), statistics.paired_tests(alone))
+    (table,) = score_tables.ratio_tables(statistics.ratios(Scores(alone), 100), statistics.paired_tests(Scores(alone)))
     assert {row[3].text for row in table.rows} == {"missing"}
     assert sum("no real-only arm" in note for note in table.notes) == len(table.rows) == 8
 
@@ -172,12 +178,12 @@ def test_ratio_cells_print_the_statistics_and_the_reason_of_a_missing_one(scores
 def test_too_few_subjects_are_printed_as_such():
     matrix = np.random.default_rng(0).random((2, 4))
     scores = long_table({("none", "real", "on"): matrix, ("diffusion", "synthetic", "on"): 0.5 * matrix})
-    (table,) = score_tables.ratio_tables(statistics.ratios(scores, 50), statistics.paired_tests(scores))
+    (table,) = score_tables.ratio_tables(statistics.ratios(Scores(scores), 50), statistics.paired_tests(Scores(scores)))
     assert "n too small" in [cell.text for cell in table.rows[0]]
 
 
 def test_ranks_are_ordered_and_compared_with_the_next(scores):
-    ranks, pairs = statistics.ranks(scores), statistics.rank_tests(scores)
+    ranks, pairs = statistics.ranks(Scores(scores)), statistics.rank_tests(Scores(scores))
     table = score_tables.rank_table(ranks, pairs)
     first, second = [[cell.text for cell in row] for row in table.rows[:2]]
     assert [first[4], second[4]] == ["Diffusion", "StyleGAN 3"]
@@ -191,21 +197,23 @@ def test_empty_cases_are_counted_once_per_volume(scores):
     scores = pd.concat([scores, scores.assign(metric="hd95")])
     hit = (scores["generator"] == "diffusion") & (scores["region"] == "NCR") & (scores["subject"] == "case1")
     scores.loc[hit & (scores["arm"] == "both") & (scores["augmentation"] == "on"), "case"] = "one empty"
-    table = score_tables.empty_case_table(scores)
+    table = score_tables.empty_case_table(Scores(scores))
     cells = {tuple(cell.text for cell in row[2:5]): row[5].text for row in table.rows}
     assert cells.pop(("Diffusion", "yes", "on")) == "27 / 3 / 0"
     assert set(cells.values()) == {"30 / 0 / 0"}
     with pytest.raises(ValueError, match="lacks the column 'case'"):
-        score_tables.empty_case_table(scores.drop(columns="case"))
+        score_tables.empty_case_table(Scores(scores.drop(columns="case")))
 
 
 def test_every_amount_stands_in_the_row_of_its_synthetic_and_the_column_of_its_real_share(scores):
-    assert score_tables.amount_tables(statistics.amounts(scores, 50)) == []
+    assert score_tables.amount_tables(statistics.amounts(Scores(scores), 50)) == []
     real = scores["generator"] == "none"
     halves = [scores.assign(real_subjects=0.5), scores[~real].assign(synthetic_share=0.1)]
     parts = [part.assign(value=part["value"] - 0.3) for part in halves]
     synthetic_half = (parts[0]["arm"] == "synthetic") | (parts[0]["generator"] == "stylegan3")
-    amounts = statistics.amounts(pd.concat([scores, parts[0][~synthetic_half], parts[1]], ignore_index=True), 50)
+    amounts = statistics.amounts(
+        Scores(pd.concat([scores, parts[0][~synthetic_half], parts[1]], ignore_index=True)), 50
+    )
     (table,) = score_tables.amount_tables(amounts)
     assert list(table.columns[3:]) == ["Synthetic set", "No real", "50\u00a0% real", "100\u00a0% real", "n"]
     cells = {tuple(cell.text for cell in row[:4]): [cell.text for cell in row[4:]] for row in table.rows}
@@ -267,7 +275,7 @@ def test_correlations_print_their_sign_p_and_n_and_collapse_where_there_are_none
     rng = np.random.default_rng(0)
     dice = {("none", "real", "on"): rng.uniform(0.6, 0.8, (1, 8))}
     dice |= {(name, "synthetic", "on"): np.full((1, 8), 0.2 + 0.1 * index) for index, name in enumerate(names)}
-    ratios = statistics.ratios(long_table(dice), 20)
+    ratios = statistics.ratios(Scores(long_table(dice)), 20)
     rows = [
         {"cohort": "phantom", "generator": name, **dict.fromkeys(set_tables.FIDELITY, index), "kernel": 1 / (1 + index)}
         for index, name in enumerate(names)

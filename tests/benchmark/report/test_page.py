@@ -9,6 +9,7 @@ import pytest
 
 from analysis import statistics
 from analysis.fidelity import rank_correlations
+from analysis.long_table import Scores
 from benchmark.report.page import CohortFacts, ReportInputs, build_report, duration
 
 CLASSES, REGIONS = ("NCR", "ED", "ET"), ("NCR", "ED", "ET", "WT", "TC", "mean")
@@ -145,7 +146,8 @@ def phantom_slices(rng: np.random.Generator, count: int, size: int = 32) -> tupl
     return images.astype(np.uint8), labels
 
 
-def analysed(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def analysed(table: pd.DataFrame) -> dict[str, Scores | pd.DataFrame]:
+    scores = Scores(table)
     return {
         "scores": scores,
         "ratios": statistics.ratios(scores, replicates=500),
@@ -287,9 +289,8 @@ def test_the_verdict_stands_before_tables_and_figures(report):
 
 def test_the_cards_print_the_ratio_of_the_means_and_the_worst_setting_decides(report, inputs):
     _, _, page = report
-    dice = (
-        inputs.scores[inputs.scores["region"] == "mean"].groupby(["generator", "arm", "augmentation"])["value"].mean()
-    )
+    table = inputs.scores.table
+    dice = table[table["region"] == "mean"].groupby(["generator", "arm", "augmentation"])["value"].mean()
     for name, printed in (("stylegan3", "StyleGAN 3"), ("diffusion", "Diffusion")):
         ratio = [
             dice[name, "synthetic", augmentation] / dice["none", "real", augmentation] for augmentation in ("off", "on")
@@ -385,7 +386,7 @@ def test_names_from_files_are_escaped_everywhere(tmp_path):
 
 
 def test_missing_cells_are_shown_with_their_reason(tmp_path):
-    scores = two_generators()["scores"]
+    scores = two_generators()["scores"].table
     gone = (scores["generator"] == "diffusion") & (scores["arm"] == "both") & (scores["augmentation"] == "off")
     hole = (scores["generator"] == "stylegan3") & (scores["subject"] == "case_004") & (scores["seed"] == 2)
     missing = pd.DataFrame({"cell": ["diffusion, both, off"], "reason": ["the loss was not finite at step 120"]})
