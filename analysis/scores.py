@@ -9,7 +9,6 @@ import pandas as pd
 CLASSES = ("NCR", "ED", "ET")  # labels 1, 2, 3
 REGIONS = {"NCR": (1,), "ED": (2,), "ET": (3,), "WT": (1, 2, 3), "TC": (1, 3)}
 METRICS = ("dice", "precision", "recall", "hd95", "asd")
-CASES = ("present", "one empty", "both empty")
 
 
 def subject_scores(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> pd.DataFrame:

@@ -5,17 +5,14 @@ images of 2⁶ pixels, of whose finest detail 30 % are faded in. The level is a 
 """
 
 import math
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from generators.adversarial import GAN, GANConfig, lazy_adam
-from generators.augmentation import mirror
+from generators.adversarial import GANConfig
 
 
 class GrowthConfig(GANConfig):
@@ -54,68 +51,7 @@ def grown(images: Tensor, level: float) -> Tensor:
     return fade(lambda: up(down(images)), images, level)
 
 
-class GrowingGAN(GAN):
-    """A GAN that grows: all but its networks and its losses.
-
-    `Network` makes a generator with a buffer `level`, the level at which it was last trained, and `Judge` a
-    discriminator (images, level) → scores [B]; both take (channels, resolution, config), and their images at a level
-    have 2^⌈level⌉ pixels a side.
-    """
-
-    Network: ClassVar[type[nn.Module]]
-    Judge: ClassVar[type[nn.Module]]
-    name: ClassVar[str]
-    first: ClassVar[int]  # level at which training starts
-    config: GrowthConfig
-
-    def __init__(self, channels: int, resolution: int, config: GrowthConfig) -> None:
-        if resolution not in (16, 32, 64, 128, 256, 512, 1024):
-            raise ValueError(f"{self.name} makes images of 16, 32, 64, ... 1024 pixels a side, not {resolution}")
-        generator, discriminator = (make(channels, resolution, config) for make in (self.Network, self.Judge))
-        super().__init__(channels, resolution, config, generator, discriminator)
-        for name, network in self.networks.items():
-            self.optimizers[name] = lazy_adam(network.parameters(), config.learning_rate, None)
-
-    @abstractmethod
-    def fakes(self, count: int, level: float) -> Tensor:
-        """Images of the generator for fresh noise from torch's global random state."""
-
-    @abstractmethod
-    def generator_loss(self, fake: Tensor) -> Tensor:
-        """Loss of the scores [B] of generated images."""
-
-    @abstractmethod
-    def discriminator_losses(
-        self, discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, seen: int
-    ) -> dict[str, Tensor]:
-        """`loss_discriminator`, which is trained on, and what else is worth a look, of real and generated images."""
-
-    def train_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
-        """One discriminator and one generator step at the level of `seen`.
-
-        Losses: loss_generator and what `discriminator_losses` lists; gradient_norm_generator and
-        gradient_norm_discriminator; `level`, how far the networks have grown.
-        """
-        config, generator, discriminator = self.config, self.networks["generator"], self.networks["discriminator"]
-        level = level_at(seen, self.first, int(math.log2(self.resolution)), config)
-        generator.level.fill_(level)
-        batch = len(images)
-        if config.mirror:
-            images = mirror(images)
-
-        def discriminate(x: Tensor) -> Tensor:
-            return discriminator(x, level)
-
-        fake, real = self.fakes(batch, level), grown(images, level)  # the same images train both networks
-        losses = self.discriminator_step(self.discriminator_losses(discriminate, real, fake.detach(), seen))
-        losses |= self.generator_step(lambda: self.generator_loss(discriminate(fake)))
-        return self.finish(losses | {"level": torch.tensor(level)}, batch, seen)
-
-    @torch.no_grad()
-    def sample(self, seeds: Sequence[int]) -> Tensor:
-        images = self.sampled(seeds, float(self.ema["generator"].level))
-        return up(images, self.resolution // images.shape[2]).clamp(-1, 1)
-
-    @abstractmethod
-    def sampled(self, seeds: Sequence[int], level: float) -> Tensor:
-        """Images of the averaged generator; image i depends on seeds[i] alone."""
+def check_size(resolution: int, name: str) -> None:
+    """Raises ValueError for images that a growing network cannot make."""
+    if resolution not in (16, 32, 64, 128, 256, 512, 1024):
+        raise ValueError(f"{name} makes images of 16, 32, 64, ... 1024 pixels a side, not {resolution}")

@@ -10,10 +10,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from generators import parallel
+from generators.adversarial import GAN, lazy_adam
+from generators.augmentation import mirror
 from generators.base import latents
 from generators.discriminator import minibatch_std
-from generators.growth import GrowingGAN, GrowthConfig, down, fade, up
+from generators.growth import GrowthConfig, check_size, down, fade, grown, level_at, up
 from generators.layers import LEAK, Conv2d, LeakyConv2d, Linear, pixel_norm
+
+FIRST = 2  # level of the smallest images
 
 
 class ProgressiveGANConfig(GrowthConfig):
@@ -98,14 +102,12 @@ class DiscriminatorBlock(nn.Module):
 class GrowingDiscriminator(nn.Module):
     """Images [B, channels, 2^⌈level⌉, 2^⌈level⌉] → scores [B], float32 (Table 2, right)."""
 
-    first = 2  # level of the smallest images
-
-    def __init__(self, channels: int, resolution: int, config: GrowthConfig) -> None:
+    def __init__(self, channels: int, resolution: int, config: ProgressiveGANConfig) -> None:
         super().__init__()
         self.dtype = config.dtype
         last = int(math.log2(resolution))
         maps = config.maps
-        self.from_image = nn.ModuleList(LeakyConv2d(channels, maps(i), 1) for i in range(self.first, last + 1))
+        self.from_image = nn.ModuleList(LeakyConv2d(channels, maps(i), 1) for i in range(FIRST, last + 1))
         self.blocks = nn.ModuleList(DiscriminatorBlock(maps(i), maps(i - 1)) for i in range(3, last + 1))
         self.conv1 = LeakyConv2d(maps(2) + 1, maps(2), 3, pad=1)
         self.conv2 = LeakyConv2d(maps(2), maps(2), 4)
@@ -114,17 +116,14 @@ class GrowingDiscriminator(nn.Module):
     def forward(self, images: Tensor, level: float) -> Tensor:
         images = images.to(self.dtype, memory_format=torch.channels_last)
         top = math.ceil(level)
-        x = self.from_image[top - self.first](images)
+        x = self.from_image[top - FIRST](images)
         for i in range(top, 2, -1):
-            x = self.down(self.blocks[i - 3](x))
+            x = down(self.blocks[i - 3](x))
             if i == top:
-                x = fade(lambda: self.from_image[top - 1 - self.first](down(images)), x, level)
+                x = fade(lambda: self.from_image[top - 1 - FIRST](down(images)), x, level)
         # Groups of 4 samples rather than the whole minibatch: the statistic means the same on any number of devices.
         x = self.conv2(self.conv1(minibatch_std(x.to(self.conv1.weight.dtype))))
         return self.score(x.flatten(1)).squeeze(1)
-
-    def down(self, x: Tensor) -> Tensor:
-        return down(x)
 
 
 def gradient_penalty(discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
@@ -135,21 +134,42 @@ def gradient_penalty(discriminate: Callable[[Tensor], Tensor], real: Tensor, fak
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-class ProgressiveGAN(GrowingGAN):
+class ProgressiveGAN(GAN):
     """Progressive GAN: grows from 4 × 4 pixels, trained as a Wasserstein GAN with gradient penalty (Appendix A.1)."""
 
-    Config, Network, Judge = ProgressiveGANConfig, ProgressiveGenerator, GrowingDiscriminator
-    name, first = "progressive_gan", 2
+    Config = ProgressiveGANConfig
     config: ProgressiveGANConfig
 
-    def fakes(self, count: int, level: float) -> Tensor:
-        return self.networks["generator"](parallel.randn(count, self.config.z_dim).to(self.device), level)
+    def __init__(self, channels: int, resolution: int, config: ProgressiveGANConfig) -> None:
+        check_size(resolution, "progressive_gan")
+        generator = ProgressiveGenerator(channels, resolution, config)
+        super().__init__(channels, resolution, config, generator, GrowingDiscriminator(channels, resolution, config))
+        for name, network in self.networks.items():
+            self.optimizers[name] = lazy_adam(network.parameters(), config.learning_rate, None)
 
-    def generator_loss(self, fake: Tensor) -> Tensor:
-        return -fake.mean()
+    def train_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
+        """One discriminator and one generator step at the level of `seen`.
+
+        Losses: loss_generator and what `discriminator_losses` lists; gradient_norm_generator and
+        gradient_norm_discriminator; `level`, how far the networks have grown.
+        """
+        generator, batch = self.networks["generator"], len(images)
+        level = level_at(seen, FIRST, int(math.log2(self.resolution)), self.config)
+        generator.level.fill_(level)
+        if self.config.mirror:
+            images = mirror(images)
+
+        def discriminate(x: Tensor) -> Tensor:
+            return self.networks["discriminator"](x, level)
+
+        fake = generator(parallel.randn(batch, self.config.z_dim).to(self.device), level)  # trains both networks
+        real = grown(images, level)
+        losses = self.discriminator_step(self.discriminator_losses(discriminate, real, fake.detach()))
+        losses |= self.generator_step(lambda: -discriminate(fake).mean())
+        return self.finish(losses | {"level": torch.tensor(level)}, batch, seen)
 
     def discriminator_losses(
-        self, discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, seen: int
+        self, discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor
     ) -> dict[str, Tensor]:
         """WGAN-GP's loss (1704.00028, eq. 3) + ε E D(x)² (Appendix A.1).
 
@@ -165,5 +185,8 @@ class ProgressiveGAN(GrowingGAN):
             "gradient_penalty": penalty,
         }
 
-    def sampled(self, seeds: Sequence[int], level: float) -> Tensor:
-        return self.ema["generator"](latents(seeds, self.config.z_dim).to(self.device), level)
+    @torch.no_grad()
+    def sample(self, seeds: Sequence[int]) -> Tensor:
+        generator = self.ema["generator"]
+        images = generator(latents(seeds, self.config.z_dim).to(self.device), float(generator.level))
+        return up(images, self.resolution // images.shape[2]).clamp(-1, 1)

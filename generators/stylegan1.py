@@ -10,15 +10,18 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from generators import adversarial, parallel
+from generators.adversarial import GAN, lazy_adam
+from generators.augmentation import mirror
 from generators.base import latents
-from generators.growth import GrowingGAN, GrowthConfig, fade, up
-from generators.layers import LEAK, Conv2d, Linear, Mapping, upsampling_conv2d
-from generators.progressive_gan import GrowingDiscriminator
+from generators.discriminator import minibatch_std
+from generators.growth import GrowthConfig, check_size, down, fade, grown, level_at, up
+from generators.layers import LEAK, Conv2d, LeakyConv2d, Linear, Mapping, upsampling_conv2d
 from generators.resample import downsample
 
 # The binomial filter [1, 2, 1] of Appendix C after nearest-neighbour upsampling, or before the average of two: both in
 # one are bilinear resampling.
 BILINEAR = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+FIRST = 3  # level of the smallest images
 
 
 class StyleGAN1Config(GrowthConfig):
@@ -121,33 +124,84 @@ class StyleGAN1Network(nn.Module):
         return image.float()
 
 
-class BilinearDiscriminator(GrowingDiscriminator):
-    """Progressive GAN's discriminator from 8 × 8 pixels, with bilinear downsampling (Appendix C)."""
+class DiscriminatorBlock(nn.Module):
+    """x [B, I, H, W] → [B, O, H/2, W/2]: progressive GAN's block, with bilinear downsampling (Appendix C)."""
 
-    first = 3
-
-    def __init__(self, channels: int, resolution: int, config: StyleGAN1Config) -> None:
-        super().__init__(channels, resolution, config)
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = LeakyConv2d(inputs, inputs, 3, pad=1)
+        self.conv2 = LeakyConv2d(inputs, outputs, 3, pad=1)
         self.register_buffer("blur", BILINEAR, persistent=False)
 
-    def down(self, x: Tensor) -> Tensor:
-        return downsample(x, self.blur, 2, pad=1)
+    def forward(self, x: Tensor) -> Tensor:
+        return downsample(self.conv2(self.conv1(x)), self.blur, 2, pad=1)
 
 
-class StyleGAN1(GrowingGAN):
+class StyleGAN1Discriminator(nn.Module):
+    """Images [B, channels, 2^⌈level⌉, 2^⌈level⌉] → realness logits [B], float32.
+
+    Progressive GAN's (1710.10196, Table 2), but for its downsampling and for starting at 8 × 8 pixels.
+    """
+
+    def __init__(self, channels: int, resolution: int, config: StyleGAN1Config) -> None:
+        super().__init__()
+        self.dtype = config.dtype
+        last, maps = int(math.log2(resolution)), config.maps
+        self.from_image = nn.ModuleList(LeakyConv2d(channels, maps(i), 1) for i in range(FIRST, last + 1))
+        self.blocks = nn.ModuleList(DiscriminatorBlock(maps(i), maps(i - 1)) for i in range(FIRST, last + 1))
+        self.conv1 = LeakyConv2d(maps(2) + 1, maps(2), 3, pad=1)
+        self.conv2 = LeakyConv2d(maps(2), maps(2), 4)
+        self.score = Linear(maps(2), 1)
+
+    def forward(self, images: Tensor, level: float) -> Tensor:
+        images = images.to(self.dtype, memory_format=torch.channels_last)
+        top = math.ceil(level) - FIRST
+        x = self.blocks[top](self.from_image[top](images))
+        x = fade(lambda: self.from_image[top - 1](down(images)), x, level)
+        for block in reversed(self.blocks[:top]):
+            x = block(x)
+        # Groups of 4 samples rather than the whole minibatch: the statistic means the same on any number of devices.
+        x = self.conv2(self.conv1(minibatch_std(x.to(self.conv1.weight.dtype))))
+        return self.score(x.flatten(1)).squeeze(1)
+
+
+class StyleGAN1(GAN):
     """StyleGAN: grows from 8 × 8 pixels; non-saturating loss with R1 (Appendix C)."""
 
-    Config, Network, Judge = StyleGAN1Config, StyleGAN1Network, BilinearDiscriminator
-    name, first = "stylegan1", 3
+    Config = StyleGAN1Config
     config: StyleGAN1Config
 
-    def fakes(self, count: int, level: float) -> Tensor:
+    def __init__(self, channels: int, resolution: int, config: StyleGAN1Config) -> None:
+        check_size(resolution, "stylegan1")
+        generator = StyleGAN1Network(channels, resolution, config)
+        super().__init__(channels, resolution, config, generator, StyleGAN1Discriminator(channels, resolution, config))
+        for name, network in self.networks.items():
+            self.optimizers[name] = lazy_adam(network.parameters(), config.learning_rate, None)
+
+    def train_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
+        """One discriminator and one generator step at the level of `seen`.
+
+        Losses: loss_generator and what `discriminator_losses` lists; gradient_norm_generator and
+        gradient_norm_discriminator; `level`, how far the networks have grown.
+        """
+        batch, level = len(images), level_at(seen, FIRST, int(math.log2(self.resolution)), self.config)
+        self.networks["generator"].level.fill_(level)
+        if self.config.mirror:
+            images = mirror(images)
+
+        def discriminate(x: Tensor) -> Tensor:
+            return self.networks["discriminator"](x, level)
+
+        fake, real = self.generate(batch, level), grown(images, level)  # the same images train both networks
+        losses = self.discriminator_step(self.discriminator_losses(discriminate, real, fake.detach(), seen))
+        losses |= self.generator_step(lambda: adversarial.generator_loss(discriminate(fake)))
+        return self.finish(losses | {"level": torch.tensor(level)}, batch, seen)
+
+    def generate(self, count: int, level: float) -> Tensor:
+        """Fresh images of the network in training, not clamped."""
         generator = self.networks["generator"]
         w = generator.styles(parallel.randn(count, self.config.z_dim).to(self.device), level, self.config.mixing)
         return generator(w, parallel.randn(count, sum(generator.noise_pixels(level)), device=self.device), level)
-
-    def generator_loss(self, fake: Tensor) -> Tensor:
-        return adversarial.generator_loss(fake)
 
     def discriminator_losses(
         self, discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, seen: int
@@ -164,11 +218,14 @@ class StyleGAN1(GrowingGAN):
             losses["loss_discriminator"] = losses["loss_discriminator"] + losses["r1"] * (gamma / 2 * interval)
         return losses
 
-    def sampled(self, seeds: Sequence[int], level: float) -> Tensor:
+    @torch.no_grad()
+    def sample(self, seeds: Sequence[int]) -> Tensor:
         """z and noise are one draw a seed, always as long as full resolution needs, so that z does not change with the
         level."""
         generator, z_dim = self.ema["generator"], self.config.z_dim
+        level = float(generator.level)
         pixels = sum(generator.noise_pixels(math.log2(self.resolution)))
         drawn = latents(seeds, z_dim + pixels).to(self.device)
         w = generator.styles(drawn[:, :z_dim], level, truncation=self.config.truncation)
-        return generator(w, drawn[:, z_dim : z_dim + sum(generator.noise_pixels(level))], level)
+        images = generator(w, drawn[:, z_dim : z_dim + sum(generator.noise_pixels(level))], level)
+        return up(images, self.resolution // images.shape[2]).clamp(-1, 1)

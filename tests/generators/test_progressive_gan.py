@@ -264,13 +264,19 @@ def test_losses_are_wgan_gp_with_drift():
     """E D(fake) − E D(real) + 10 E (‖∇D‖ − 1)² + 0.001 E D(real)² for a critic that sums pixels."""
     model = small()
     real, fake = torch.randn(2, 4, 5, 4, 4)
-    losses = model.discriminator_losses(lambda x: x.sum((1, 2, 3)), real, fake, 0)
+    losses = model.discriminator_losses(lambda x: x.sum((1, 2, 3)), real, fake)
     real, fake = (x.numpy().sum((1, 2, 3)) for x in (real, fake))
     penalty = (math.sqrt(5 * 4 * 4) - 1) ** 2
     expected = fake.mean() - real.mean() + 10 * penalty + 0.001 * np.square(real).mean()
     assert losses["loss_discriminator"].item() == pytest.approx(expected, rel=1e-5)
     assert losses["gradient_penalty"].item() == pytest.approx(penalty, rel=1e-5)
-    assert float(model.generator_loss(torch.tensor([1.0, 4.0]))) == -2.5
+
+
+def test_the_generator_is_trained_to_raise_the_mean_score():
+    model, scores = small(), []
+    model.networks["discriminator"].register_forward_hook(lambda *call: scores.append(call[-1].detach()))
+    losses = model.train_step(torch.rand(4, 5, 16, 16) * 2 - 1, 0)
+    assert float(losses["loss_generator"]) == pytest.approx(-float(scores[-1].mean()))  # its step comes last
 
 
 def test_bf16_is_close_to_fp32():
