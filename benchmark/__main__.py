@@ -88,17 +88,17 @@ def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _call(stage: str, config: Any) -> Any:
+def _call(stage: str, config: Any, team: Any = None) -> Any:
     """Imports torch and mlflow, so only once the call is known to be right."""
     if stage == "tune":
         from benchmark.tune import tune
 
-        return tune(config)
+        return tune(config, team)
     if stage == "sync":
         return _sync(config)
     from benchmark.table.run import call
 
-    return call(stage, config)
+    return call(stage, config, team)
 
 
 def _call_together(stage: str, config: Any) -> Any:
@@ -106,8 +106,8 @@ def _call_together(stage: str, config: Any) -> Any:
     from benchmark import stages
     from benchmark.training import processes
 
-    with processes.joined(config.common.device) as leads:
-        return _call(stage, config) if leads else stages.assist()
+    with processes.joined(config.common.device) as team:
+        return _call(stage, config, team) if team else stages.assist()
 
 
 def _sync(config: Any) -> Any:

@@ -26,11 +26,14 @@ import segmenters
 from benchmark.config import Config
 from benchmark.errors import GivenUp, UserError
 from benchmark.parsing import resolve_model
-from benchmark.stages import StageResult, extractor, fingerprint, needs, pull
+from benchmark.stages import StageResult, fingerprint, needs, pull
 from benchmark.stages.prepare import cohort_name
 from benchmark.tracking import runs as tracking
 from benchmark.tracking.runs import StageRun
-from benchmark.training import loop
+from benchmark.training.loop import Diverged
+from benchmark.training.models import extractor_config
+from benchmark.training.order import mix
+from benchmark.training.processes import Team
 
 HEARTBEAT = 60  # seconds between signs of life of a worker; a trial that gave none for three times that is tried again
 RETRIES = 3
@@ -38,7 +41,7 @@ COPIED_BY_CHANCE = 0.05  # of a generator that copies nobody: PROTOCOL, section 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-def tune(config: Config) -> StageResult:
+def tune(config: Config, team: Team | None = None) -> StageResult:
     """Runs trials until the study has as many as asked for; the same call on several machines shares the work.
 
     Leaves best.yaml, a preset that lists the best settings, trials.csv and Optuna's plots in work/tune/<study>.
@@ -59,14 +62,14 @@ def tune(config: Config) -> StageResult:
     with tracking.open_run(f"tune {own.model}", {**tags, "commit": tracking.commit()}, settings) as tracked:
         study = _study(config, name)
         for need in needs(stage, first).values():  # here, so that no trial's time or snapshots are theirs
-            pull(*need)
+            pull(*need, team=team)
 
         def objective(trial: optuna.Trial) -> float:
             # a function of the trial's number: workers with one seed would begin with the same settings
-            study.sampler = optuna.samplers.TPESampler(seed=loop.mix(own.seed, trial.number) % 2**32)
+            study.sampler = optuna.samplers.TPESampler(seed=mix(own.seed, trial.number) % 2**32)
             chosen = {key: _suggest(trial, key, within) for key, within in space.items()}
             try:
-                return _attempt(config, trial, chosen, tags)
+                return _attempt(config, trial, chosen, tags, team)
             except KeyboardInterrupt:  # a killed worker's trial is tried again when its heartbeat is missed
                 study.enqueue_trial(chosen)
                 raise
@@ -117,7 +120,7 @@ def tuned(config: Config, chosen: dict[str, Any]) -> tuple[str, Config]:
 
 def _judge(config: Config) -> Config:
     """The extractor's U-Net, trained on the generator's samples instead: the same small network for every trial."""
-    judge = extractor.configured(config).train_segmenter
+    judge = extractor_config(config).train_segmenter
     judged = {"train_on": "synthetic", "synthetic": config.tune.model}
     return config.model_copy(
         update={
@@ -182,7 +185,9 @@ def _suggest(trial: optuna.Trial, key: str, within: tuple | list) -> Any:
     return suggest(key, low, high, log="log" in scale)
 
 
-def _attempt(config: Config, trial: optuna.Trial, chosen: dict[str, Any], tags: dict[str, Any]) -> float:
+def _attempt(
+    config: Config, trial: optuna.Trial, chosen: dict[str, Any], tags: dict[str, Any], team: Team | None
+) -> float:
     """The trial's objective, in an MLflow run of its own.
 
     Raises TrialPruned, also for a training that diverged: from a trial that failed the sampler would learn nothing.
@@ -190,10 +195,10 @@ def _attempt(config: Config, trial: optuna.Trial, chosen: dict[str, Any], tags: 
     pruned: optuna.TrialPruned | None = None
     with tracking.open_run(f"trial {trial.number}", {**tags, "stage": "trial"}, chosen) as tracked:
         try:
-            value = _measure(config, trial, chosen)
+            value = _measure(config, trial, chosen, team)
             tracked.log_summary({"objective": value})
-        except (GivenUp, loop.Diverged) as error:
-            how = "diverged" if isinstance(error, loop.Diverged) else "given up"
+        except (GivenUp, Diverged) as error:
+            how = "diverged" if isinstance(error, Diverged) else "given up"
             tracked.set_tags({how: str(error)})
             trial.set_user_attr(how, str(error))
             pruned = optuna.TrialPruned(str(error))
@@ -207,7 +212,7 @@ def _end(trial: FrozenTrial) -> str:
     return next((how for how in ("given up", "diverged") if how in trial.user_attrs), "failed")
 
 
-def _measure(config: Config, trial: optuna.Trial, chosen: dict[str, Any]) -> float:
+def _measure(config: Config, trial: optuna.Trial, chosen: dict[str, Any], team: Team | None) -> float:
     stage, settled = tuned(config, chosen)
     sign = -1 if _objective(config) == "fidelity" else 1  # a snapshot's score is the better the higher
 
@@ -216,15 +221,14 @@ def _measure(config: Config, trial: optuna.Trial, chosen: dict[str, Any]) -> flo
         if snapshot < getattr(config, stage).snapshots and trial.should_prune():  # at the last nothing is saved by it
             raise GivenUp(f"at snapshot {snapshot}: it lagged behind the other trials")
 
-    with loop.watched(report):
-        result = pull(stage, settled)
+    result = pull(stage, settled, team=team, watch=report)
     if stage == "train_segmenter":
         return result.headline["best_validation_dice"]
     if "kept_copied_share" in result.headline:  # a single training subject has none
         trial.set_constraint("copied_share", result.headline["kept_copied_share"] - COPIED_BY_CHANCE)
     if config.tune.objective == "fidelity":
         return result.headline["kept_kernel_distance"]
-    return pull("train_segmenter", _judge(settled)).headline["best_validation_dice"]
+    return pull("train_segmenter", _judge(settled), team=team).headline["best_validation_dice"]
 
 
 def _best(study: optuna.Study) -> FrozenTrial:

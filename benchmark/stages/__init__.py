@@ -7,7 +7,11 @@ A stage is a module of this package with
     needs(config)        {name: (stage, config)} of its parents; analyze and report are handed theirs by the table
     tags(config)         what its MLflow run is found by: model, cohort, arm, seed
     run(config, inputs, folder, tracked)  the work itself; returns the stage's headline numbers
-    assist(config, inputs, folder)        where it trains: a helper's part of that (see benchmark.training.processes)
+
+and one that trains (see benchmark.training) has
+
+    run(config, inputs, folder, tracked, team, watch)  which calls the team's helpers, and is watched
+    assist(config, inputs, folder)                     a helper's part of that
 """
 
 import json
@@ -26,6 +30,8 @@ from benchmark.config import Config
 from benchmark.files import content_hash, locked, write_atomically
 from benchmark.tracking import runs as tracking
 from benchmark.training import processes
+from benchmark.training.loop import Watch
+from benchmark.training.processes import Team
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +71,20 @@ def needs(stage: str, config: Config) -> dict[str, tuple[str, Config]]:
     return _module(stage).needs(config)
 
 
-def pull(stage: str, config: Config, inputs: Mapping[str, StageResult] | None = None) -> StageResult:
+def pull(
+    stage: str,
+    config: Config,
+    inputs: Mapping[str, StageResult] | None = None,
+    *,
+    team: Team | None = None,
+    watch: Watch | None = None,
+) -> StageResult:
     """The stage's result, reused where a finished run with the same fingerprint and its files are there.
 
-    Its parents are pulled first, unless they are handed in as `inputs`.
+    Its parents are pulled first, unless they are handed in as `inputs`. Under torchrun, the `team` helps with all
+    trainings; `watch` is told the scores of the stage's own training, not those of its parents.
     """
+    team = team or Team()
     mark = fingerprint(stage, config, inputs)
     folder = folder_of(stage, config, mark)
     if (result := finished(stage, mark, folder)) is not None:
@@ -78,10 +93,18 @@ def pull(stage: str, config: Config, inputs: Mapping[str, StageResult] | None = 
         tracking.close_abandoned(mark)
         if (result := finished(stage, mark, folder)) is not None:  # by a quicker process, or only told to the store now
             return result
-        return _run(stage, config, mark, folder, inputs)
+        return _run(stage, config, mark, folder, inputs, team, watch)
 
 
-def _run(stage: str, config: Config, mark: str, folder: Path, inputs: Mapping[str, StageResult] | None) -> StageResult:
+def _run(
+    stage: str,
+    config: Config,
+    mark: str,
+    folder: Path,
+    inputs: Mapping[str, StageResult] | None,
+    team: Team,
+    watch: Watch | None,
+) -> StageResult:
     module = _module(stage)
     tags = {
         "stage": stage,
@@ -93,7 +116,7 @@ def _run(stage: str, config: Config, mark: str, folder: Path, inputs: Mapping[st
     (folder / MANIFEST).unlink(missing_ok=True)
     with tracking.open_run(run_name(stage, config), tags, module.settings(config)) as tracked:
         if inputs is None:
-            inputs = {name: pull(*need) for name, need in module.needs(config).items()}
+            inputs = {name: pull(*need, team=team) for name, need in module.needs(config).items()}
         for name, parent in inputs.items():
             tracked.set_tags({re.sub(r"[^\w\-. :/]", "-", f"parent.{name}"): parent.run_id})  # what MLflow takes
             if parent.stage in ("prepare", "sample", "import_samples"):
@@ -101,7 +124,8 @@ def _run(stage: str, config: Config, mark: str, folder: Path, inputs: Mapping[st
         folder.mkdir(parents=True, exist_ok=True)
         log.info("%s → %s", run_name(stage, config), folder)
         started = time.monotonic()
-        headline = module.run(config, inputs, folder, tracked)
+        trains = {"team": team, "watch": watch} if hasattr(module, "assist") else {}
+        headline = module.run(config, inputs, folder, tracked, **trains)
         headline = {**headline, "stage_seconds": round(time.monotonic() - started, 3)}
         tracked.log_summary(headline)
         result = StageResult(stage, tracked.run_id, mark, folder, False, headline, tags_of(stage, config))
@@ -155,9 +179,9 @@ def _write_manifest(result: StageResult) -> None:
     write_atomically(folder / MANIFEST, json.dumps({**facts, "files": files}, indent=1))
 
 
-def call_helpers(stage: str, config: Config, inputs: Mapping[str, StageResult], folder: Path) -> None:
+def call_helpers(team: Team, stage: str, config: Config, inputs: Mapping[str, StageResult], folder: Path) -> None:
     """Under torchrun, has the other processes call the stage's `assist`."""
-    processes.engage(
+    team.call(
         {
             "stage": stage,
             "config": config.model_dump(mode="json", by_alias=True),

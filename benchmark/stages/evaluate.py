@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors.torch import load_file
 
 from analysis.scores import subject_scores
 from benchmark.config import Config
@@ -17,9 +16,10 @@ from benchmark.data.slices import SliceSet
 from benchmark.progress import progress_bar
 from benchmark.stages import train_segmenter
 from benchmark.tracking.runs import StageRun
-from benchmark.training import devices
+from benchmark.training.devices import pick_device
+from benchmark.training.models import load_segmenter, predict
 
-SCHEMA = 2
+SCHEMA = 3  # 3: a row says whose scan it is
 
 
 def settings(config: Config) -> dict:
@@ -37,9 +37,8 @@ def tags(config: Config) -> dict:
 def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     shown = SliceSet.open(inputs["prepare"].path).index.set_index(["subject", "z"]).index
     volumes = SliceSet.open(inputs["prepare"].path / "volumes")
-    model = train_segmenter.create(config, volumes)
-    model.load_weights(load_file(inputs["train_segmenter"].path / "weights.safetensors"))
-    model.to(devices.pick_device(config.common.device))
+    model = load_segmenter(config, volumes.meta["image_size"], inputs["train_segmenter"].path)
+    model.to(pick_device(config.common.device))
 
     cell = tags(config)
     columns = {
@@ -58,21 +57,23 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
             order = rows.sort_values("z").index.to_numpy()
             asked = pd.MultiIndex.from_frame(volumes.index.loc[order, ["subject", "z"]]).isin(shown)
             predicted = np.zeros_like(volumes.labels[order])
-            predicted[asked] = train_segmenter.predict(model, volumes.images[order[asked]])
+            predicted[asked] = predict(model, volumes.images[order[asked]])
             tumour += volumes.index.loc[order, "tumour_pixels"].sum()
             overlooked += volumes.index.loc[order[~asked], "tumour_pixels"].sum()
             scores = subject_scores(predicted, volumes.labels[order], volumes.meta["spacing"][subject])
-            parts.append(scores.assign(subject=subject, **columns))
+            parts.append(scores.assign(patient=rows["patient"].iloc[0], subject=subject, **columns))
             bar.update()
-    scores = pd.concat(parts, ignore_index=True)[[*columns, "subject", "region", "metric", "value", "case"]]
+    scores = pd.concat(parts, ignore_index=True)[[*columns, "patient", "subject", "region", "metric", "value", "case"]]
     path = folder / "scores.csv"
     scores.to_csv(path, index=False)
     scores.to_parquet(path.with_suffix(".parquet"), index=False)
     tracked.log_artifact(path)
 
-    means = scores.groupby(["metric", "region"])["value"].mean()
+    of_patients = scores.groupby(["metric", "region", "patient"])["value"].mean()
+    means = of_patients.groupby(["metric", "region"]).mean()
     return {
         "subjects": len(parts),
+        "patients": scores["patient"].nunique(),
         "tumour_in_slices_not_asked_about": float(overlooked / max(tumour, 1)),
         "dice": means["dice", "mean"],
         **{f"{metric}_{region}": value for (metric, region), value in means.items() if region != "mean"},

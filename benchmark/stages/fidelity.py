@@ -10,13 +10,14 @@ from analysis import fidelity
 from analysis.neighbours import Rows
 from benchmark.config import Config
 from benchmark.data.slices import CLASSES, MODALITIES, SliceSet
-from benchmark.stages import extractor, synthetic, train_segmenter
+from benchmark.stages import synthetic
 from benchmark.stages.prepare import cohort_name
+from benchmark.stages.train_segmenter import need_extractor
 from benchmark.tracking.runs import StageRun
-from benchmark.training import devices
+from benchmark.training import devices, models
 from segmenters.base import Segmenter
 
-SCHEMA = 1
+SCHEMA = 2  # 2: pairs of slices of different patients, not scans
 READ = 256  # slices in memory at once
 HEADLINE = ("frechet", "kernel", "precision", "recall", "density", "coverage", "label_dice")
 
@@ -28,7 +29,7 @@ def settings(config: Config) -> dict:
 
 def needs(config: Config) -> dict:
     wanted = synthetic.needs_of(config, config.fidelity.synthetic)
-    return {"prepare": ("prepare", config), "extractor": extractor.need(config), **wanted}
+    return {"prepare": ("prepare", config), "extractor": need_extractor(config), **wanted}
 
 
 def tags(config: Config) -> dict:
@@ -43,21 +44,22 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     device = devices.pick_device(config.common.device)
     real = SliceSet.open(inputs["prepare"].path)
     made = synthetic.open_synthetic(config, own.synthetic, inputs)
-    model = extractor.load(config, real, inputs["extractor"].path, device)
+    size, trained_in = real.meta["image_size"], inputs["extractor"].path
+    model = models.load_segmenter(models.extractor_config(config), size, trained_in).to(device)
     trained, held_out = real.rows("train"), np.concatenate([real.rows("validation"), real.rows("test")])
     drawn = fidelity.equal_draws((len(made), len(trained), len(held_out)), own.samples, own.seed)
     sampled, reference, floor = drawn[0], trained[drawn[1]], np.sort(held_out[drawn[2]])
 
     compared = ((made, sampled), (real, reference), (real, floor))
-    features = [extractor.features(model, Rows(slices.images, rows)) for slices, rows in compared]
+    features = [models.features(model, Rows(slices.images, rows)) for slices, rows in compared]
     result = fidelity.compare(*features)
-    own_subjects = np.arange(len(made))  # of a generator's samples, each is a patient of its own
-    for part, name, slices, rows, subjects in (
-        ("values", "synthetic", made, sampled, own_subjects),
-        ("floor", "held-out", real, floor, real.index["subject"].to_numpy(str)),
+    own_patients = np.arange(len(made))  # of a generator's samples, each is a patient of its own
+    for part, name, slices, rows, patients in (
+        ("values", "synthetic", made, sampled, own_patients),
+        ("floor", "held-out", real, floor, real.index["patient"].to_numpy(str)),
     ):
         for numbers, reasons in (
-            _similarity(slices, rows, subjects[rows], own.seed, device),
+            _similarity(slices, rows, patients[rows], own.seed, device),
             _label_consistency(model, slices, rows, name),
         ):
             result[part] |= numbers
@@ -80,12 +82,12 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
 
 
 def _similarity(
-    slices: SliceSet, rows: np.ndarray, subjects: np.ndarray, seed: int, device: torch.device
+    slices: SliceSet, rows: np.ndarray, patients: np.ndarray, seed: int, device: torch.device
 ) -> tuple[dict, dict]:
     """MS-SSIM of random pairs within a set, by modality, and why it is missing."""
     keys = [f"ms_ssim_{modality}" for modality in MODALITIES]
     try:
-        pairs = rows[fidelity.random_pairs(subjects, seed)]
+        pairs = rows[fidelity.random_pairs(patients, seed)]
     except fidelity.TooFewSamples as error:
         return dict.fromkeys(keys), dict.fromkeys(keys, str(error))
     return dict(zip(keys, fidelity.ms_ssim(slices.images, pairs, device).tolist(), strict=True)), {}
@@ -94,7 +96,7 @@ def _similarity(
 def _label_consistency(model: Segmenter, slices: SliceSet, rows: np.ndarray, name: str) -> tuple[dict, dict]:
     """Dice of a set's own annotation and of what a segmenter trained on real slices sees, over all pixels together, by
     class and their mean; and why it is missing: a class that is nowhere annotated has none."""
-    dice = dict(zip(CLASSES[1:], train_segmenter.pooled_dice(model, slices, rows).tolist(), strict=True))
+    dice = dict(zip(CLASSES[1:], models.pooled_dice(model, slices, rows).tolist(), strict=True))
     pixels = sum(
         np.bincount(slices.labels[rows[start : start + READ]].ravel(), minlength=len(CLASSES))
         for start in range(0, len(rows), READ)

@@ -3,78 +3,76 @@
 Kept are those of the snapshot closest to validation subjects, of the snapshots in the second half of training.
 """
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-import generators
 from benchmark.config import Config
-from benchmark.data.slices import SliceSet, from_network, to_network
+from benchmark.data.slices import SliceSet, to_network
 from benchmark.parsing import resolve_model
 from benchmark.report.sheets import save_sheet
-from benchmark.stages import call_helpers, extractor
-from benchmark.stages.monitor import COLUMNS, Monitor
+from benchmark.stages import call_helpers
 from benchmark.stages.prepare import cohort_name
+from benchmark.stages.train_segmenter import need_extractor
 from benchmark.tracking.runs import StageRun
-from benchmark.training import checkpoints, devices, loop, processes
-from generators.base import Generator
+from benchmark.training import loop, processes
+from benchmark.training.checkpoints import Progress, save_weights
+from benchmark.training.devices import pick_device
+from benchmark.training.models import WEIGHTS, create_generator, draw, extractor_config, load_segmenter
+from benchmark.training.monitor import COLUMNS, Monitor
+from benchmark.training.order import mix, shuffled_rows
 
 SCHEMA = 2
 SHOWN = 8  # samples of a snapshot's sheet
-SAMPLE_BATCH = 32  # fixed, so that a set's bytes never depend on where a run was killed
 
 
 def settings(config: Config) -> dict:
     name = config.train_generator.model
-    own = config.train_generator.model_dump(mode="json", exclude={"checkpoint_seconds"})
-    return {**own, name: resolve_model(config, name)}
+    keys = config.train_generator.model_dump(mode="json", exclude={"checkpoint_seconds"})
+    return {**keys, name: resolve_model(config, name)}
 
 
 def needs(config: Config) -> dict:
-    return {"prepare": ("prepare", config), "extractor": extractor.need(config)}
+    return {"prepare": ("prepare", config), "extractor": need_extractor(config)}
 
 
 def tags(config: Config) -> dict:
     return {"model": config.train_generator.model, "cohort": cohort_name(config), "seed": config.train_generator.seed}
 
 
-def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
-    own = config.train_generator
-    device = devices.pick_device(config.common.device)
+def run(
+    config: Config, inputs: dict, folder: Path, tracked: StageRun, team: processes.Team, watch: loop.Watch | None
+) -> dict:
+    keys, device = config.train_generator, pick_device(config.common.device)
     slices = SliceSet.open(inputs["prepare"].path)
-    monitor = Monitor(config, slices, inputs["extractor"].path, device)
-    model, *work = setup(config, slices, device)
+    extractor = load_segmenter(extractor_config(config), slices.meta["image_size"], inputs["extractor"].path)
+    monitor = Monitor(extractor.to(device), slices)
+    training = training_of(config, slices, device)
 
     def snapshot(seen: int) -> dict[str, float]:
         """Always the same seeds, so that sheets of one training show the same brains as they improve."""
-        seeds = range(own.snapshot_samples)
-        batches = [draw(model, seeds[start : start + SAMPLE_BATCH]) for start in seeds[::SAMPLE_BATCH]]
-        images, labels, off_code = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        images, labels, off_code = draw(training.model, range(keys.snapshot_samples))
         sheet = save_sheet(images[:SHOWN], labels[:SHOWN], folder / "snapshots" / f"{seen:09d}.png")
         tracked.log_artifact(sheet, "snapshots")
         return {**monitor(images), "off_code_share": float(off_code.mean())}
 
-    call_helpers("train_generator", config, inputs, folder)
+    call_helpers(team, "train_generator", config, inputs, folder)
     progress = loop.train(
-        model,
-        *work,
+        training,
         folder,
-        name=own.model,
         on_metrics=tracked.log_metrics,
         on_snapshot=snapshot,
         score=lambda metrics: -metrics["kernel_distance"],
-        keep_from=own.images // 2,  # early on, no feature tells what is still shapeless reliably from what is not
-        advice=loop.advice(own.model, model.config),
+        keep_from=keys.images // 2,  # early samples have no shape yet, and their distance from real slices says little
+        team=team,
+        watch=watch,
     )
-    weights = folder / "weights.safetensors"
-    checkpoints.save_weights(load_file(folder / "best.safetensors"), weights)
-    tracked.log_artifact(weights, "checkpoints")
+    save_weights(load_file(folder / "best.safetensors"), folder / WEIGHTS)
     curve = _curve(progress)
     curve.to_csv(folder / "curve.csv", index=False)
+    tracked.log_artifact(folder / WEIGHTS, "checkpoints")
     tracked.log_artifact(folder / "curve.csv")
     (kept,) = curve[curve["kept"]].to_dict("records")
     return {
@@ -82,50 +80,37 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         "kept_at_images": progress.best_seen,
         **{f"kept_{name}": kept[name] for name in COLUMNS if pd.notna(kept[name])},
         "training_slices": len(slices.rows("train")),
-        "parameters": sum(p.numel() for network in model.networks.values() for p in network.parameters()),
+        "parameters": sum(p.numel() for network in training.model.networks.values() for p in network.parameters()),
     }
 
 
 def assist(config: Config, inputs: dict, folder: Path) -> None:
     """A helper's part of `run`."""
     slices = SliceSet.open(inputs["prepare"].path)
-    loop.assist(*setup(config, slices, devices.pick_device(config.common.device)), folder)
+    loop.assist(training_of(config, slices, pick_device(config.common.device)), folder)
 
 
-def setup(config: Config, slices: SliceSet, device: torch.device) -> tuple[Generator, Callable, Callable, loop.Budget]:
-    """What training takes in any process: model, read, to_batch, budget."""
-    own = config.train_generator
-    rows = slices.rows("train")
-    torch.manual_seed(loop.mix(own.seed, 0))
-    model = create(config, slices).to(device)
-    processes.check_share(own.batch_size, model.share_multiple)
+def training_of(config: Config, slices: SliceSet, device: torch.device) -> loop.Training:
+    """The configured training, in any of the processes that take part."""
+    keys, rows = config.train_generator, slices.rows("train")
+    torch.manual_seed(mix(keys.seed, 0))
+    model = create_generator(config, slices.meta["image_size"]).to(device)
+    processes.check_share(keys.batch_size, model.share_multiple)
 
     def read(seen: int) -> tuple[torch.Tensor, torch.Tensor]:
-        chosen = rows[loop.shuffled_rows(len(rows), seen, own.batch_size, own.seed)[processes.share()]]
+        chosen = rows[shuffled_rows(len(rows), seen, keys.batch_size, keys.seed)[processes.share()]]
         return torch.from_numpy(slices.images[chosen]), torch.from_numpy(slices.labels[chosen])
 
     def to_batch(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor]:
         images, labels = batch
         return (to_network(images.to(device), labels.to(device)),)
 
-    budget = loop.Budget(own.images, own.batch_size, own.seed, own.snapshots, own.checkpoint_seconds)
-    return model, read, to_batch, budget
+    budget = loop.Budget(keys.images, keys.batch_size, keys.seed, keys.snapshots, keys.checkpoint_seconds)
+    return loop.Training(keys.model, model, read, to_batch, budget, loop.advice(keys.model, model.config))
 
 
-def _curve(progress: loop.Progress) -> pd.DataFrame:
+def _curve(progress: Progress) -> pd.DataFrame:
     """A row per snapshot: images seen, what was measured, whether its weights were kept."""
     rows = [{"seen": seen, **metrics} for seen, metrics in progress.history if "kernel_distance" in metrics]
     curve = pd.DataFrame(rows, columns=["seen", *COLUMNS])
     return curve.assign(kept=curve["seen"] == progress.best_seen)
-
-
-def draw(model: Generator, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Samples of these seeds: images uint8 [N, 4, H, W], labels uint8 [N, H, W], off_code float32 [N]."""
-    images, labels, off_code = from_network(model.sample(seeds).cpu())
-    return images.numpy(), labels.numpy(), off_code.numpy()
-
-
-def create(config: Config, slices: SliceSet) -> Generator:
-    """The configured generator, freshly initialized, for slices of this size: four modalities and the annotation."""
-    name = config.train_generator.model
-    return generators.create(name, 5, slices.meta["image_size"], **resolve_model(config, name))

@@ -28,6 +28,7 @@ from benchmark.stages import StageResult, pull
 from benchmark.table.cells import Job
 from benchmark.tracking import runs as tracking
 from benchmark.training import processes
+from benchmark.training.processes import Team
 
 RETRIES = 5  # lost nodes and killed workers that one job survives
 GRACE = 15  # for interrupted runs to say that they were [s]
@@ -43,10 +44,10 @@ def failed(job: Job, reason: str, **more: str) -> StageResult:
     return StageResult(job.stage, "", f"failed: {reason}", job.folder, False, headline, {}, "FAILED")
 
 
-def _attempt(job: Job, inputs: Mapping[str, StageResult]) -> StageResult:
+def _attempt(job: Job, inputs: Mapping[str, StageResult], team: Team | None = None) -> StageResult:
     """The job's result; one with status FAILED and the reason where it raises whatever error."""
     try:
-        return pull(job.stage, job.config, inputs)
+        return pull(job.stage, job.config, inputs, team=team)
     except UserError as error:
         return failed(job, str(error))
     except Exception as error:
@@ -64,17 +65,18 @@ def _blocked(job: Job, results: Results) -> StageResult | None:
 
 
 class Serial(AbstractContextManager):
-    """One job after another, in this process."""
+    """One job after another, in this process, whose team helps with trainings."""
 
     width = 1
 
-    def __init__(self, own: Benchmark) -> None: ...
+    def __init__(self, own: Benchmark, team: Team | None = None) -> None:
+        self._team = team
 
     def __exit__(self, *_: Any) -> None: ...
 
     def run(self, left: list[Job], results: Results, parent_run: str) -> Iterator[tuple[Job, StageResult]]:
         for job in left:
-            results[job.fingerprint] = _blocked(job, results) or _attempt(job, _inputs(job, results))
+            results[job.fingerprint] = _blocked(job, results) or _attempt(job, _inputs(job, results), self._team)
             yield job, results[job.fingerprint]
 
 
@@ -92,7 +94,7 @@ class OnRay(AbstractContextManager):
     torchrun has started this process.
     """
 
-    def __init__(self, own: Benchmark) -> None:
+    def __init__(self, own: Benchmark, team: Team | None = None) -> None:
         if processes.world() > 1:
             raise UserError(
                 "executor: 'ray' hands each stage to one process, torchrun shares one training among several; "

@@ -20,30 +20,31 @@ from benchmark.table.overview import build_overview
 from benchmark.table.plan import Durations, Plan, Work, dry_run, measured, spoken
 from benchmark.tracking import runs as tracking
 from benchmark.tracking.runs import StageRun
+from benchmark.training.processes import Team
 
 TABLE_STAGES = ("analyze", "report", "benchmark")
 COLUMNS = ("job", "stage", "status", "reused", "seconds", "reason", "run_id", "path")
 
 
-def call(stage: str, config: Config) -> StageResult | Plan:
+def call(stage: str, config: Config, team: Team | None = None) -> StageResult | Plan:
     """What the command line asks for: one stage with all that it needs, or the table."""
     if stage in TABLE_STAGES:
         if not config.benchmark.dry_run:
-            return run_table(stage, config)
+            return run_table(stage, config, team)
         plan = dry_run(config)
         if not config.common.json_:
             print(plan)
         return plan
     fingerprint(stage, config)  # refuses what is wrong before anything is made, the store included
     tracking.connect(config.common.work_dir)
-    result = pull(stage, config)
+    result = pull(stage, config, team=team)
     if result.reused:
         tracking.adopt_reused(stage, result.run_id)
     print(f"{stage}: {'reused' if result.reused else 'done'} → {result.path}", file=sys.stderr)
     return result
 
 
-def run_table(stage: str, config: Config) -> StageResult:
+def run_table(stage: str, config: Config, team: Team | None = None) -> StageResult:
     """Runs what the table needs, then analyze and, unless only that was asked for, report, once for each cohort.
 
     A job that fails is recorded with its reason and the others go on; the result's status is then FAILED. Which jobs
@@ -58,7 +59,7 @@ def run_table(stage: str, config: Config) -> StageResult:
     executor_class = EXECUTORS[config.benchmark.executor if left else "serial"]
     tags = {"stage": stage, "cohort": ", ".join(by_cohort), "commit": tracking.commit()}
     with (
-        executor_class(config.benchmark) as executor,
+        executor_class(config.benchmark, team) as executor,
         tracking.open_run(stage, tags, config.analyze.model_dump(mode="json")) as tracked,
     ):
         folder = config.common.work_dir / "benchmark" / tracked.run_id

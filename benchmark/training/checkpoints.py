@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,22 @@ class Progress:
     loss_sums: dict[str, float] = field(default_factory=dict)  # since the last point of the curve
     loss_counts: dict[str, int] = field(default_factory=dict)  # lazy regularizers report only now and then
 
+    def record(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Adds a point to the curve; returns it."""
+        self.history.append((self.seen, dict(metrics)))
+        return dict(metrics)
+
+    def judge(self, score: float, counts: bool) -> bool:
+        """Notes a snapshot and, where it counts, its score; whether that is the best so far."""
+        self.snapshots += 1
+        if not counts:
+            return False
+        self.since_best += 1
+        if not score > self.best_score:  # nor where it is not a number
+            return False
+        self.best_score, self.best_seen, self.since_best = score, self.seen, 0
+        return True
+
     def cost(self, device: torch.device) -> dict[str, Any]:
         """What the training took, for a stage's headline."""
         return {
@@ -58,12 +75,17 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.restored = ""  # name of the file that `restore` has loaded
+        self._saved = time.monotonic()
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*-*.pt"), reverse=True)
 
     def newest(self) -> Path | None:
         return next(iter(self._files()), None)
+
+    def due(self, seconds: float) -> bool:
+        """Whether the last one was saved that long ago."""
+        return time.monotonic() - self._saved >= seconds
 
     def save(self, model: Trainable, progress: Progress) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +99,7 @@ class Checkpoints:
         sync_folder(self.folder)
         for old in self._files()[KEPT_CHECKPOINTS:]:
             old.unlink()
+        self._saved = time.monotonic()
         return path
 
     def restore(self, model: Trainable) -> Progress | None:

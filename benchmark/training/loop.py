@@ -4,18 +4,14 @@ The batch at a step and every random number drawn in it are a function of (seed,
 and is started again repeats nothing, skips nothing, and ends in the same weights.
 """
 
-import hashlib
-import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,10 +19,18 @@ from benchmark.errors import UserError
 from benchmark.progress import progress_bar
 from benchmark.training import processes
 from benchmark.training.checkpoints import Checkpoints, Progress, Trainable, save_weights
-
-log = logging.getLogger(__name__)
+from benchmark.training.meter import Meter, NotFinite
+from benchmark.training.order import mix
+from benchmark.training.processes import Team
 
 LOG_POINTS = 200  # points of a training curve
+
+Metrics = Mapping[str, float]
+Watch = Callable[[int, float], None]  # is told every snapshot's number and score; what it raises ends the training
+
+
+class Diverged(UserError):
+    """A loss stopped being a number."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,113 @@ class Budget:
             for i in range(1, self.snapshots + 1)
         }
 
+    @property
+    def log_every(self) -> int:
+        """Images between two points of the curve."""
+        return math.ceil(self.images / LOG_POINTS / self.batch_size) * self.batch_size
+
     def ended(self, progress: Progress) -> bool:
         """Whether a training that has come this far is over."""
         return progress.seen >= self.images or 0 < self.patience <= progress.since_best
 
 
-class Diverged(UserError):
-    """A loss stopped being a number."""
+@dataclass(frozen=True)
+class Training:
+    """What is trained, on what and for how long: the same in every process that takes part.
+
+    read(seen) fetches this process's share of the batch that starts at `seen`, in a thread of its own while the step
+    before it runs, so it must not touch torch's random state; to_batch(what was read) → train_step's tensors, and may.
+    """
+
+    name: str  # as progress and errors show it
+    model: Trainable
+    read: Callable[[int], Any]
+    to_batch: Callable[[Any], tuple[Tensor, ...]]
+    budget: Budget
+    advice: str = ""  # what to do when a loss is not finite
+
+    def steps(self, seen: int) -> Iterator[dict[str, Tensor]]:
+        """Takes steps without end, from `seen` images on; gives each one's losses, the means over all processes."""
+        batch_size, seed = self.budget.batch_size, self.budget.seed
+        with ThreadPoolExecutor(1) as reader:
+            upcoming = reader.submit(self.read, seen)
+            while True:
+                fetched = upcoming.result()
+                upcoming = reader.submit(self.read, seen + batch_size)
+                torch.manual_seed(mix(seed, seen))
+                yield processes.averaged(self.model.train_step(*self.to_batch(fetched), seen))
+                seen += batch_size
+
+
+def train(
+    training: Training,
+    folder: Path,
+    *,
+    on_metrics: Callable[[Metrics, int], None],
+    on_snapshot: Callable[[int], Metrics],
+    score: Callable[[Metrics], float],
+    keep_from: int = 0,
+    team: Team | None = None,
+    watch: Watch | None = None,
+) -> Progress:
+    """Trains the model until the budget is seen, going on from the newest sound checkpoint in folder/checkpoints.
+
+    on_snapshot(seen) returns metrics, of which `score` makes one number: the weights where it was highest, from
+    `keep_from` images on, are kept in folder/best.safetensors, and training ends early once budget.patience of those in
+    a row have not raised it. All metrics, those before a restart included, go to on_metrics(metrics, seen).
+
+    Of several processes (see benchmark.training.processes) the leader is here and the others are in `assist`.
+
+    Raises Diverged, naming the step, the last good checkpoint and the training's advice, when a loss is not finite.
+    """
+    model, budget, team = training.model, training.budget, team or Team()
+    checkpoints = Checkpoints(folder / "checkpoints")
+    progress = checkpoints.restore(model) or Progress()
+    processes.announce(checkpoints.restored)
+    for seen, metrics in progress.history:
+        on_metrics(metrics, seen)
+    meter = Meter(progress, budget.batch_size)
+    ended = team.agree(budget.ended(progress))
+    with (
+        progress_bar(budget.images, training.name, "img", min(progress.seen, budget.images)) as bar,
+        closing(training.steps(progress.seen)) as steps,
+        _named_divergence(training, checkpoints),
+    ):
+        while not ended:
+            meter.step(next(steps))
+            bar.update(min(budget.batch_size, budget.images - int(bar.n)))
+
+            if progress.seen % budget.log_every == 0 or progress.seen >= budget.images:
+                on_metrics(progress.record(meter.means()), progress.seen)
+
+            if progress.seen in budget.snapshot_at:
+                with meter.paused(), team.releasing():
+                    metrics = progress.record(on_snapshot(progress.seen))
+                    on_metrics(metrics, progress.seen)
+                    reached = score(metrics)
+                    if progress.judge(reached, counts=progress.seen >= keep_from):
+                        save_weights(model.weights(), folder / "best.safetensors")
+                    if watch:
+                        watch(progress.snapshots, reached)
+                ended = team.agree(budget.ended(progress))
+
+            if ended or checkpoints.due(budget.checkpoint_seconds):
+                meter.settle()
+                checkpoints.save(model, progress)
+    return progress
+
+
+def assist(training: Training, folder: Path) -> None:
+    """What a helper does while the leader is in `train` with the same arguments: its steps, and nothing else."""
+    checkpoint = processes.announce()
+    seen = Checkpoints(folder / "checkpoints").load(checkpoint, training.model).seen if checkpoint else 0
+    ended = processes.announce()
+    with closing(training.steps(seen)) as steps:
+        while not ended:
+            next(steps)
+            seen += training.budget.batch_size
+            if seen in training.budget.snapshot_at:
+                ended = processes.announce()
 
 
 def advice(name: str, config: Any) -> str:
@@ -64,160 +168,11 @@ def advice(name: str, config: Any) -> str:
     return f"Lower {' and '.join(rates)}{precise}."
 
 
-_watchers: list[Callable[[int, float], None]] = []
-
-
 @contextmanager
-def watched(on_score: Callable[[int, float], None]) -> Iterator[None]:
-    """Within, on_score(number of the snapshot, score) is called at every snapshot; what it raises ends the training."""
-    _watchers.append(on_score)
+def _named_divergence(training: Training, checkpoints: Checkpoints) -> Iterator[None]:
+    """Within, a loss that is not finite ends the training with all that its user needs to know."""
     try:
         yield
-    finally:
-        _watchers.remove(on_score)
-
-
-def mix(*numbers: int) -> int:
-    """One 63-bit seed from several numbers; different numbers give unrelated seeds."""
-    digest = hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-def shuffled_rows(count: int, start: int, size: int, seed: int) -> np.ndarray:
-    """Positions start … start + size of an endless stream that visits all `count` rows once an epoch, each epoch in its
-    own order; a pure function of its arguments."""
-    positions = np.arange(start, start + size)
-    epochs = positions // count
-    orders = {epoch: np.random.default_rng(mix(seed, int(epoch))).permutation(count) for epoch in np.unique(epochs)}
-    return np.array([orders[epoch][position % count] for epoch, position in zip(epochs, positions, strict=True)])
-
-
-def train(
-    model: Trainable,
-    read: Callable[[int], Any],
-    to_batch: Callable[[Any], tuple[Tensor, ...]],
-    budget: Budget,
-    folder: Path,
-    *,
-    name: str,
-    on_metrics: Callable[[Mapping[str, float], int], None],
-    on_snapshot: Callable[[int], Mapping[str, float]],
-    score: Callable[[Mapping[str, float]], float],
-    advice: str,
-    keep_from: int = 0,
-) -> Progress:
-    """Trains `model` until the budget is seen, going on from the newest sound checkpoint in folder/checkpoints.
-
-    read(seen) fetches the batch that starts at `seen`, in a thread of its own while the step before it runs, so it must
-    not touch torch's random state; to_batch(what was read) → train_step's tensors, and may. on_snapshot(seen) returns
-    metrics, of which `score` makes one number: the weights where it was highest, from `keep_from` images on, are kept
-    in folder/best.safetensors, and training ends early once budget.patience of those in a row have not raised it.
-    All metrics, those before a restart included, go to on_metrics(metrics, seen).
-
-    Of several processes (see benchmark.training.processes) the leader is here and the others are in `assist`; the
-    batch that each reads is its share.
-
-    Raises Diverged, naming the step, the last good checkpoint and the `advice`, when a loss is not finite.
-    """
-    checkpoints = Checkpoints(folder / "checkpoints")
-    progress = checkpoints.restore(model) or Progress()
-    processes.announce(checkpoints.restored)
-    for seen, metrics in progress.history:
-        on_metrics(metrics, seen)
-    log_every = math.ceil(budget.images / LOG_POINTS / budget.batch_size) * budget.batch_size
-    snapshot_at = budget.snapshot_at
-    pending: list[tuple[int, dict[str, Tensor]]] = []  # losses not yet fetched from the device
-    started, resumed_at, saved = time.monotonic(), progress.seconds, time.monotonic()
-
-    def record(metrics: Mapping[str, float]) -> None:
-        progress.history.append((progress.seen, dict(metrics)))
-        on_metrics(metrics, progress.seen)
-
-    def settle() -> None:
-        """Fetches pending losses. Nothing is logged or saved before they are known to be finite."""
-        for seen, losses in pending:
-            for key, value in losses.items():
-                number = float(value)
-                if not math.isfinite(number):
-                    last = checkpoints.newest() or "none yet"
-                    raise Diverged(
-                        f"{name}: '{key}' is {number} at {seen:,} images (step {seen // budget.batch_size:,}); "
-                        f"last good checkpoint: {last}. {advice}"
-                    )
-                progress.loss_sums[key] = progress.loss_sums.get(key, 0.0) + number
-                progress.loss_counts[key] = progress.loss_counts.get(key, 0) + 1
-        pending.clear()
-
-    with (
-        progress_bar(budget.images, name, "img", min(progress.seen, budget.images)) as bar,
-        ThreadPoolExecutor(1) as reader,
-    ):
-        upcoming = reader.submit(read, progress.seen)
-        logged_seen, logged_at = progress.seen, time.monotonic()
-        stopped = processes.agree(budget.ended(progress))
-        while not stopped:
-            fetched = upcoming.result()
-            upcoming = reader.submit(read, progress.seen + budget.batch_size)
-            pending.append((progress.seen, _step(model, to_batch, fetched, budget.seed, progress.seen)))
-            progress.seen += budget.batch_size
-            progress.seconds = resumed_at + time.monotonic() - started
-            bar.update(min(budget.batch_size, budget.images - int(bar.n)))
-            finished = progress.seen >= budget.images
-            if progress.seen % log_every == 0 or finished:
-                settle()
-                losses = {key: value / progress.loss_counts[key] for key, value in progress.loss_sums.items()}
-                speed = (progress.seen - logged_seen) / (time.monotonic() - logged_at)
-                record({**losses, "images_per_second": speed})
-                progress.loss_sums, progress.loss_counts = {}, {}
-                logged_seen, logged_at = progress.seen, time.monotonic()
-            if progress.seen in snapshot_at:
-                settle()
-                paused = time.monotonic()
-                with processes.releasing():
-                    metrics = on_snapshot(progress.seen)
-                    record(metrics)
-                    reached = score(metrics)
-                    if progress.seen >= keep_from:
-                        progress.since_best += 1
-                        if reached > progress.best_score:
-                            progress.best_score, progress.best_seen, progress.since_best = reached, progress.seen, 0
-                            save_weights(model.weights(), folder / "best.safetensors")
-                    progress.snapshots += 1
-                    for watch in _watchers:
-                        watch(progress.snapshots, reached)
-                stopped = processes.agree(budget.ended(progress))
-                paused = time.monotonic() - paused  # snapshots are not training
-                logged_at, started = logged_at + paused, started + paused
-            if finished or stopped or time.monotonic() - saved >= budget.checkpoint_seconds:
-                settle()
-                checkpoints.save(model, progress)
-                saved = time.monotonic()
-    return progress
-
-
-def assist(
-    model: Trainable,
-    read: Callable[[int], Any],
-    to_batch: Callable[[Any], tuple[Tensor, ...]],
-    budget: Budget,
-    folder: Path,
-) -> None:
-    """What a helper does while the leader is in `train` with the same arguments: its steps, and nothing else."""
-    checkpoint = processes.announce()
-    progress = Checkpoints(folder / "checkpoints").load(checkpoint, model) if checkpoint else Progress()
-    seen, snapshot_at = progress.seen, budget.snapshot_at
-    with ThreadPoolExecutor(1) as reader:
-        upcoming = reader.submit(read, seen)
-        stopped = processes.agree()
-        while not stopped:
-            fetched = upcoming.result()
-            upcoming = reader.submit(read, seen + budget.batch_size)
-            _step(model, to_batch, fetched, budget.seed, seen)
-            seen += budget.batch_size
-            if seen in snapshot_at:
-                stopped = processes.agree()
-
-
-def _step(model: Trainable, to_batch: Callable, fetched: Any, seed: int, seen: int) -> dict[str, Tensor]:
-    torch.manual_seed(mix(seed, seen))
-    return processes.averaged(model.train_step(*to_batch(fetched), seen))
+    except NotFinite as loss:
+        last = checkpoints.newest() or "none yet"
+        raise Diverged(f"{training.name}: {loss}; last good checkpoint: {last}. {training.advice}") from loss

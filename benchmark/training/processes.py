@@ -2,7 +2,7 @@
 
 Process 0 leads: it does everything that a single process does. The others wait for its orders and help in the inner
 loop of a training, where each works on its share of every batch (see generators.parallel and segmenters.parallel).
-What they tell each other are tensors and JSON; nothing is pickled.
+What they tell each other are tensors and JSON; nothing is pickled. In a single process all of this does nothing.
 """
 
 import json
@@ -20,17 +20,44 @@ from generators.parallel import world
 
 PATIENCE = timedelta(days=7)  # for which helpers wait while the leader prepares, samples or measures
 
-_training = False  # whether the helpers are inside a training, where they hear no orders
 
+class Team:
+    """The leader's hold on its helpers in one call of the program: when they hear orders, and when they do not."""
 
-def share() -> slice:
-    """This process's samples of a batch: every n-th, from its own number on."""
-    return slice(distributed.get_rank() if world() > 1 else 0, None, world())
+    def __init__(self) -> None:
+        self.training = False  # whether the helpers are inside a training, where they hear no orders
+
+    def call(self, order: Mapping[str, Any]) -> None:
+        """Calls the helpers to a training. Raises UserError where one before it failed and left them in its midst."""
+        if world() == 1:
+            return
+        if self.training:
+            raise UserError(
+                "a training before this one failed, and under torchrun nothing can be trained after that; "
+                "start the same command again: what is done is not done twice"
+            )
+        announce(order)
+        self.training = True
+
+    def agree(self, stopped: bool) -> bool:
+        """Tells the helpers, at the start and at each snapshot, whether the training ends here; returns the same."""
+        announce(stopped)
+        self.training = world() > 1 and not stopped
+        return stopped
+
+    @contextmanager
+    def releasing(self) -> Iterator[None]:
+        """Within, the helpers wait for the leader to `agree`; an error ends the training for them too."""
+        try:
+            yield
+        except Exception:
+            self.agree(True)
+            raise
 
 
 @contextmanager
-def joined(device: str) -> Iterator[bool]:
-    """Within, the processes that torchrun started work together; gives whether this one leads.
+def joined(device: str) -> Iterator[Team | None]:
+    """Within, the processes that torchrun started work together; gives the leader its team, a helper None.
 
     `device` as configured; with 'auto', each process has a GPU of its own where there are any. Raises UserError where
     there are too few. When the leader is done, so are the helpers; an error ends its process, and torchrun all others.
@@ -46,13 +73,14 @@ def joined(device: str) -> Iterator[bool]:
             )
         torch.cuda.set_device(local)
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
-    leads = distributed.get_rank() == 0
-    yield leads
-    if not _training:
-        if leads:
-            announce(None)
-        distributed.all_reduce(torch.zeros(()))  # nobody hangs up while another still listens
-        distributed.destroy_process_group()
+    team = Team() if distributed.get_rank() == 0 else None
+    yield team
+    if team and team.training:  # nobody hears a goodbye; when this process ends, torchrun ends the helpers
+        return
+    if team:
+        announce(None)
+    distributed.all_reduce(torch.zeros(()))  # nobody hangs up while another still listens
+    distributed.destroy_process_group()
 
 
 def announce(message: Any = None) -> Any:
@@ -68,36 +96,9 @@ def announce(message: Any = None) -> Any:
     return json.loads(content.numpy().tobytes())
 
 
-def engage(order: Mapping[str, Any]) -> None:
-    """Calls the helpers to a training. Raises UserError where one before it failed and left them in its midst."""
-    global _training
-    if world() == 1:
-        return
-    if _training:
-        raise UserError(
-            "a training before this one failed, and under torchrun nothing can be trained after that; "
-            "start the same command again: what is done is not done twice"
-        )
-    announce(order)
-    _training = True
-
-
-def agree(stopped: bool = True) -> bool:
-    """The leader's word, at the start and at each snapshot, on whether the training ends here."""
-    global _training
-    stopped = announce(stopped)
-    _training = world() > 1 and not stopped
-    return stopped
-
-
-@contextmanager
-def releasing() -> Iterator[None]:
-    """Within, the helpers wait for the leader to `agree`; an error ends the training for them too."""
-    try:
-        yield
-    except Exception:
-        agree(True)
-        raise
+def share() -> slice:
+    """This process's samples of a batch: every n-th, from its own number on."""
+    return slice(distributed.get_rank() if world() > 1 else 0, None, world())
 
 
 def check_share(batch_size: int, multiple: int = 1) -> None:

@@ -3,17 +3,14 @@
 Fidelity is the distance to *validation* subjects: a generator that copies would be closest to its training images.
 """
 
-from pathlib import Path
-
 import numpy as np
-import torch
 
 from analysis.fidelity import kernel_distance
 from analysis.memorization import Reference
 from analysis.neighbours import Rows
-from benchmark.config import Config
 from benchmark.data.slices import SliceSet
-from benchmark.stages import extractor
+from benchmark.training.models import features
+from segmenters.base import Segmenter
 
 COLUMNS = ("kernel_distance", "kernel_floor", "memorized_share", "copied_share", "off_code_share")
 
@@ -25,24 +22,23 @@ class Monitor:
     many. memorized_share, copied_share: at the level that 5 % of validation slices exceed.
     """
 
-    def __init__(self, config: Config, real: SliceSet, extractor_folder: Path, device: torch.device) -> None:
+    def __init__(self, extractor: Segmenter, real: SliceSet) -> None:
         trained, validation = real.rows("train"), real.rows("validation")
-        self.extractor = extractor.load(config, real, extractor_folder, device)
-        self.validation = extractor.features(self.extractor, Rows(real.images, validation))
+        self.extractor = extractor
+        self.validation = features(extractor, Rows(real.images, validation))
         as_many = trained[np.linspace(0, len(trained) - 1, min(len(trained), len(validation))).astype(int)]
-        training = extractor.features(self.extractor, Rows(real.images, as_many))
-        self.floor = kernel_distance(training, self.validation)
-        subjects = real.index["subject"].to_numpy(str)
+        self.floor = kernel_distance(features(extractor, Rows(real.images, as_many)), self.validation)
+        patients = real.index["patient"].to_numpy(str)
         self.reference = Reference(
             Rows(real.images, trained),
-            subjects[trained],
+            patients[trained],
             Rows(real.images, validation),
-            subjects[validation],
-            device=device,
+            patients[validation],
+            device=extractor.device,
         )
 
     def __call__(self, images: np.ndarray) -> dict[str, float]:
-        """Metrics of samples uint8 [N, 4, H, W]; a single training subject gives no copied_share."""
-        distance = kernel_distance(extractor.features(self.extractor, images), self.validation)
+        """Metrics of samples uint8 [N, 4, H, W]; a single training patient gives no copied_share."""
+        distance = kernel_distance(features(self.extractor, images), self.validation)
         shares = {name: share for name, share in self.reference.shares(images).items() if share is not None}
         return {"kernel_distance": distance, "kernel_floor": self.floor, **shares}
