@@ -1,7 +1,8 @@
 """`Scores`: the long table of one cohort, asked by whoever computes, prints or draws.
 
 It alone checks the table, puts its arms in order and turns it into matrices. A row is (cohort, generator, arm,
-segmenter, augmentation, seed, real_subjects, synthetic_share, subject, region, metric, value).
+segmenter, augmentation, seed, real_subjects, synthetic_share, subject, region, metric, value); where there is a column
+patient, a subject is one of the patient's scans.
 """
 
 from collections.abc import Iterator
@@ -20,10 +21,15 @@ COLUMNS = ["cohort", *ARM_COLUMNS, *AMOUNT, "seed", "subject", "region", "metric
 
 @dataclass(frozen=True)
 class DiceMatrix:
-    """Dice [seeds, subjects] of one arm and region; `reason` says which cells are missing (NaN), "" when none is."""
+    """Dice [seeds, subjects] of one arm and region; `reason` says which cells are missing (NaN), "" when none is.
+
+    Only people are independent: where patients have several scans, the subjects here are patients, each with the mean
+    over its `scans`.
+    """
 
     dice: np.ndarray
     subjects: tuple[str, ...]
+    scans: tuple[str, ...]
     reason: str
 
 
@@ -50,7 +56,7 @@ class Pair:
             return "no real-only arm with this cohort, segmenter and augmentation"
         if self.real.reason:
             return f"real-only reference: {self.real.reason}"
-        arm, real = set(self.dice.subjects), set(self.real.subjects)
+        arm, real = set(self.dice.scans), set(self.real.scans)
         if arm != real:
             example = sorted(arm ^ real)[0]
             return (
@@ -120,10 +126,10 @@ class Scores:
     def _matrices(self) -> dict[tuple, dict[str, DiceMatrix]]:
         matrices = {}
         for amount, rows in self._parts.items():
-            seeds, subjects = np.unique(rows["seed"]), np.unique(rows["subject"].astype(str))
+            seeds, scans = np.unique(rows["seed"]), rows.groupby("subject")["patient"].first()
             by_region = dict(iter(rows.groupby("region")))
             matrices[amount] = {
-                region: _matrix(by_region.get(region, rows.iloc[:0]), seeds, subjects) for region in self.regions
+                region: _matrix(by_region.get(region, rows.iloc[:0]), seeds, scans) for region in self.regions
             }
         return matrices
 
@@ -133,10 +139,16 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
     absent = [column for column in COLUMNS if column not in table.columns]
     if absent:
         raise ValueError(f"the score table lacks the columns {absent}; it has {list(table.columns)}")
-    dice = table.loc[table["metric"] == "dice", COLUMNS]
-    for column in COLUMNS:
+    columns = [*COLUMNS, "patient"]
+    table = table.assign(patient=table.get("patient", table["subject"]))
+    dice = table.loc[table["metric"] == "dice", columns]
+    for column in columns:
         if dice[column].isna().any():
             raise ValueError(f"the score table has {int(dice[column].isna().sum())} empty cells in column {column!r}")
+    dice = dice.astype({"subject": str, "patient": str})
+    whose = dice.groupby("subject")["patient"].nunique()
+    if (whose > 1).any():
+        raise ValueError(f"the score table names several patients for subject {whose.idxmax()!r}")
     cell = ["cohort", *ARM_COLUMNS, *AMOUNT, "region", "seed", "subject"]
     twice = dice.duplicated(cell)
     if twice.any():
@@ -144,9 +156,11 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
     return dice
 
 
-def _matrix(part: pd.DataFrame, seeds: np.ndarray, subjects: np.ndarray) -> DiceMatrix:
+def _matrix(part: pd.DataFrame, seeds: np.ndarray, scans: pd.Series) -> DiceMatrix:
+    """Of one arm and region; scans: whose each one is, by its name, sorted."""
+    subjects = scans.index.to_numpy(str)
     dice = np.full((len(seeds), len(subjects)), np.nan)
-    rows, columns = np.searchsorted(seeds, part["seed"]), np.searchsorted(subjects, part["subject"].astype(str))
+    rows, columns = np.searchsorted(seeds, part["seed"]), np.searchsorted(subjects, part["subject"].to_numpy(str))
     dice[rows, columns] = part["value"]
     holes = np.argwhere(np.isnan(dice))
     reason = ""
@@ -156,4 +170,6 @@ def _matrix(part: pd.DataFrame, seeds: np.ndarray, subjects: np.ndarray) -> Dice
             f"{len(holes)} of {dice.size} seed × subject cells are missing, "
             f"for example seed {seeds[s]}, subject {subjects[k]}"
         )
-    return DiceMatrix(dice, tuple(subjects), reason)
+    patients, whose = np.unique(scans.to_numpy(str), return_inverse=True)
+    dice = np.stack([dice[:, whose == patient].mean(1) for patient in range(len(patients))], axis=1)
+    return DiceMatrix(dice, tuple(patients.tolist()), tuple(subjects.tolist()), reason)

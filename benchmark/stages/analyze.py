@@ -12,7 +12,7 @@ from benchmark.errors import UserError
 from benchmark.stages.prepare import cohort_name
 from benchmark.tracking.runs import StageRun
 
-SCHEMA = 2
+SCHEMA = 3  # 3: the scans of a patient are averaged first
 
 
 def settings(config: Config) -> dict:

@@ -14,7 +14,7 @@ from benchmark.stages.prepare import cohort_name
 from benchmark.tracking.runs import StageRun
 from benchmark.training import devices
 
-SCHEMA = 2
+SCHEMA = 3  # 3: patients, not scans, are trained on, held out and counted
 PAIRS = 6  # closest pairs kept for the report
 
 
@@ -35,14 +35,14 @@ def tags(config: Config) -> dict:
 def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     real = SliceSet.open(inputs["prepare"].path)
     made = synthetic.open_synthetic(config, config.audit.synthetic, inputs)
-    subjects = real.index["subject"].to_numpy(str)
+    patients = real.index["patient"].to_numpy(str)
     trained, held_out = real.rows("train"), np.concatenate([real.rows("validation"), real.rows("test")])
     result = memorization.audit(
         made.images,
         Rows(real.images, trained),
-        subjects[trained],
+        patients[trained],
         Rows(real.images, held_out),
-        subjects[held_out],
+        patients[held_out],
         seed=config.audit.seed,
         device=devices.pick_device(config.common.device),
         memory_gib=config.audit.memory_gib,

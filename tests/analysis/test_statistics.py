@@ -58,6 +58,38 @@ def test_the_ratio_is_that_of_the_means_by_hand():
     assert (row["seeds"], row["seeds_real"], row["subjects"]) == (1, 2, 2)
 
 
+def test_the_scans_of_a_patient_are_averaged_first():
+    """Eight patients, the first of whom was scanned three times: its scans weigh as much as another's only one."""
+    rng = np.random.default_rng(1)
+    patients = {("none", "real"): rng.beta(5, 2, (3, 8)), ("diffusion", "synthetic"): rng.beta(5, 2, (3, 8))}
+    spread = np.array([-0.03, 0.01, 0.02])  # of the three scans about their mean
+    scans = {key: np.concatenate([dice[:, :1] + spread, dice[:, 1:]], axis=1) for key, dice in patients.items()}
+    whose = {f"case{scan:02d}": f"case{max(scan - 2, 0):02d}" for scan in range(10)}
+    table = long_table(scans).assign(patient=lambda rows: rows["subject"].map(whose))
+    by_patient, expected = Scores(table), Scores(long_table(patients))
+    assert by_patient.dice(by_patient.arms[0], "mean").scans == tuple(whose)
+    for measure in (statistics.ratios, statistics.paired_tests, statistics.ranks, statistics.amounts):
+        found = measure(by_patient)
+        assert (found["subjects"] == 8).all()
+        pd.testing.assert_frame_equal(found, measure(expected))
+
+
+def test_a_scan_that_only_the_reference_was_scored_on_is_missed():
+    table = long_table({("none", "real"): np.full((2, 8), 0.8), ("diffusion", "synthetic"): np.full((2, 8), 0.7)})
+    table = table.assign(patient=table["subject"].replace("case01", "case00"))
+    table = table[(table["arm"] == "real") | (table["subject"] != "case01")]
+    row = row_of(statistics.ratios(Scores(table)))
+    assert np.isnan(row["ratio"])
+    assert "other subjects than its reference: 0 only here, 1 only there, for example case01" in row["reason"]
+
+
+def test_a_subject_with_two_patients_is_refused():
+    table = long_table({("none", "real"): np.full((2, 8), 0.8)})
+    table["patient"] = [f"p{row % 5}" for row in range(len(table))]
+    with pytest.raises(ValueError, match="several patients for subject 'case0"):
+        Scores(table)
+
+
 def test_the_bootstrap_equals_a_loop_that_repeats_units_as_often_as_drawn(dice):
     arm, real, replicates, seed = dice["diffusion", "synthetic"], dice["none", "real"], 300, 5
     drawn = [statistics._counts(n, replicates, seed, stream) for stream, n in enumerate((9, 3, 4))]
