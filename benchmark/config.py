@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 import generators
 import segmenters
+from benchmark.data.labels import CONVENTIONS, check_name
+from benchmark.data.layouts import LAYOUTS
 
 
 def split_commas(value: Any) -> Any:
@@ -24,6 +26,13 @@ def _known(*registries) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _known_layout(name: Any) -> Any:
+    if isinstance(name, str) and (name in ("auto", *LAYOUTS) or name.lower().endswith((".yaml", ".yml"))):
+        return name
+    raise ValueError(f"'{name}' is not one of: auto, {', '.join(LAYOUTS)}; or a .yaml file of your own patterns")
+
+
+Layout = Annotated[str, BeforeValidator(_known_layout)]
 TrainOn = Literal["real", "synthetic", "both", "pretrain"]
 GeneratorName = Annotated[str, _known(generators)]
 SegmenterName = Annotated[str, _known(segmenters)]
@@ -54,8 +63,13 @@ class Prepare(Section):
     """NIfTI cohort → SliceSet."""
 
     data: str = Field("phantom", description="folder of NIfTI subjects, or 'phantom' for the simulated cohort")
-    layout: Literal["auto", "brats2020", "brats2021", "brats2023", "msd", "nnunet"] = Field(
-        "auto", description="how the cohort's files are named"
+    layout: Layout = Field(
+        "auto", description="how the cohort's files are named; or a YAML file of your own patterns (docs/cohorts.md)"
+    )
+    labels: Annotated[str, AfterValidator(check_name)] = Field(
+        "auto",
+        description=f"what the annotations' values mean: {', '.join(CONVENTIONS)}, dataset.json, or a mapping such as "
+        "1:NCR,2:ED,3:ET,4:background; auto decides by all of them, or asks",
     )
     image_size: int = Field(64, ge=16, le=1024, multiple_of=8, description="slice height and width [px]")
     split: Path | None = Field(None, description="the study's .mat file, or CSV (subject, split); else a seeded split")

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.data import layouts, named, patterns
-from benchmark.data.layouts import ANNOTATION, IMAGE, MODALITIES, Case
+from benchmark.data.layouts import ANNOTATION, IMAGE, LAYOUTS, MODALITIES, Case
 from benchmark.data.tree import Tree, fault, printable, shown, walk
 from benchmark.errors import UserError
 
 NAMED = "named"
 SHOWN = 12  # endings in a message
-LAYOUTS = (*layouts.BRATS_ENDINGS, "msd", "nnunet", NAMED)
 __all__ = ["LAYOUTS", "MODALITIES", "Cohort", "RejectedSubject", "Rejection", "Subject", "find", "nifti_files", "shown"]
 
 
@@ -115,7 +114,7 @@ def _cases(tree: Tree, layout: str) -> tuple[str, list[Case], tuple[Path, ...], 
         layout = _detect(tree)
     if is_layout_file(layout):
         path = Path(layout).expanduser()
-        return path.stem, patterns.by_patterns(tree, path), (path,), []
+        return path.name, patterns.by_patterns(tree, path), (path,), []
     if layout in layouts.BRATS_ENDINGS:
         return layout, layouts.brats(tree, layout), (), []
     if layout == NAMED:

@@ -25,6 +25,7 @@ BRATS_ENDINGS = {  # in the order of ROLES
     "brats2021": ("_t1", "_t1ce", "_t2", "_flair", "_seg"),
     "brats2023": ("-t1n", "-t1c", "-t2w", "-t2f", "-seg"),
 }
+LAYOUTS = (*BRATS_ENDINGS, "msd", "nnunet", "named")
 MSD_CHANNELS = (1, 2, 3, 0)  # stored as FLAIR, T1, T1ce, T2
 
 

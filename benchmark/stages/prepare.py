@@ -1,22 +1,23 @@
 """A cohort of NIfTI subjects, or the phantom → SliceSet."""
 
 import hashlib
+import json
 import logging
-from dataclasses import replace
-from functools import cache
+from dataclasses import astuple, replace
 from pathlib import Path
 
 from benchmark.config import Config
 from benchmark.data import cohorts, phantom, preparation
+from benchmark.data.cohorts import Cohort, shown
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
-from benchmark.files import content_hash, content_hashes
+from benchmark.files import content_hash, content_hashes, write_atomically
 from benchmark.progress import progress_bar
 from benchmark.report.sheets import save_sheet
 from benchmark.stages import workers
 from benchmark.tracking.runs import StageRun
 
-SCHEMA = 1
+SCHEMA = 2  # what is hashed is what finding gives; labels are decided for the cohort, grey values and grids checked
 log = logging.getLogger(__name__)
 PHANTOM = "phantom"
 
@@ -27,17 +28,28 @@ def settings(config: Config) -> dict:
     if config.prepare.data == PHANTOM:
         return {**own, "recipe": phantom.RECIPE}
     own = {key: value for key, value in own.items() if not key.startswith("phantom_")}
-    folder = _existing(Path(config.prepare.data).expanduser())
-    return {**own, "data": folder.resolve().name, "content": _content(folder, config.common.work_dir)}
+    cohort = _find(config)
+    content = _content(cohort, config.common.work_dir)
+    return {**own, "data": cohort.name, "layout": cohort.layout, "content": content}
 
 
-@cache
-def _content(folder: Path, work_dir: Path) -> str:
-    """One hash over names, sizes and contents of a cohort's files."""
-    files = sorted(path for path in folder.rglob("*") if path.name.endswith((".nii", ".nii.gz", "dataset.json")))
-    hashes = content_hashes(files, work_dir / "hashes.json")
-    listing = repr([(str(path.relative_to(folder)), path.stat().st_size, hashes[path]) for path in files])
-    return hashlib.sha256(listing.encode()).hexdigest()
+def _find(config: Config) -> Cohort:
+    return cohorts.find(_existing(Path(config.prepare.data).expanduser()), config.prepare.layout)
+
+
+def _content(cohort: Cohort, work_dir: Path) -> str:
+    """One hash over what is read, file by file, and over what was set aside before anything is read."""
+    hashes = content_hashes(cohort.files, work_dir / "hashes.json")
+    listing = [
+        *((source.name, hashes[source]) for source in cohort.sources),
+        *(
+            (subject.name, subject.patient, role, shown(path, cohort.folder), hashes[path])
+            for subject in cohort.subjects
+            for role, path in enumerate(subject.files)
+        ),
+        *(astuple(rejection) for rejection in cohort.rejections),
+    ]
+    return hashlib.sha256(repr(listing).encode()).hexdigest()
 
 
 def needs(config: Config) -> dict:
@@ -50,13 +62,13 @@ def tags(config: Config) -> dict:
 
 def cohort_name(config: Config) -> str:
     """What the cohort is called in tables."""
-    return PHANTOM if config.prepare.data == PHANTOM else Path(config.prepare.data).resolve().name
+    return PHANTOM if config.prepare.data == PHANTOM else Path(config.prepare.data).expanduser().resolve().name
 
 
 def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
-    own = config.prepare
-    source = _write_phantom(config) if own.data == PHANTOM else Path(own.data).expanduser()
-    cohort = replace(cohorts.find(source, own.layout), name=cohort_name(config))
+    own, before = config.prepare, settings(config)
+    cohort = cohorts.find(_write_phantom(config)) if own.data == PHANTOM else _find(config)
+    cohort = replace(cohort, name=cohort_name(config))
     with progress_bar(len(cohort.subjects), "prepare", "subject") as bar:
         result = preparation.prepare(
             cohort,
@@ -69,19 +81,25 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
             workers=workers(config),
             strict=own.strict,
             simulated=own.data == PHANTOM,
+            convention=own.labels,
             progress=lambda *_: bar.update(),
         )
-    for warning in result.warnings:
+    if settings(config) != before:
+        raise UserError(f"{own.data}: files changed while they were read. Call again when nothing writes there")
+    for warning in (*cohort.notes, *result.warnings):
         log.warning(warning)
+    write_atomically(folder / "cohort.json", json.dumps(result.cohort, ensure_ascii=False))
     slices = SliceSet.open(folder)
     tumour = slices.index["tumour_pixels"].nlargest(200).index[::25]
     sheet = save_sheet(slices.images[tumour], slices.labels[tumour], folder / "slices.png")
     tracked.log_artifact(sheet)
     tracked.log_artifact(folder / "rejected.csv")
+    tracked.log_artifact(folder / "cohort.json")
     return {
         "subjects": result.subjects,
         "slices": result.slices,
         "rejected": len(result.rejections),
+        "labels": result.cohort["labels"]["name"],
         "image_size": own.image_size,
     }
 

@@ -91,8 +91,12 @@ def jobs(config: Config) -> list[Job]:
 
     found: dict[str, Job] = {}
     taken: set[str] = set()  # titles
+    known: dict[tuple, Job] = {}  # of stages that look at many files: once for this call, not for every cell
 
     def add(stage: str, config: Config, role: str) -> Job:
+        reads = (stage, config.prepare, config.import_samples)
+        if reads in known:
+            return known[reads]
         parents = {name: add(*need, name) for name, need in needs(stage, config).items()}
         mark = fingerprint(stage, config, parents)
         if mark not in found:
@@ -103,6 +107,8 @@ def jobs(config: Config) -> list[Job]:
             taken.add(title)
             marks = {name: parent.fingerprint for name, parent in parents.items()}
             found[mark] = Job(name, title, stage, config, mark, marks)
+        if stage in ("prepare", "import_samples"):
+            known[reads] = found[mark]
         return found[mark]
 
     for of_cohort in by_cohort.values():
