@@ -2,23 +2,20 @@
 
 import csv
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from benchmark.data import splits
-from benchmark.data.cohorts import Cohort, RejectedSubject, Rejection, Subject, shown
+from benchmark.data import labels, splits
+from benchmark.data.cohorts import Cohort, Rejection, Subject
+from benchmark.data.reading import Understood, slice_all, understand, useless
 from benchmark.data.slices import SliceWriter
-from benchmark.data.slicing import BRAIN_SHARE, T1_THRESHOLD, SubjectSlices, slice_subject
+from benchmark.data.slicing import SubjectSlices
 from benchmark.errors import UserError
 
 Progress = Callable[[int, int, str], None]  # subjects read so far, subjects in all, the name of the last one
@@ -32,6 +29,7 @@ class PreparationResult:
     slices: dict[str, int]  # per split, of the main set
     rejections: list[Rejection]  # as in rejected.csv
     warnings: list[str]  # for people
+    cohort: dict  # what was read, as cohort.json holds it
 
 
 def prepare(
@@ -46,6 +44,7 @@ def prepare(
     workers: int = 1,
     strict: bool = False,
     simulated: bool = False,
+    convention: str = "auto",
     progress: Progress | None = None,
 ) -> PreparationResult:
     """Writes `out` (slices with enough brain), `out/volumes` (all of validation and test) and `out/rejected.csv`.
@@ -54,25 +53,31 @@ def prepare(
     leaves a subject's slices in a folder inside `out` until they are appended.
 
     Raises UserError where `strict` and a subject had to be set aside, nothing usable is left, the splits cannot be
-    assigned, or a worker process dies: `out` then has no set that opens, but rejected.csv if reading came to its end.
+    assigned, it cannot be told what the annotations mean (`convention`: see `labels.decide`), or a worker process dies:
+    `out` then has no set that opens, but rejected.csv if reading came to its end.
     """
     out = Path(out)
-    names = [subject.name for subject in cohort.subjects]
+    patients = {subject.name: subject.patient or subject.name for subject in cohort.subjects}
     assign = partial(
         splits.assign, split_file=split_file, seed=seed, test_share=test_share, validation_share=validation_share
     )
     warnings = [
         f"{split_file} names {name}, which is not in the cohort"
-        for name in splits.absent([*names, *(rejection.subject for rejection in cohort.rejections)], split_file)
+        for name in splits.absent([*patients, *(rejection.subject for rejection in cohort.rejections)], split_file)
     ]
     # A first assignment, before hours of reading, refuses a bad split file and says whose every slice will be wanted.
     # Subjects that reading sets aside may shift it at its boundaries.
-    likely = assign(names) if len(names) >= splits.MINIMUM else {}
-    every = [likely.get(name) in ("validation", "test") for name in names]
+    likely = assign(patients) if len({*patients.values()}) >= splits.MINIMUM else {}
 
-    meta = {"kind": "real", "cohort": cohort.name, "simulated": simulated}
+    understood = understand(cohort, convention, workers)
+    cohort, warnings = understood.cohort, [*warnings, *understood.warnings]
+    every = [likely.get(subject.name) in ("validation", "test") for subject in cohort.subjects]
+    unread = len(patients) - len(every)
+
+    meta = {"kind": "real", "cohort": cohort.name, "simulated": simulated, "labels": understood.convention.facts()}
     rejections, digests = list(cohort.rejections), {}
     usable: dict[str, Subject] = {}
+    facts: dict[str, dict] = {}  # of each usable subject, for people
     kept: dict[str, int] = {}  # slices of the main set
     whole: dict[str, tuple[Path, SubjectSlices]] = {}  # subjects whose every slice waits in a folder
     with (
@@ -89,20 +94,22 @@ def prepare(
                 else:
                     usable[subject.name], kept[subject.name] = subject, int(result.kept.sum())
                     _append(main, subject.name, folder, result, slice(None) if result.kept.all() else result.kept)
+                    facts[subject.name] = result.facts
                     if result.cut:
                         warnings.append(f"{subject.name}: {result.cut} voxels above 0 lie outside the field of view")
+                    warnings += [f"{subject.name}: {remark}" for remark in result.remarks]
                     if every[done - 1]:
                         whole[subject.name] = folder, result
                 if subject.name not in whole:
                     shutil.rmtree(folder)
                 if progress:
-                    progress(done, len(names), subject.name)
+                    progress(unread + done, len(patients), subject.name)
 
         rejections.sort(key=lambda rejection: rejection.subject)
         write_rejected(out / "rejected.csv", rejections)
         _refuse(cohort, rejections, nothing_left=not usable, strict=strict)
 
-        split = assign(list(usable))
+        split = assign({name: patients[name] for name in usable})
         main.assign_splits(split)
         evaluated = [name for name in usable if split[name] in ("validation", "test")]
         missed = [usable[name] for name in evaluated if name not in whole]
@@ -118,56 +125,33 @@ def prepare(
     slices = Counter()
     for name in usable:
         slices[split[name]] += kept[name]
-    return PreparationResult(dict(Counter(split.values())), dict(slices), rejections, warnings)
+    if absent := labels.absent_classes([of_subject["class_ml"] for of_subject in facts.values()]):
+        warnings.append(labels.absence(absent, understood.convention))
+    read = _facts(understood, usable, facts, absent)
+    return PreparationResult(dict(Counter(split.values())), dict(slices), rejections, warnings, read)
 
 
-def slice_all(
-    cohort: Cohort, subjects: Sequence[Subject], every: Sequence[bool], scratch: Path, image_size: int, workers: int
-) -> Iterator[tuple[Subject, Path, SubjectSlices | Rejection]]:
-    """Subjects, the folder of each one's slices, and what is known of them, in their order."""
-    scratch.mkdir()
-    tasks = [
-        (subject, scratch / str(number), image_size, wanted)
-        for number, (subject, wanted) in enumerate(zip(subjects, every, strict=True))
-    ]
-    pool = None
-    try:
-        if workers == 1:
-            results = [partial(slice_subject, *task) for task in tasks]
-        else:
-            # Spawned, because forking a process that has threads (torch, MLflow) can hang.
-            pool = ProcessPoolExecutor(workers, get_context("spawn"), threadpool_limits, (1,))
-            results = [pool.submit(slice_subject, *task).result for task in tasks]
-        for (subject, folder, *_), result in zip(tasks, results, strict=True):
-            try:
-                outcome = result()
-            except RejectedSubject as rejected:
-                outcome = Rejection(subject.name, shown(rejected.file, cohort.folder), rejected.reason)
-            except BrokenProcessPool as error:
-                # Which of the subjects being read it was, the pool does not say.
-                reading = [task[0].name for task in tasks if task[1].exists() and not (task[1] / "labels.npy").exists()]
-                raise UserError(
-                    f"a worker process died while reading {' or '.join(reading or [subject.name])}. Mostly the machine "
-                    f"is out of memory: use fewer than {workers} workers; with workers=1 the subject shows itself"
-                ) from error
-            except Exception as error:
-                error.add_note(f"while reading subject {subject.name}")
-                raise
-            yield subject, folder, outcome
-    finally:
-        if pool:
-            pool.shutdown(cancel_futures=True)
-
-
-def useless(cohort: Cohort, subject: Subject, slices: SubjectSlices, digests: dict[str, str]) -> Rejection | None:
-    """Why a readable subject is of no use, if so; enters it into the images seen so far."""
-    first = digests.setdefault(slices.digest, subject.name)
-    if first != subject.name:
-        return Rejection(subject.name, shown(subject.images[0], cohort.folder), f"same images as {first}")
-    if not slices.kept.any():
-        reason = f"no slice has T1 above {T1_THRESHOLD} of 255 in more than {BRAIN_SHARE:.0%} of its pixels"
-        return Rejection(subject.name, shown(subject.images[0], cohort.folder), reason)
-    return None
+def _facts(understood: Understood, usable: dict[str, Subject], facts: dict[str, dict], absent: list[str]) -> dict:
+    """What was read, subject by subject, as cohort.json holds it."""
+    patients = {name: subject.patient or name for name, subject in usable.items()}
+    groups = defaultdict(list)
+    for name, patient in patients.items():
+        groups[patient].append(name)
+    return {
+        "layout": understood.cohort.layout,
+        "labels": understood.convention.facts(),
+        "absent_classes": absent,
+        "subjects": [
+            {
+                "subject": name,
+                "patient": patients[name],
+                **facts[name],
+                "label_values": {str(value): count for value, count in understood.values[name].items() if value},
+            }
+            for name in usable
+        ],
+        "groups": groups,
+    }
 
 
 def _append(

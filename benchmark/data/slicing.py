@@ -15,6 +15,7 @@ from benchmark.data.nifti import read
 FIELD_OF_VIEW = 256.0  # mm along both sides of a slice: PROTOCOL pads BraTS's 240 × 240 mm by 8 to this
 T1_THRESHOLD, BRAIN_SHARE = 50, 0.15  # a slice is kept where T1 > 50 of 255 in more than 15 % of its pixels
 WEIGHT_UNIT = 1 << 16
+AT_A_TIME = 16  # slices that are framed and resized together
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class SubjectSlices:
     spacing: tuple[float, float, float]  # mm along z, H, W, after resizing
     digest: str  # of the images as read, whatever the file's compression, orientation or name
     cut: int  # voxels above zero that lie outside the field of view
+    facts: dict  # of the volume, for people: see nifti.Volume
+    remarks: tuple[str, ...]
 
 
 def slice_subject(subject: Subject, folder: Path, image_size: int, every: bool) -> SubjectSlices:
@@ -43,8 +46,14 @@ def slice_subject(subject: Subject, folder: Path, image_size: int, every: bool) 
     cropped = volume.images[:, :, *inside]
     kept = enough_brain(cropped[0], rows * columns)
     z = np.arange(len(kept)) if every else np.flatnonzero(kept)
-    np.save(folder / "images.npy", resize_images(centre(volume.images, z, rows, columns), image_size))
-    np.save(folder / "labels.npy", resize_labels(centre(volume.labels[None], z, rows, columns)[:, 0], image_size))
+    images = np.zeros((len(z), len(volume.images), image_size, image_size), np.uint8)
+    labels = np.zeros((len(z), image_size, image_size), np.uint8)
+    for start in range(0, len(z), AT_A_TIME):  # frames of small voxels are large
+        some = slice(start, start + AT_A_TIME)
+        images[some] = resize_images(centre(volume.images, z[some], rows, columns), image_size)
+        labels[some] = resize_labels(centre(volume.labels[None], z[some], rows, columns)[:, 0], image_size)
+    np.save(folder / "images.npy", images)
+    np.save(folder / "labels.npy", labels)
     return SubjectSlices(
         z=z,
         kept=kept[z],
@@ -55,6 +64,8 @@ def slice_subject(subject: Subject, folder: Path, image_size: int, every: bool) 
         ),
         digest=digest.hexdigest(),
         cut=0 if cropped.size == volume.images.size else np.count_nonzero(volume.images) - np.count_nonzero(cropped),
+        facts=volume.facts,
+        remarks=volume.remarks,
     )
 
 

@@ -1,0 +1,121 @@
+"""A cohort's subjects through worker processes: first what their annotations mean, then their slices."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from benchmark.data import labels
+from benchmark.data.cohorts import Cohort, RejectedSubject, Rejection, Subject, shown
+from benchmark.data.nifti import look
+from benchmark.data.slicing import BRAIN_SHARE, T1_THRESHOLD, SubjectSlices, slice_subject
+from benchmark.errors import UserError
+
+
+@dataclass(frozen=True)
+class Understood:
+    """A cohort whose subjects know what the values of their annotations mean."""
+
+    cohort: Cohort  # subjects with `classes`; those whose annotation cannot be read are among its rejections
+    convention: labels.Convention
+    values: dict[str, dict[int, int]]  # subject → value in its annotation → voxels
+    warnings: list[str]  # for people
+
+
+def understand(cohort: Cohort, wanted: str = "auto", workers: int = 1) -> Understood:
+    """Reads every annotation once and decides for the whole cohort what their values mean: see `labels.decide`.
+
+    Raises UserError where that cannot be told. Where no annotation can be read, no subject is left.
+    """
+    found, rejections, warnings = {}, list(cohort.rejections), []
+    tasks = [(subject,) for subject in cohort.subjects]
+    for (subject,), result in _outcomes(cohort, look, tasks, workers):
+        if isinstance(result, Rejection):
+            rejections.append(result)
+        else:
+            found[subject.name] = result
+    unplaced = [name for name, annotation in found.items() if annotation.unplaced]
+    if unplaced and len(unplaced) == len(found):
+        warnings.append(
+            "the affine of every annotation is the identity, as programs write it that know none: right and left are "
+            "taken as NIfTI then has them; see on the cohort card that they are right"
+        )
+        unplaced = []
+    by_name = {subject.name: subject for subject in cohort.subjects}
+    for name in unplaced:  # beside others with a header, these have lost theirs
+        del found[name]
+        reason = "its affine is the identity, others' are not: a lost header? Left cannot be told from right"
+        rejections.append(Rejection(name, shown(by_name[name].annotation, cohort.folder), reason))
+
+    values = {name: annotation.values for name, annotation in found.items()}
+    given = next((subject.classes for subject in cohort.subjects if subject.classes), None)
+    convention = labels.decide(cohort.layout, values, wanted, given) if values else labels.Convention("unknown", {})
+    subjects = [replace(by_name[name], classes=convention.classes) for name in values]
+    if convention.note:
+        warnings.append(convention.note)
+    return Understood(replace(cohort, subjects=subjects, rejections=rejections), convention, values, warnings)
+
+
+def slice_all(
+    cohort: Cohort, subjects: Sequence[Subject], every: Sequence[bool], scratch: Path, image_size: int, workers: int
+) -> Iterator[tuple[Subject, Path, SubjectSlices | Rejection]]:
+    """Subjects, the folder of each one's slices, and what is known of them, in their order."""
+    scratch.mkdir()
+    tasks = [
+        (subject, scratch / str(number), image_size, wanted)
+        for number, (subject, wanted) in enumerate(zip(subjects, every, strict=True))
+    ]
+    for (subject, folder, *_), outcome in _outcomes(cohort, slice_subject, tasks, workers):
+        yield subject, folder, outcome
+
+
+def useless(cohort: Cohort, subject: Subject, slices: SubjectSlices, digests: dict[str, str]) -> Rejection | None:
+    """Why a readable subject is of no use, if so; enters it into the images seen so far."""
+    first = digests.setdefault(slices.digest, subject.name)
+    if first != subject.name:
+        return Rejection(subject.name, shown(subject.images[0], cohort.folder), f"same images as {first}")
+    if not slices.kept.any():
+        reason = f"no slice has T1 above {T1_THRESHOLD} of 255 in more than {BRAIN_SHARE:.0%} of its pixels"
+        return Rejection(subject.name, shown(subject.images[0], cohort.folder), reason)
+    return None
+
+
+def _outcomes(
+    cohort: Cohort, function: Callable, tasks: Sequence[tuple], workers: int
+) -> Iterator[tuple[tuple, Any | Rejection]]:
+    """Each task, whose first part is the subject, and what function(*task) gives, or why the subject is set aside."""
+    pool = None
+    try:
+        if workers == 1:
+            results = [partial(function, *task) for task in tasks]
+        else:
+            # Spawned, because forking a process that has threads (torch, MLflow) can hang.
+            pool = ProcessPoolExecutor(workers, get_context("spawn"), threadpool_limits, (1,))
+            futures = [pool.submit(function, *task) for task in tasks]
+            results = [future.result for future in futures]
+        for number, (task, result) in enumerate(zip(tasks, results, strict=True)):
+            subject = task[0]
+            try:
+                outcome = result()
+            except RejectedSubject as rejected:
+                outcome = Rejection(subject.name, shown(rejected.file, cohort.folder), rejected.reason)
+            except BrokenProcessPool as error:
+                # Which of the subjects being read it was, the pool does not say.
+                reading = [task[0].name for task in tasks[number : number + workers + 1]]
+                raise UserError(
+                    f"a worker process died while reading {' or '.join(reading)}. Mostly the machine is out of memory: "
+                    f"use fewer than {workers} workers; with workers=1 the subject shows itself"
+                ) from error
+            except Exception as error:
+                error.add_note(f"while reading subject {subject.name}")
+                raise
+            yield task, outcome
+    finally:
+        if pool:
+            pool.shutdown(cancel_futures=True)
