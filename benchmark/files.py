@@ -73,24 +73,34 @@ def content_hashes(files: Iterable[Path], memory: Path) -> dict[Path, str]:
     Raises UserError for a file that cannot be read.
     """
     known = _remembered(memory)
-    keys = {path: str(path.resolve()) for path in files}
-
-    def hashed(path: Path) -> list:
-        try:
-            stat = path.stat()
-            identity = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
-            remembered = known.get(keys[path])
-            return remembered if remembered and remembered[0] == identity else [identity, content_hash(path)]
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-
-    with ThreadPoolExecutor() as pool:  # hashlib lets go of the interpreter's lock
-        entries = dict(zip(keys, pool.map(hashed, keys), strict=True))
+    keys = {path: os.path.abspath(path) for path in files}  # not resolved: that looks at every folder above, each time
+    entries = {path: (_identity(path), known.get(key)) for path, key in keys.items()}
+    entries = {path: old if old and old[0] == new else [new, None] for path, (new, old) in entries.items()}
+    fresh = [path for path, (_, digest) in entries.items() if digest is None]
+    if fresh:
+        with ThreadPoolExecutor() as pool:  # hashlib lets go of the interpreter's lock
+            for path, digest in zip(fresh, pool.map(_hashed, fresh), strict=True):
+                entries[path] = [entries[path][0], digest]
     learned = {keys[path]: entry for path, entry in entries.items()}
     if not learned.items() <= known.items():
         with locked(memory.with_suffix(".lock")):
             write_atomically(memory, json.dumps(_remembered(memory) | learned))
     return {path: entry[1] for path, entry in entries.items()}
+
+
+def _identity(path: Path) -> list[int]:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
+def _hashed(path: Path) -> str:
+    try:
+        return content_hash(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _remembered(memory: Path) -> dict[str, list]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmark.data import layouts, named, patterns
 from benchmark.data.layouts import ANNOTATION, IMAGE, LAYOUTS, MODALITIES, Case
-from benchmark.data.tree import Tree, fault, printable, shown, walk
+from benchmark.data.tree import Tree, above, fault, printable, shown, walk
 from benchmark.errors import UserError
 
 NAMED = "named"
@@ -189,7 +189,7 @@ def _subject(tree: Tree, case: Case) -> Subject | Rejection:
     if missing:
         words = {ANNOTATION: "no annotation", IMAGE: "the image file is missing"}
         what = ", ".join(words.get(role, f"{role} is missing") for role in missing)
-        return Rejection(name, shown(case.expected[missing[0]], tree.folder), what)
+        return Rejection(name, shown(case.folder / case.expected[missing[0]], tree.folder), what)
     for role in case.expected:
         first, *others = case.files[role]
         if others:
@@ -204,14 +204,11 @@ def _subject(tree: Tree, case: Case) -> Subject | Rejection:
 
 def _without_files(tree: Tree, cases: Sequence[Case]) -> Iterator[Rejection]:
     """Folders that cannot be listed, and those named like their subjects' neighbours that hold none of their files."""
-    used = {tree.folder}
-    for case in cases:
-        for path in (path for paths in case.files.values() for path in paths):
-            while (path := path.parent) not in used:
-                used.add(path)
+    used = above({path.parent for case in cases for paths in case.files.values() for path in paths}, tree.folder)
     alike = {(folder.parent, _shape(folder.name)) for folder in used}
     others = tree.hollow | {
-        path.parent: f"no name in it fits the layout, e.g. {printable(path.name)}" for path in tree.files
+        folder: f"no name in it fits the layout, e.g. {printable(paths[0].name)}"
+        for folder, paths in tree.folders.items()
     }
     for path, reason in others.items():
         if path not in used and (path.parent, _shape(path.name)) in alike:

@@ -34,8 +34,8 @@ class Case:
     """The files that a layout's names give to one subject."""
 
     name: str
-    folder: Path  # where its first file lies
-    expected: Mapping[str, Path]  # role → what its file would be called; every role that the subject must have
+    folder: Path  # what the names below are relative to
+    expected: Mapping[str, str]  # role → what its file would be called; every role that the subject must have
     files: Mapping[str, Sequence[Path]]  # role → the files that have such a name
     classes: Mapping[int, int] = field(default_factory=dict)  # as in cohorts.Subject
     channels: tuple[int, ...] = ()
@@ -56,31 +56,24 @@ def told_apart(cases: Sequence[Case], root: Path) -> list[Case]:
 
 def brats(tree: Tree, layout: str) -> list[Case]:
     """A folder per subject, which gives the subject its name, or several subjects in a folder, told by their prefix."""
-    endings = BRATS_ENDINGS[layout]
-    by_folder: dict[Path, dict[str, dict[str, list[Path]]]] = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(list))
-    )
-    oddities: dict[Path, Path] = {}
-    for path in tree.files:
-        name = stem(path)
-        # "x_t1ce" does not end in "_t1".
-        for role, ending in zip(ROLES, endings, strict=True):
-            if name.lower().endswith(ending):
-                files = by_folder[path.parent].setdefault(name[: -len(ending)], {})
-                files.setdefault(role, []).append(path)
-                break
-        else:
-            if name.lower().endswith("_segm"):  # BraTS20_Training_355: W39_1998.09.19_Segm.nii
-                oddities[path.parent] = path
-
+    endings = dict(zip(ROLES, BRATS_ENDINGS[layout], strict=True))
     cases = []
-    for folder, prefixes in by_folder.items():
-        for prefix, files in prefixes.items():
-            alone = len(prefixes) == 1
-            if alone and folder in oddities:
-                files.setdefault(ANNOTATION, [oddities[folder]])
+    for folder, paths in tree.folders.items():
+        by_prefix: dict[str, dict[str, list[Path]]] = {}  # prefix → role → files
+        oddity = []
+        for path in paths:
+            name = stem(path)
+            # "x_t1ce" does not end in "_t1".
+            if role := next((role for role, ending in endings.items() if name.lower().endswith(ending)), None):
+                by_prefix.setdefault(name[: -len(endings[role])], {}).setdefault(role, []).append(path)
+            elif name.lower().endswith("_segm"):  # BraTS20_Training_355: W39_1998.09.19_Segm.nii
+                oddity.append(path)
+        alone = len(by_prefix) == 1
+        for prefix, files in by_prefix.items():
+            if alone and oddity:
+                files.setdefault(ANNOTATION, oddity)
             name = (folder.resolve() if folder == tree.folder else folder).name if alone else prefix
-            expected = {role: folder / f"{prefix}{ending}.nii.gz" for role, ending in zip(ROLES, endings, strict=True)}
+            expected = {role: f"{prefix}{ending}.nii.gz" for role, ending in endings.items()}
             cases.append(Case(name, folder, expected, files))
     return told_apart(cases, tree.folder)
 
@@ -90,13 +83,10 @@ def brats(tree: Tree, layout: str) -> list[Case]:
 
 def image_roots(tree: Tree) -> dict[Path, str]:
     """Folders that hold an imagesTr → "nnunet" where its names end in a channel's number, else "msd"."""
-    stems = defaultdict(list)
-    for path in tree.files:
-        if path.parent.name == "imagesTr":
-            stems[path.parent.parent].append(stem(path))
     return {
-        root: "nnunet" if any(re.fullmatch(r".+_\d{4}", name) for name in names) else "msd"
-        for root, names in sorted(stems.items())
+        folder.parent: "nnunet" if any(re.fullmatch(r".+_\d{4}", stem(path)) for path in paths) else "msd"
+        for folder, paths in sorted(tree.folders.items())
+        if folder.name == "imagesTr"
     }
 
 
@@ -108,7 +98,7 @@ def msd(tree: Tree, root: Path) -> list[Case]:
     images, annotations = _by_stem(tree, root / "imagesTr"), _by_stem(tree, root / "labelsTr")
     cases = []
     for name in images.keys() | annotations.keys():
-        expected = {IMAGE: root / "imagesTr" / f"{name}.nii.gz", ANNOTATION: root / "labelsTr" / f"{name}.nii.gz"}
+        expected = {IMAGE: f"imagesTr/{name}.nii.gz", ANNOTATION: f"labelsTr/{name}.nii.gz"}
         files = {IMAGE: images.get(name, []), ANNOTATION: annotations.get(name, [])}
         cases.append(Case(name, root, expected, files, classes, channels))
     return cases
@@ -129,17 +119,16 @@ def nnunet(tree: Tree, root: Path) -> list[Case]:
     cases = []
     for name, files in by_case.items():
         expected = {
-            modality: root / "imagesTr" / f"{name}_{channel:04d}.nii.gz"
+            modality: f"imagesTr/{name}_{channel:04d}.nii.gz"
             for modality, channel in zip(MODALITIES, channels, strict=True)
         }
-        expected[ANNOTATION] = root / "labelsTr" / f"{name}.nii.gz"
+        expected[ANNOTATION] = f"labelsTr/{name}.nii.gz"
         cases.append(Case(name, root, expected, files, classes))
     return cases
 
 
 def _by_stem(tree: Tree, folder: Path) -> dict[str, list[Path]]:
     found = defaultdict(list)
-    for path in tree.files:
-        if path.parent == folder:
-            found[stem(path)].append(path)
+    for path in tree.folders.get(folder, []):
+        found[stem(path)].append(path)
     return found

@@ -44,13 +44,13 @@ class _Group:
 def named(tree: Tree) -> tuple[list[Case], list[str]]:
     """The cases, and what a person should know of how annotations were chosen."""
     by_key: dict[str, dict[Path, _Group]] = defaultdict(dict)
-    for path in tree.files:
+    for folder, path in ((folder, path) for folder, paths in tree.folders.items() for path in paths):
         if found := recognise(stem(path)):
             case, role = found
             # Without a name of its own, the subject is its folder's.
-            key = SEPARATORS.sub("_", case.lower()) if case else f"/{path.parent}"
-            name = case or (path.parent.resolve() if path.parent == tree.folder else path.parent).name
-            by_key[key].setdefault(path.parent, _Group(name, path.parent)).files[role].append(path)
+            key = SEPARATORS.sub("_", case.lower()) if case else f"/{folder}"
+            name = case or (folder.resolve() if folder == tree.folder else folder).name
+            by_key[key].setdefault(folder, _Group(name, folder)).files[role].append(path)
 
     groups = {key: _merged(list(folders.values())) for key, folders in by_key.items()}
     extra = _masks_beside(groups)
@@ -117,8 +117,8 @@ def _case(group: _Group, notes: Counter) -> Case:
         notes[f"have two annotations: *{_tail(corrected[0])} is read, *{_tail(automated[0])} is left"] += 1
     elif automated:
         notes[f"have only *{_tail(automated[0])}, an annotation that was not corrected by hand"] += 1
-    expected = {modality: group.folder / f"{group.name}_{modality}.nii.gz" for modality in MODALITIES}
-    expected[ANNOTATION] = group.folder / f"{group.name}_seg.nii.gz"
+    expected = {modality: f"{group.name}_{modality}.nii.gz" for modality in MODALITIES}
+    expected[ANNOTATION] = f"{group.name}_seg.nii.gz"
     return Case(group.name, group.folder, expected, files)
 
 
@@ -134,11 +134,9 @@ def _tail(path: Path) -> str:
 
 def endings(tree: Tree) -> Counter[str]:
     """How the names end: what is left of each beside its folder's common beginning, numbers as #; with counts."""
-    by_folder = defaultdict(list)
-    for path in tree.files:
-        by_folder[path.parent].append(stem(path))
     found = Counter()
-    for names in by_folder.values():
+    for paths in tree.folders.values():
+        names = [stem(path) for path in paths]
         first, last = min(names), max(names)
         common = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
         start = max((match.start() for match in SEPARATORS.finditer(first[:common])), default=0)

@@ -58,9 +58,8 @@ def by_patterns(tree: Tree, layout: Path) -> list[Case]:
             by_subject[subject][role].append(path)
     cases = []
     for subject, files in by_subject.items():
-        expected = {role: tree.folder / pattern.replace("{subject}", subject) for role, pattern in patterns.items()}
-        folder = next(iter(files.values()))[0].parent
-        cases.append(Case(subject, folder, {role: expected[role] for role in ROLES}, files))
+        expected = {role: patterns[role].replace("{subject}", subject) for role in ROLES}
+        cases.append(Case(subject, tree.folder, expected, files))
     return cases
 
 

@@ -4,8 +4,8 @@ import errno
 import os
 import re
 import stat
-from collections import deque
-from collections.abc import Iterator
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,7 @@ class Tree:
 
     folder: Path
     files: dict[Path, Path] = field(default_factory=dict)  # the path that has the name → the file to read
+    folders: dict[Path, list[Path]] = field(default_factory=lambda: defaultdict(list))  # folder → such paths in it
     hollow: dict[Path, str] = field(default_factory=dict)  # folders, and links to none, that hold no NIfTI file → why
     closed: dict[Path, str] = field(default_factory=dict)  # folders that cannot be listed → why
 
@@ -63,20 +64,29 @@ def walk(folder: Path) -> Tree:
             if _is_folder(entry):
                 inside = list(_files_in(path)) if named else []
                 if named:
+                    tree.folders[parent].append(path)
                     tree.files[path] = inside[0] if len(inside) == 1 else path
                 if len(inside) != 1:
                     (links if entry.is_symlink() else queue).append(path)
             elif named:
+                tree.folders[parent].append(path)
                 tree.files[path] = path
             elif entry.is_symlink() and not os.path.exists(path):
                 tree.hollow[path] = fault(path)
 
-    filled = {folder}
-    for path in tree.files:
-        while (path := path.parent) not in filled:
-            filled.add(path)
+    filled = above(tree.folders, folder)
     tree.hollow |= {path: "there is no NIfTI file in the folder" for path in visited if path not in filled}
     return tree
+
+
+def above(folders: Iterable[Path], root: Path) -> set[Path]:
+    """The folders, and all that they lie in, as far up as the root."""
+    found = {root}
+    for folder in folders:
+        while folder not in found:
+            found.add(folder)
+            folder = folder.parent
+    return found
 
 
 def fault(path: Path) -> str | None:
@@ -103,12 +113,16 @@ def fault(path: Path) -> str | None:
 
 def stem(path: Path) -> str:
     """The name without .nii or .nii.gz, in any case."""
-    return NIFTI.sub("", path.name)
+    name = path.name
+    return name[: NIFTI.search(name).start()]
 
 
 def shown(path: Path, folder: Path) -> str:
     """A path for people, relative to the folder where it lies below it."""
-    return printable(str(path.relative_to(folder) if path.is_relative_to(folder) else path))
+    try:
+        return printable(str(path.relative_to(folder)))
+    except ValueError:
+        return printable(str(path))
 
 
 def printable(name: str) -> str:

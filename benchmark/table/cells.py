@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmark.config import Config
 from benchmark.errors import UserError
-from benchmark.stages import StageResult, fingerprint, finished, folder_of, needs, run_name
+from benchmark.stages import READ_FILES, StageResult, fingerprint, finished, folder_of, needs, run_name
 from benchmark.stages.prepare import cohort_name
 from benchmark.stages.synthetic import name_of
 
@@ -107,7 +107,7 @@ def jobs(config: Config) -> list[Job]:
             taken.add(title)
             marks = {name: parent.fingerprint for name, parent in parents.items()}
             found[mark] = Job(name, title, stage, config, mark, marks)
-        if stage in ("prepare", "import_samples"):
+        if stage in READ_FILES:
             known[reads] = found[mark]
         return found[mark]
 
