@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmark.errors import UserError
 
@@ -81,12 +81,13 @@ def decide(layout: str, values: Values, wanted: str = "auto", given: Mapping[int
         )
     convention = _chosen(layout, values, wanted, given)
     _refuse_unknown(values, convention)
-    if cavity := [value for value, number in convention.classes.items() if value and not number]:
-        counts = [sum(counts.get(value, 0) for value in cavity) for counts in values.values()]
-        what = "the resection cavity, 4," if convention.name == "brats2024" else " and ".join(map(str, cavity))
-        note = f"{what} counts as background: {sum(counts)} voxels in {sum(map(bool, counts))} subject(s)"
-        convention = Convention(convention.name, convention.classes, note)
-    return convention
+    ignored = [value for value, number in convention.classes.items() if value and not number]
+    counts = [sum(counts.get(value, 0) for value in ignored) for counts in values.values()]
+    if not any(counts):
+        return convention
+    what = "the resection cavity, 4," if convention.name == "brats2024" else " and ".join(map(str, ignored))
+    note = f"{what} counts as background: {sum(counts)} voxels in {sum(map(bool, counts))} subject(s)"
+    return replace(convention, note=note)
 
 
 def absent_classes(volumes: list[Mapping[str, float]]) -> list[str]:

@@ -77,8 +77,9 @@ def read(subject: Subject) -> Volume:
         if other.shape != grid.shape:
             raise RejectedSubject(path, f"shape {other.shape} differs from the annotation's {grid.shape} (z, y, x)")
         if far := grid.apart(other):
-            lost = ". One origin is (0, 0, 0): a lost header?" if grid.lost != other.lost else ""
-            raise RejectedSubject(path, f"affine differs from the annotation's: {far}{lost}")
+            one, file = ("images'", subject.annotation) if grid.lost and not other.lost else ("annotation's", path)
+            lost = ". Its origin is (0, 0, 0): a lost header?" if grid.lost != other.lost else ""
+            raise RejectedSubject(file, f"affine differs from the {one}: {far}{lost}")
         modalities[MODALITIES[m]], remark = _to_8bit(path, stored, MODALITIES[m], other, out=images[m])
         remarks += remark
     facts = {
@@ -171,8 +172,8 @@ def _negative_share(path: Path, stored: Stored, modality: str, low: float, high:
         raise RejectedSubject(
             path,
             f"{share:.0%} of the voxels of {modality} are negative, in {low:.4g} … {high:.4g}: z-scores, or a range "
-            "such as −1 … 1? Intensities are divided by their maximum and what is below 0 is cut, so a volume has to "
-            "start at 0: shift it until its background is 0, or give the volumes before normalization",
+            "such as −1 … 1? Intensities are divided by their maximum and what is below 0 is cut. Give the volumes as "
+            "they were before normalization, or rescale them so that the background is 0 and all tissue above it",
         )
     return share
 

@@ -1,6 +1,7 @@
 """Cohort → SliceSet: subjects in parallel processes, what is wrong set aside, duplicates found, splits assigned."""
 
 import csv
+import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from benchmark.data.slices import SliceWriter
 from benchmark.data.slicing import SubjectSlices
 from benchmark.errors import UserError
 
+REASONS = 5  # in a sentence
 Progress = Callable[[int, int, str], None]  # subjects read so far, subjects in all, the name of the last one
 
 
@@ -150,7 +152,7 @@ def _facts(understood: Understood, usable: dict[str, Subject], facts: dict[str, 
             }
             for name in usable
         ],
-        "groups": groups,
+        "groups": dict(groups),
     }
 
 
@@ -184,10 +186,14 @@ def write_rejected(path: Path, rejections: Sequence[Rejection]) -> None:
 
 def _refuse(cohort: Cohort, rejections: Sequence[Rejection], *, nothing_left: bool, strict: bool) -> None:
     if nothing_left:
-        reasons = Counter(rejection.reason for rejection in rejections).most_common()
+        alike = defaultdict(list)  # reasons that differ only in numbers
+        for rejection in rejections:
+            alike[re.sub(r"[\d.]+", "", rejection.reason)].append(rejection.reason)
+        reasons = sorted(alike.values(), key=len, reverse=True)
         raise UserError(
             f"{cohort.folder}: nothing usable is left of {len(rejections)} subject(s). "
-            + "; ".join(f"{count} × {reason}" for reason, count in reasons)
+            + "; ".join(f"{len(words)} × {words[0]}" for words in reasons[:REASONS])
+            + (f"; and {len(reasons) - REASONS} other reasons: see rejected.csv" if len(reasons) > REASONS else "")
         )
     if strict and rejections:
         listed = "".join(f"\n  {rejection.subject}: {rejection.file}: {rejection.reason}" for rejection in rejections)

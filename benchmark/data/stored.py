@@ -180,9 +180,9 @@ def _apart(affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> str
     reach = np.linalg.norm(places - places[0], axis=1)
     if (distances <= ORIGIN_TOLERANCE * voxel_sizes(affine).min() + TURN_TOLERANCE * reach).all():
         return ""
-    if np.ptp(distances) <= 1e-3 * distances.max():
-        return f"{distances[0]:.3g} mm apart everywhere"
-    return f"origin {distances[0]:.3g} mm, farthest corner {distances.max():.3g} mm apart"
+    if np.allclose(affine[:3, :3], other[:3, :3], rtol=0, atol=TURN_TOLERANCE * voxel_sizes(affine).min()):
+        return f"the one lies {distances[0]:.3g} mm from the other"
+    return f"corners up to {distances.max():.3g} mm apart, axes that differ in direction or voxel size"
 
 
 def _by(lengths: np.ndarray) -> str:
