@@ -14,6 +14,10 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, ornt_transform
 
+from benchmark.data.cohorts import Cohort, Subject
+from benchmark.data.nifti import Volume, read
+from benchmark.data.reading import understand
+
 SHAPE = (10, 24, 24)  # Z, H, W
 SPACING = (12.0, 10.0, 10.0)  # a field of view of 256 mm is then 26 pixels wide
 
@@ -141,6 +145,29 @@ def modality_of(path: Path) -> str:
     return min(GREY, key=lambda name: abs(GREY[name] - grey))
 
 
+def to_8bit(images: np.ndarray) -> np.ndarray:
+    """Each volume divided by its own maximum, times 255, rounded (half to even): by hand in whole numbers."""
+    values = images.clip(0).astype(np.int64)
+    maximum = values.reshape(len(values), -1).max(1)[:, None, None, None]
+    quotient, rest = np.divmod(values * 255, maximum)
+    up = (2 * rest > maximum) | ((2 * rest == maximum) & (quotient % 2 == 1))
+    return quotient + up
+
+
+def assert_volume(volume: Volume, images: np.ndarray, labels: np.ndarray, spacing: tuple = SPACING) -> None:
+    """A volume is these images [4, Z, H, W] of whole numbers, divided by their maxima, and these classes."""
+    assert volume.images.dtype == volume.labels.dtype == np.uint8
+    np.testing.assert_array_equal(volume.images, to_8bit(images))
+    np.testing.assert_array_equal(volume.labels, labels)
+    np.testing.assert_allclose(volume.spacing, spacing, rtol=1e-5)
+
+
+def read_subject(cohort: Cohort, subject: Subject) -> Volume:
+    """One subject of a cohort, all of whose annotations say what their values mean."""
+    understood = {known.name: known for known in understand(cohort).cohort.subjects}
+    return read(understood[subject.name])
+
+
 @pytest.fixture(scope="session")
 def nifti() -> SimpleNamespace:
     """The functions above."""
@@ -154,6 +181,9 @@ def nifti() -> SimpleNamespace:
         save_array=save_array,
         write_subject=write_subject,
         modality_of=modality_of,
+        to_8bit=to_8bit,
+        assert_volume=assert_volume,
+        read=read_subject,
         grey=GREY,
         affine=AFFINE,
         shape=SHAPE,
