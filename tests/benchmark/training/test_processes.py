@@ -6,8 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
-from operator import itemgetter
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,14 @@ from benchmark.parsing import parse
 from benchmark.stages import train_segmenter
 from benchmark.training import loop, processes
 from benchmark.training.checkpoints import Checkpoints
+from benchmark.training.loop import Budget, Training
+from benchmark.training.models import create_segmenter
 from segmenters import parallel
 from segmenters.augment import augment
 from segmenters.base import normalize
-from tests.benchmark.training.test_loop import RESOLUTION, TINY, _read
+from tests.benchmark.training import small
+from tests.benchmark.training.small import BATCH, RESOLUTION, TINY
 
-BATCH = 8
 # Everything that draws or averages over a batch is switched on, but for layers that draw by themselves.
 EXACT = {
     "progressive_gan": {**TINY["progressive_gan"], "mirror": True},
@@ -69,7 +70,7 @@ def create(name):
 
 
 def read(seen):
-    return torch.from_numpy(_read(seen)[processes.share()])
+    return torch.from_numpy(small.read(seen)[processes.share()])
 
 
 def leads():
@@ -86,11 +87,12 @@ def trained(state):
     return {key: value for key, value in state.items() if key != "optimizers"}
 
 
-def to_batch(name):
+def training(name, images=32, snapshots=1, **more):
     def segmenter_batch(images):
         return augment(images[:, :4], (images[:, 4] > 0.5).long())
 
-    return segmenter_batch if name in segmenters.names() else lambda images: (images,)
+    to_batch = segmenter_batch if name in segmenters.names() else lambda images: (images,)
+    return Training("test", create(name), read, to_batch, Budget(images, BATCH, 7, snapshots, 1e9, **more))
 
 
 def member(rank, count, folder, work, arguments):
@@ -121,7 +123,8 @@ def take_steps(folder, source=None):
     """Two steps of every model, each from the state in `source`: gradients of optimizers' steps, losses, new state."""
     states, results = source and torch.load(source, weights_only=True), {}
     for name in EXACT:
-        model, gradients = create(name), []
+        work, gradients = training(name), []
+        model = work.model
         for optimizer in model.optimizers.values():
 
             def keep(optimizer, *_, gradients=gradients):
@@ -135,7 +138,8 @@ def take_steps(folder, source=None):
                 model.load_state_dict(states[name][step]["before"])
             before = copy.deepcopy(model.state_dict())
             gradients.clear()
-            losses = loop._step(model, to_batch(name), read(seen), 7, seen)
+            with closing(work.steps(seen)) as ahead:
+                losses = next(ahead)
             after = copy.deepcopy(model.state_dict())
             results[name].append({"before": before, "gradients": list(gradients), "losses": losses, "after": after})
     if leads():
@@ -176,28 +180,17 @@ def test_the_steps_draw_and_average_all_that_they_can(steps):
 def train_all(folder, images):
     """Trains every model for so many images, from its newest checkpoint on."""
     for name in EXACT:
-        model = create(name)
-        train(model, read, to_batch(name), loop.Budget(images, BATCH, 5, 1, 1e9), folder / name, lambda seen: 0.0)
+        work = training(name, images)
+        train(work, folder / name, lambda seen: 0.0)
         if leads():
-            torch.save(model.state_dict(), folder / f"{name} {images}.pt")
+            torch.save(work.model.state_dict(), folder / f"{name} {images}.pt")
 
 
-def train(model, read, to_batch, budget, folder, measure):
+def train(work, folder, measure, team=None):
     if not leads():
-        return loop.assist(model, read, to_batch, budget, folder)
+        return loop.assist(work, folder)
     folder.mkdir(exist_ok=True)
-    return loop.train(
-        model,
-        read,
-        to_batch,
-        budget,
-        folder,
-        name="test",
-        on_metrics=lambda metrics, seen: None,
-        on_snapshot=lambda seen: {"score": measure(seen)},
-        score=itemgetter("score"),
-        advice="",
-    )
+    return small.run(work, folder, lambda seen: {"score": measure(seen)}, team=team)[0]
 
 
 @pytest.fixture(scope="module")
@@ -223,9 +216,10 @@ def test_checkpoints_move_between_numbers_of_processes(whole, tmp_path, counts):
 def end_in_every_way(folder):
     """Asserts in the leader; a helper that misses an end hangs."""
 
+    team = processes.Team()
+
     def attempt(name, measure):
-        budget = loop.Budget(48, BATCH, 5, 6, 1e9, patience=1)
-        return train(create("unet"), read, to_batch("unet"), budget, folder / name, measure)
+        return train(training("unet", 48, 6, patience=1), folder / name, measure, team)
 
     progress = attempt("stopped", lambda seen: -seen)
     assert not leads() or (progress.seen, progress.best_seen) == (16, 8)
@@ -233,7 +227,7 @@ def end_in_every_way(folder):
     assert not leads() or progress.seen == 16
     with pytest.raises(ZeroDivisionError) if leads() else nullcontext():
         attempt("failed", lambda seen: 1 / (seen - 8))
-    processes.engage({"stage": "next"}) if leads() else processes.announce()
+    team.call({"stage": "next"}) if leads() else processes.announce()
 
     torch.manual_seed(3)
     common = torch.rand(1)
@@ -246,7 +240,7 @@ def end_in_every_way(folder):
     processes.check_share(12)
     if leads():  # a training that never comes to its end
         with pytest.raises(UserError, match="start the same command again"):
-            processes.engage({"stage": "another"})
+            team.call({"stage": "another"})
 
 
 def test_helpers_end_with_their_leader(tmp_path):
@@ -277,15 +271,14 @@ def test_torchrun_trains_what_one_process_trains(tmp_path, free_port):
     (prepared,) = (tmp_path / "work/prepare").glob("*/images.npy")
     config = parse("train_segmenter", {"preset": "smoke", "device": "cpu", **exact})
     real = SliceSet.open(prepared.parent)
-    phases = train_segmenter._phases(config, real, {})
-    model, *work, budget = train_segmenter.setup(config, real, phases, torch.device("cpu"))
-    train(model, *work, budget, tmp_path / "one", lambda seen: 0.0)
-    two = train_segmenter.create(config, real)
+    phases = train_segmenter.phases_of(config, real, {})
+    one = train_segmenter.training_of(config, real, phases, torch.device("cpu"))
+    train(one, tmp_path / "one", lambda seen: 0.0)
+    two, start = (create_segmenter(config, real.meta["image_size"]) for _ in range(2))
     Checkpoints(Path(result["path"]) / "checkpoints").restore(two)
     images = normalize(torch.from_numpy(real.images[:4].copy()))
-    start = train_segmenter.create(config, real)
-    learned = (model.predict(images) - start.predict(images)).abs().max()
-    assert (model.predict(images) - two.predict(images)).abs().max() < 1e-3 * learned
+    learned = (one.model.predict(images) - start.predict(images)).abs().max()
+    assert (one.model.predict(images) - two.predict(images)).abs().max() < 1e-3 * learned
 
     call = torchrun(
         tmp_path,
