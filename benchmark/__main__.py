@@ -112,9 +112,9 @@ def _call_together(stage: str, config: Any) -> Any:
 
 def _sync(config: Any) -> Any:
     from benchmark.stages import StageResult
-    from benchmark.tracking import runs as tracking
+    from benchmark.tracking.delivery import sync
 
-    found = tracking.sync(config.common.work_dir)
+    found = sync(config.common.work_dir)
     print(f"{len(found['delivered'])} runs delivered to the tracking store", file=sys.stderr)
     for run, artifacts in found["lost"].items():
         print(f"{run}: artifacts are missing, so its stage will run again: {'; '.join(artifacts)}", file=sys.stderr)

@@ -30,6 +30,7 @@ from benchmark.stages import StageResult, fingerprint, needs, pull
 from benchmark.stages.prepare import cohort_name
 from benchmark.tracking import runs as tracking
 from benchmark.tracking.runs import StageRun
+from benchmark.tracking.store import connect
 from benchmark.training.loop import Diverged
 from benchmark.training.models import extractor_config
 from benchmark.training.order import mix
@@ -56,7 +57,7 @@ def tune(config: Config, team: Team | None = None) -> StageResult:
     folder = config.common.work_dir / "tune" / name
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    tracking.connect(config.common.work_dir)
+    connect(config.common.work_dir)
     tags = {"stage": "tune", "model": own.model, "cohort": cohort_name(config), "seed": own.seed, "study": name}
     settings = {**own.model_dump(mode="json", exclude={"storage"}), "space": space}
     with tracking.open_run(f"tune {own.model}", {**tags, "commit": tracking.commit()}, settings) as tracked:

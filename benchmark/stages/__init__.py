@@ -17,7 +17,6 @@ and one that trains (see benchmark.training) has
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from typing import Any
 from benchmark.config import Config
 from benchmark.files import content_hash, locked, write_atomically
 from benchmark.tracking import runs as tracking
+from benchmark.tracking.store import finished_run
 from benchmark.training import processes
 from benchmark.training.loop import Watch
 from benchmark.training.processes import Team
@@ -36,6 +36,7 @@ from benchmark.training.processes import Team
 log = logging.getLogger(__name__)
 
 MANIFEST = "stage.json"
+READ_FILES = ("prepare", "import_samples")  # stages whose settings are found in files that people gave
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,28 @@ class StageResult:
         return {**fixed, "path": str(self.path), **self.headline}
 
 
-def fingerprint(stage: str, config: Config, inputs: Mapping[str, StageResult] | None = None) -> str:
-    """The stage's fingerprint; runs nothing, hashes a cohort's files at most."""
+def fingerprint(
+    stage: str,
+    config: Config,
+    inputs: Mapping[str, StageResult] | None = None,
+    looked: dict[tuple, str] | None = None,
+) -> str:
+    """The stage's fingerprint; runs nothing, hashes a cohort's files at most.
+
+    `looked` holds the fingerprints of what was looked at in this call: several parents need the same cohort.
+    """
+    looked = {} if looked is None else looked
+    files = (stage, config.prepare, config.import_samples)
+    if files in looked:
+        return looked[files]
     if inputs is None:
-        parents = {name: fingerprint(*need) for name, need in needs(stage, config).items()}
+        parents = {name: fingerprint(*need, looked=looked) for name, need in needs(stage, config).items()}
     else:
         parents = {name: parent.fingerprint for name, parent in inputs.items()}
-    return tracking.fingerprint(stage, _module(stage).settings(config), parents, _module(stage).SCHEMA)
+    mark = tracking.fingerprint(stage, _module(stage).settings(config), parents, _module(stage).SCHEMA)
+    if stage in READ_FILES:
+        looked[files] = mark
+    return mark
 
 
 def needs(stage: str, config: Config) -> dict[str, tuple[str, Config]]:
@@ -118,7 +134,7 @@ def _run(
         if inputs is None:
             inputs = {name: pull(*need, team=team) for name, need in module.needs(config).items()}
         for name, parent in inputs.items():
-            tracked.set_tags({re.sub(r"[^\w\-. :/]", "-", f"parent.{name}"): parent.run_id})  # what MLflow takes
+            tracked.set_tags({f"parent.{name}": parent.run_id})
             if parent.stage in ("prepare", "sample", "import_samples"):
                 tracked.log_dataset(f"{parent.stage} {parent.fingerprint[:16]}", parent.fingerprint, parent.path, name)
         folder.mkdir(parents=True, exist_ok=True)
@@ -157,7 +173,7 @@ def _module(stage: str) -> ModuleType:
 
 def finished(stage: str, mark: str, folder: Path) -> StageResult | None:
     """The finished run of this fingerprint, if every file that it wrote is still there in its size."""
-    if not (folder / MANIFEST).is_file() or (run := tracking.finished_run(mark)) is None:
+    if not (folder / MANIFEST).is_file() or (run := finished_run(mark)) is None:
         return None
     manifest = json.loads((folder / MANIFEST).read_text())
     for name, entry in manifest["files"].items():

@@ -27,6 +27,7 @@ from benchmark.errors import UserError
 from benchmark.stages import StageResult, pull
 from benchmark.table.cells import Job
 from benchmark.tracking import runs as tracking
+from benchmark.tracking.store import Store, current
 from benchmark.training import processes
 from benchmark.training.processes import Team
 
@@ -133,8 +134,8 @@ class OnRay(AbstractContextManager):
     def _settle(self, own: Benchmark) -> None:
         """What a job claims, and how many of them the nodes that are there hold."""
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        store = os.environ["MLFLOW_TRACKING_URI"]
-        if store.startswith("sqlite") and len({node["NodeManagerAddress"] for node in nodes}) > 1:
+        store = current()
+        if store.uri.startswith("sqlite") and len({node["NodeManagerAddress"] for node in nodes}) > 1:
             raise UserError(
                 f"tracking store {store}: several machines cannot share SQLite; start `mlflow server` and give its "
                 "address as MLFLOW_TRACKING_URI"
@@ -158,8 +159,7 @@ class OnRay(AbstractContextManager):
         task = ray.remote(_work).options(
             num_cpus=self.threads, num_gpus=self.gpus, max_retries=RETRIES, runtime_env=environment
         )
-        tracked = {key: os.environ[key] for key in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID")}
-        place = Place(Path.cwd(), tracked, parent_run)
+        place = Place(Path.cwd(), current(), parent_run)
         by_mark = {job.fingerprint: job for job in left}
         order = TopologicalSorter({job.fingerprint: by_mark.keys() & job.parents.values() for job in left})
         order.prepare()
@@ -206,7 +206,7 @@ class Place:
     """Where a worker works. The store's address may hold a password, so Ray's listings must not show it."""
 
     folder: Path
-    tracked: Mapping[str, str]
+    store: Store
     parent_run: str
 
 
@@ -217,8 +217,7 @@ def _work(job: Job, inputs: Mapping[str, StageResult], place: Place) -> StageRes
             job, f"{socket.gethostname()} does not see {place.folder}: start in a folder that all nodes share"
         )
     os.chdir(place.folder)
-    os.environ.update(place.tracked)
-    with tracking.under(place.parent_run, job.config.common.work_dir):
+    with tracking.under(place.parent_run, place.store):
         return _attempt(job, inputs)
 
 

@@ -20,6 +20,7 @@ from benchmark.table.overview import build_overview
 from benchmark.table.plan import Durations, Plan, Work, dry_run, measured, spoken
 from benchmark.tracking import runs as tracking
 from benchmark.tracking.runs import StageRun
+from benchmark.tracking.store import connect
 from benchmark.training.processes import Team
 
 TABLE_STAGES = ("analyze", "report", "benchmark")
@@ -36,7 +37,7 @@ def call(stage: str, config: Config, team: Team | None = None) -> StageResult | 
             print(plan)
         return plan
     fingerprint(stage, config)  # refuses what is wrong before anything is made, the store included
-    tracking.connect(config.common.work_dir)
+    connect(config.common.work_dir)
     result = pull(stage, config, team=team)
     if result.reused:
         tracking.adopt_reused(stage, result.run_id)
@@ -53,7 +54,7 @@ def run_table(stage: str, config: Config, team: Team | None = None) -> StageResu
     """
     started = time.monotonic()
     planned, by_cohort = jobs(config), cohorts(config)
-    tracking.connect(config.common.work_dir)
+    connect(config.common.work_dir)
     results = done(planned)
     left = [job for job in planned if job.fingerprint not in results]
     executor_class = EXECUTORS[config.benchmark.executor if left else "serial"]

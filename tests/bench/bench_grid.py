@@ -26,7 +26,7 @@ from statistics import median
 from benchmark.parsing import parse
 from benchmark.table import run as table
 from benchmark.table.cells import jobs
-from benchmark.tracking import runs as tracking
+from benchmark.tracking.store import connect
 
 ROOT = Path(__file__).parents[2]
 STAGES = (
@@ -46,7 +46,7 @@ KILLS = 4
 CHECKPOINT_SECONDS = 10
 
 
-def _nothing(config, inputs, folder, tracked):
+def _nothing(config, inputs, folder, tracked, **_):
     return {"images": 1, "seconds": 1.0}
 
 
@@ -57,7 +57,7 @@ def overhead(cells: int) -> None:
         os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
         keys = {"preset": "smoke", "model": "stylegan3", "train_on": "synthetic", "repeats": str(cells // 2)}
         config = parse("benchmark", {**keys, "work_dir": f"{folder}/work", "out": f"{folder}/out"})
-        tracking.connect(config.common.work_dir)  # makes the store's tables, once
+        connect(config.common.work_dir)  # makes the store's tables, once
         started = time.perf_counter()
         planned = jobs(config)
         planning = time.perf_counter() - started

@@ -22,6 +22,7 @@ import generators
 import segmenters
 from benchmark import progress
 from benchmark.tracking import runs as tracking
+from benchmark.tracking.store import connect
 from benchmark.training import checkpoints, loop
 
 SECONDS = 40
@@ -59,16 +60,11 @@ def overhead(name: str, folder: Path, seconds: float) -> None:
     started = time.perf_counter()
     with tracking.open_run(f"bench {name}", {}, {}) as run:
         loop.train(
-            model,
-            lambda seen: batch,
-            lambda read: read,
-            budget,
+            loop.Training(name, model, lambda seen: batch, lambda read: read, budget),
             folder / name,
-            name=name,
             on_metrics=timed(run.log_metrics, "journal"),
             on_snapshot=lambda seen: {"quality": 0.0},
             score=lambda metrics: metrics["quality"],
-            advice="",
         )
         run.end = timed(run.end, "last delivery")
     wall = time.perf_counter() - started
@@ -81,13 +77,13 @@ SMALL = {"stylegan3": {"channel_base": 2048, "channel_max": 64}}
 
 def main() -> None:
     checkpoints.Checkpoints.save = timed(checkpoints.Checkpoints.save, "checkpoints")
-    tracking._deliver = timed(tracking._deliver, "deliveries", time.thread_time)
+    tracking.deliver = timed(tracking.deliver, "deliveries", time.thread_time)
     bar = progress.tqdm.update
     progress.tqdm.update = timed(bar, "progress bar")
     root = Path(__file__).parents[2]
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-        tracking.connect(Path(folder))
+        connect(Path(folder))
         for name in ("stylegan3", "diffusion", "unet"):
             with redirect_stderr(nowhere):
                 overhead(name, Path(folder), SECONDS)

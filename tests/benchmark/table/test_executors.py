@@ -41,10 +41,12 @@ def test_under_torchrun_it_is_refused(monkeypatch):
 
 LOCAL = """
 import os
+from pathlib import Path
 from benchmark.parsing import parse
 from benchmark.table.executors import OnRay
+from benchmark.tracking.store import connect
 from benchmark.training import processes
-os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///none.db"
+connect(Path("work"))
 with OnRay(parse("benchmark", {"executor": "ray", "address": "local", "cpus_per_cell": "1"}).benchmark):
     os.write(1, b"ready\\n")  # Python's own stdout is turned away from what Ray says
     os.read(0, 1)

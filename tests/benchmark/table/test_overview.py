@@ -33,8 +33,7 @@ def call(tmp_path_factory):
     uri = f"sqlite:///{work}/mlflow.db"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
-        patch.setenv("MLFLOW_EXPERIMENT_ID", "")  # so that it is put back: connecting sets it
-        patch.delenv("MLFLOW_EXPERIMENT_ID")
+        patch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
         mlflow.set_tracking_uri(uri)
         folders = {"work_dir": str(work / "work"), "out": str(work / "out")}
 

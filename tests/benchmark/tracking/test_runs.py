@@ -19,6 +19,9 @@ import pytest
 
 from benchmark.errors import UserError
 from benchmark.tracking import runs as tracking
+from benchmark.tracking import store
+from benchmark.tracking.delivery import sync
+from benchmark.tracking.store import connect, finished_run
 
 ROOT = Path(__file__).parents[3]
 
@@ -95,9 +98,9 @@ def _store(uri):
     """This process tracks into the store at `uri`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
-        patch.setenv("MLFLOW_EXPERIMENT_ID", "")  # so that it is put back as it was
-        patch.delenv("MLFLOW_EXPERIMENT_ID")
+        patch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
         patch.setattr(tracking, "FLUSH_SECONDS", 0.05)
+        patch.setattr(store, "FIRST_PAUSE", 0.05)
         patch.setattr(tracking, "FIRST_PAUSE", 0.05)
         mlflow.set_tracking_uri(uri)
         yield
@@ -113,7 +116,7 @@ def connected(server):
 @pytest.fixture
 def work(connected, tmp_path):
     """A work folder of its own for each test."""
-    tracking.connect(tmp_path / "work")
+    connect(tmp_path / "work")
     return tmp_path / "work"
 
 
@@ -135,11 +138,12 @@ NINE = """
 import os, signal, sys, time
 from pathlib import Path
 from benchmark.tracking import runs as tracking
+from benchmark.tracking.store import connect
 
 def run(number):
     tracking.FLUSH_SECONDS = 0.05
     work = Path(sys.argv[1])
-    tracking.connect(work)
+    connect(work)
     with tracking.open_run(f"run {number}", {"number": number}, {"number": number}) as tracked:
         os.write(1, f"{tracked.run_id}\\n".encode())
         tracked.log_dataset("slices", "0123456789abcdef", work, "prepare")
@@ -177,7 +181,7 @@ def test_eight_runs_at_once_and_one_that_is_killed_lose_nothing(store, postgres,
         uri = request.getfixturevalue("server").uri
     work = tmp_path / "work"
     with _store(uri):
-        tracking.connect(work)  # the parent makes the store
+        connect(work)  # the parent makes the store
         nine = [sys.executable, "-c", NINE, str(work)]
         done = subprocess.run(
             nine, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ROOT}, capture_output=True, text=True
@@ -190,7 +194,7 @@ def test_eight_runs_at_once_and_one_that_is_killed_lose_nothing(store, postgres,
         killed = next(run for run in runs if client.get_run(run).data.tags["mlflow.runName"] == "run 8")
         assert left == [killed]
 
-        assert tracking.sync(work) == {"delivered": [killed], "lost": {}, "left": {}}
+        assert sync(work) == {"delivered": [killed], "lost": {}, "left": {}}
         for run_id in runs:
             run = client.get_run(run_id)
             number = int(run.info.run_name.split()[1])
@@ -237,7 +241,7 @@ def test_a_server_that_is_away_for_a_while_costs_nothing(outage, server, work, c
 def _gone_for_good(server, monkeypatch):
     with server.frozen(), monkeypatch.context() as patch:
         patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-        patch.setattr(tracking, "PATIENCE", 0.5)
+        patch.setattr(store, "PATIENCE", 0.5)
         yield
 
 
@@ -260,13 +264,13 @@ def test_a_server_gone_for_good_ends_the_run_and_sync_delivers_it_later(server, 
 
     run_id = _left_behind(server, monkeypatch, log, fingerprint="gone")
     assert client.get_run(run_id).info.status == "RUNNING"  # FINISHED comes last
-    assert tracking.finished_run("gone") is None
+    assert finished_run("gone") is None
 
-    assert tracking.sync(work) == {"delivered": [run_id], "lost": {}, "left": {}}
-    assert tracking.finished_run("gone").info.run_id == run_id
+    assert sync(work) == {"delivered": [run_id], "lost": {}, "left": {}}
+    assert finished_run("gone").info.run_id == run_id
     assert _curve(client, run_id, "loss") == [(step, step) for step in range(2500)]
     assert _artifact(client, run_id, Path(__file__).name, work) == Path(__file__).read_bytes()
-    assert tracking.sync(work) == {"delivered": [], "lost": {}, "left": {}}
+    assert sync(work) == {"delivered": [], "lost": {}, "left": {}}
 
 
 def test_a_file_that_changed_or_went_is_named_and_not_uploaded(server, work, client, monkeypatch, tmp_path):
@@ -286,7 +290,7 @@ def test_a_file_that_changed_or_went_is_named_and_not_uploaded(server, work, cli
         f"{tmp_path / 'changed'} has changed since it was logged",
         f"{tmp_path / 'gone'} is gone since it was logged",
     ]
-    assert tracking.sync(work) == {"delivered": [run_id], "lost": {run_id: lost}, "left": {}}
+    assert sync(work) == {"delivered": [run_id], "lost": {run_id: lost}, "left": {}}
     ended = client.get_run(run_id)
     assert [file.path for file in client.list_artifacts(run_id)] == ["same"]
     assert ended.data.metrics == {"after": 1}
@@ -302,7 +306,7 @@ def test_a_finished_stage_that_could_not_say_so_is_reused_and_a_killed_one_is_no
     elsewhere = client.create_run(experiment, tags={**here, "path": "/somewhere/else/train/left"}).info.run_id
 
     tracking.close_abandoned("left")
-    assert tracking.finished_run("left").info.run_id == run_id
+    assert finished_run("left").info.run_id == run_id
     assert client.get_run(run_id).data.metrics == {"loss": 1}
     assert client.get_run(killed).info.status == "KILLED"
     assert client.get_run(elsewhere).info.status == "RUNNING"
@@ -323,9 +327,9 @@ def test_one_absence_is_waited_for_once(server, work, monkeypatch, caplog):
     with _gone_for_good(server, monkeypatch):
         for _ in range(3):
             with pytest.raises(UserError, match="away for too long"):
-                tracking.finished_run("whatever")
+                finished_run("whatever")
     assert [record.message.split()[0] for record in caplog.records].count("waiting") == 1
-    assert tracking.finished_run("whatever") is None
+    assert finished_run("whatever") is None
 
 
 def test_what_the_server_refuses_stays_and_holds_back_finished(work, client):
@@ -333,13 +337,14 @@ def test_what_the_server_refuses_stays_and_holds_back_finished(work, client):
     run = opened.__enter__()
     run.log_metrics({"before": 1})
     run.set_tags({"tag": 1})
-    run.log_metrics({"no such character: ?": 1})
+    run.log_params({"once": 1})
+    run.log_params({"once": 2})
     run.set_tags({"tag": 2})
-    with pytest.raises(UserError, match=r"(?s)Invalid.*tracking/"):
+    with pytest.raises(UserError, match=r"(?s)once.*tracking/"):
         opened.__exit__(None, None, None)
     ended = client.get_run(run.run_id)
     assert (ended.data.metrics, ended.data.tags["tag"], ended.info.status) == ({"before": 1}, "1", "RUNNING")
-    assert list(tracking.sync(work)["left"]) == [run.run_id]
+    assert list(sync(work)["left"]) == [run.run_id]
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
@@ -357,7 +362,7 @@ def test_an_error_ends_the_run_with_its_reason_after_what_was_logged(error, stat
 
 def test_a_run_whose_making_was_never_answered_is_not_made_twice(work, client):
     tags = {"fingerprint": "once", "path": str(work.resolve() / "train" / "once")}
-    made = client.create_run(os.environ["MLFLOW_EXPERIMENT_ID"], tags=tags)
+    made = client.create_run(store.current().experiment, tags=tags)
     with tracking.open_run("training", tags, {}) as run:
         assert run.run_id == made.info.run_id
 
@@ -365,5 +370,5 @@ def test_a_run_whose_making_was_never_answered_is_not_made_twice(work, client):
 def test_a_server_that_is_away_at_the_start_is_refused_at_once(tmp_path, caplog, free_port):
     caplog.set_level(logging.WARNING)
     with _store(f"http://127.0.0.1:{free_port()}"), pytest.raises(UserError, match="cannot be used"):
-        tracking.connect(tmp_path)
+        connect(tmp_path)
     assert "waiting" not in caplog.text
