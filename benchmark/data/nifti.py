@@ -197,7 +197,7 @@ def _spike(modality: str, levels: np.ndarray) -> list[str]:
     if high >= SPIKE_SHARE * 255:
         return []
     return [
-        f"99.9 % of {modality} lies below {high} of 255, as a few voxels are far brighter: nearly all contrast is lost"
+        f"99.9 % of {modality} lies at or below {high} of 255, as a few voxels are far brighter: nearly all contrast is lost"
     ]
 
 
