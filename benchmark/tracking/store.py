@@ -179,7 +179,7 @@ def _usable(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = _without_password(str(error).strip().partition("\n")[0])
         name = "MLFLOW_TRACKING_URI: " if os.environ.get("MLFLOW_TRACKING_URI") else ""
         raise UserError(f"{name}tracking store {_without_password(uri)} cannot be used: {reason}") from error
 
@@ -203,7 +203,7 @@ def _experiment(client: MlflowClient, where: str) -> str:
     """The id of the experiment that the environment names, or of our own, made where it is missing."""
     if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
         try:
-            found = client.get_experiment(given)
+            found = client.get_experiment(given) if len(given) < 19 else None  # a database's integers end there
         except MlflowException as error:
             if not refused(error):
                 raise
