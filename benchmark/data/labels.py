@@ -20,6 +20,7 @@ CONVENTIONS = {
     "brats_ped": {0: 0, 1: ET, 2: NCR, 3: NCR, 4: ED},  # BraTS-PED 2024: 2 is non-enhancing tumour, 3 cyst
     "msd": MSD_CLASSES,
 }
+MOST_VALUES = 20  # of annotations
 DATASET_JSON = "dataset.json"
 NEW_NAMES = re.compile(r"brats.?(gli|met|men|ssa|ped|goat)", re.IGNORECASE)
 PAEDIATRIC = re.compile(r"brats.?peds?(?![a-z])", re.IGNORECASE)
@@ -116,7 +117,7 @@ def _chosen(layout: str, values: Values, wanted: str, given: Mapping[int, int] |
         return Convention("msd" if given == MSD_CLASSES else DATASET_JSON, dict(given))
     if children := [subject for subject in values if PAEDIATRIC.search(subject)]:
         raise UserError(
-            f"{len(children)} subjects are named as BraTS-PED ({_some(children)}), whose labels changed: in 2024 1 is "
+            f"{_subjects(children)} of {len(values)} are named as BraTS-PED, whose labels changed: in 2024 1 is "
             "ET, 2 non-enhancing tumour, 3 cyst and 4 oedema (labels=brats_ped); in 2023 1 is NCR, 2 ED and 3 ET "
             "(labels=brats2023). Say which"
         )
@@ -125,11 +126,12 @@ def _chosen(layout: str, values: Values, wanted: str, given: Mapping[int, int] |
 
 def _by_values(layout: str, values: Values) -> Convention:
     """Where names say nothing more: by where the values 3 and 4 occur."""
+    _refuse_unknown(values, Convention("BraTS", dict.fromkeys(range(5), 0)))
     three, four = ([subject for subject, counts in values.items() if counts.get(value)] for value in (3, 4))
     if layout == "brats2023" or any(NEW_NAMES.search(subject) for subject in values):
         if four:
             raise UserError(
-                f"the label 4 is in {len(four)} of {len(values)} subjects ({_some(four)}), named as from 2023 on, "
+                f"the label 4 is in {_subjects(four)} of {len(values)}, named as from 2023 on, "
                 "where ET is 3. Is 4 the resection cavity, as in BraTS 2024? Then labels=brats2024 counts it as "
                 "background. Is it ET, as until 2021? Then labels=brats2020. Else name each value: "
                 "labels=1:NCR,2:ED,3:ET,4:…"
@@ -137,11 +139,10 @@ def _by_values(layout: str, values: Values) -> Convention:
         return Convention("brats2023", CONVENTIONS["brats2023"])
     if three and four:
         raise UserError(
-            f"the label 3 is in {len(three)} subjects ({_some(three)}) and 4 in {len(four)} ({_some(four)}) of "
-            f"{len(values)}: only one of them can be ET. Is 3 non-enhancing tumour, as in BraTS before 2017? Then "
-            "labels=brats2015. Is 4 the resection cavity, as in BraTS 2024? Then labels=brats2024. Are these subjects "
-            "of several years in one folder? Then prepare each year by itself. Else name each value: "
-            "labels=1:NCR,2:ED,3:…,4:…"
+            f"the label 3 is in {_subjects(three)} and 4 in {_subjects(four)} of {len(values)}: only one of them can "
+            "be ET. Is 3 non-enhancing tumour, as in BraTS before 2017? Then labels=brats2015. Is 4 the resection "
+            "cavity, as in BraTS 2024? Then labels=brats2024. Are these subjects of several years in one folder? Then "
+            "prepare each year by itself. Else name each value: labels=1:NCR,2:ED,3:…,4:…"
         )
     if three:
         note = f"no annotation has a 4 and {len(three)} of {len(values)} have a 3, which is taken for ET, as in BraTS "
@@ -159,11 +160,17 @@ def _refuse_unknown(values: Values, convention: Convention) -> None:
     example = ""
     if 0 < len(present) <= 6 and present[0] > 0:
         parts = (*("NCR", "ED", "ET")[-len(present) :], *["background"] * (len(present) - 3))
-        example = f", for example labels={','.join(f'{v}:{part}' for v, part in zip(present, parts, strict=True))}"
+        example = f", for example {','.join(f'{v}:{part}' for v, part in zip(present, parts, strict=True))}"
+    elif len(present) > MOST_VALUES:
+        example = "; but so many values are an image's: are these files the annotations?"
     raise UserError(
         f"{len(unknown)} of {len(values)} subjects have annotations with values that {convention.name} does not know "
-        f"({_some(list(unknown))}: {_some(next(iter(unknown.values())))}). What do they mean? Name each value{example}"
+        f"({_some(list(unknown))}: {_some(next(iter(unknown.values())))}). What do they mean? Name each with labels=…{example}"
     )
+
+
+def _subjects(names: list[str]) -> str:
+    return f"{len(names)} subject{'s' if len(names) != 1 else ''} ({_some(names)})"
 
 
 def _some(items: list, most: int = 3) -> str:
