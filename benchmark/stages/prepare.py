@@ -13,6 +13,7 @@ from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
 from benchmark.files import content_hash, content_hashes, write_atomically
 from benchmark.progress import progress_bar
+from benchmark.report.cohort_card import write_card
 from benchmark.report.sheets import save_sheet
 from benchmark.stages import workers
 from benchmark.tracking.runs import StageRun
@@ -86,6 +87,8 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         )
     if settings(config) != before:
         raise UserError(f"{own.data}: files changed while they were read. Call again when nothing writes there")
+    if result.grouping:
+        log.info(result.grouping)
     for warning in (*cohort.notes, *result.warnings):
         log.warning(warning)
     write_atomically(folder / "cohort.json", json.dumps(result.cohort, ensure_ascii=False))
@@ -95,8 +98,10 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     tracked.log_artifact(sheet)
     tracked.log_artifact(folder / "rejected.csv")
     tracked.log_artifact(folder / "cohort.json")
+    tracked.log_artifact(write_card(folder, [*cohort.notes, *result.warnings]))
     return {
         "subjects": result.subjects,
+        "patients": result.patients,
         "slices": result.slices,
         "rejected": len(result.rejections),
         "labels": result.cohort["labels"]["name"],
