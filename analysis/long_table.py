@@ -146,6 +146,9 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
         if dice[column].isna().any():
             raise ValueError(f"the score table has {int(dice[column].isna().sum())} empty cells in column {column!r}")
     dice = dice.astype({"subject": str, "patient": str})
+    outside = ~dice["value"].between(0, 1)
+    if outside.any():
+        raise ValueError(f"the score table has a Dice of {dice.loc[outside, 'value'].iloc[0]}, outside 0 … 1")
     whose = dice.groupby("subject")["patient"].nunique()
     if (whose > 1).any():
         raise ValueError(f"the score table names several patients for subject {whose.idxmax()!r}")

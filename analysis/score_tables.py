@@ -8,20 +8,19 @@ import pandas as pd
 
 from analysis.arms import ARM_COLUMNS, ARMS, ORIGINALS, Arm, facts, in_order, label
 from analysis.long_table import AMOUNT, Scores
-from analysis.statistics import ALPHA, ARM, CALIBRATION, MARGINS, SETTING
-from analysis.tables import Cell, Table, interval, number, p_value, passes, plain_table
+from analysis.statistics import ALPHA, ARM, MARGINS, PASSES, SETTING
+from analysis.tables import Cell, Table, interval, number, p_value, passes
 
 STUDY_COLUMNS = {"ET": "ET", "ED": "ED", "NCR": "NCR", "mean": "Mean"}
 
 
-def study_tables(scores: Scores, tests: pd.DataFrame, ratios: pd.DataFrame) -> list[Table]:
+def study_tables(scores: Scores, tests: pd.DataFrame) -> list[Table]:
     """The study's table for every segmenter: Dice as mean ± standard deviation over seeds.
 
     Rows: real only, then generator × original images × augmentation; columns ET, ED, NCR, mean. Every combination of
-    what occurs has its row; cells without (all) their scores say so. tests, ratios: of `analysis.statistics`.
+    what occurs has its row; cells without (all) their scores say so. tests: of `analysis.statistics`.
     """
     p_holm = tests.set_index([*ARM, "region"])["p_holm"]
-    apart = ratios.set_index([*ARM, "region"]).eval("low > 1 or high < 1")
     trained = [arm for arm in scores.arms if arm.arm != "real"]
     combinations = [
         ("none", "real"),
@@ -47,12 +46,10 @@ def study_tables(scores: Scores, tests: pd.DataFrame, ratios: pd.DataFrame) -> l
                 record[f"{region}_mean"] = level.mean()
                 record[f"{region}_sd"] = level.std(ddof=1) if len(level) > 1 else np.nan
                 record[f"{region}_p_holm"] = p_holm.get((*key, region), np.nan)
-                record[f"{region}_apart"] = bool(apart.get((*key, region), False))
             records.append(record)
         numbers = [f"{region}_{what}" for region in STUDY_COLUMNS for what in ("mean", "sd", "p_holm")]
-        apart_columns = [f"{region}_apart" for region in STUDY_COLUMNS]
-        data = pd.DataFrame(records, columns=[*ARM, "seeds", "subjects", *numbers, *apart_columns])
-        data = data.astype(dict.fromkeys(numbers, "float64") | dict.fromkeys(apart_columns, "boolean"))
+        data = pd.DataFrame(records, columns=[*ARM, "seeds", "subjects", *numbers])
+        data = data.astype(dict.fromkeys(numbers, "float64"))
         tables.append(_study_table(scores.cohort, segmenter, data, reasons))
     return tables
 
@@ -70,16 +67,15 @@ def _study_table(cohort: str, segmenter: str, data: pd.DataFrame, reasons: list[
                 continue
             bold = row["arm"] != "real" and mean == best.loc[row["arm"], f"{region}_mean"]
             text = f"{mean:.3f}" if np.isnan(sd) else f"{mean:.3f} ± {sd:.3f}"
-            mark = "" if not row[f"{region}_p_holm"] < ALPHA else "*†" if row[f"{region}_apart"] else "*"
+            mark = "*" if row[f"{region}_p_holm"] < ALPHA else ""
             cells.append(Cell(text, bool(bold), mark))
         rows.append(cells)
     subjects = _range(data.loc[data["subjects"] > 0, "subjects"])
     notes = [
-        f"Mean ± standard deviation over segmenter seeds (no ± with one seed) of the mean Dice over {subjects} test "
-        "subjects. Bold: best of its column among generators with the same original images. "
-        "*: differs from the real-only row with the same augmentation (Wilcoxon over subjects, Holm over each column, "
-        f"p < {ALPHA}), as these trainings went. †: and the 95 % interval of its ratio excludes 1, so other seeds are "
-        "expected to differ, too."
+        f"Mean ± standard deviation over seeds (no ± with one seed) of the mean Dice over {subjects} test subjects. "
+        "Bold: best of its column among generators with the same original images. *: differs from the real-only row "
+        f"with the same augmentation, for other trainings and other patients, too (crossed t, Holm over each column, "
+        f"p < {ALPHA})."
     ]
     return Table(
         name=f"dice_{cohort}_{segmenter}",
@@ -98,25 +94,25 @@ def ratio_tables(ratios: pd.DataFrame, tests: pd.DataFrame) -> list[Table]:
     """
     on = [*ARM, "region"]
     merged = ratios.merge(
-        tests[[*on, "shift", "rank_biserial", "p", "p_holm", "family", "reason"]], on=on, suffixes=("", "_test")
+        tests[[*on, "difference", "p", "p_holm", "family", "shift", "rank_biserial", "p_wilcoxon"]], on=on
     )
     tables = []
     primary = merged[merged["region"] == "mean"]
     for (cohort, segmenter), data in primary.groupby(["cohort", "segmenter"], sort=False):
         rows, reasons = [], []
         for _, row in data.iterrows():
-            if row["reason"]:
-                reasons.append(f"{_arm(row)}: {row['reason']}.")
             if np.isnan(row["ratio"]):
-                numbers = [Cell("missing"), *[Cell("–")] * (len(MARGINS) + 4)]
+                reasons.append(f"{_arm(row)}: {row['reason']}.")
+                numbers = [Cell("missing"), *[Cell("–")] * (len(MARGINS) + 5)]
             else:
                 numbers = [
                     Cell(interval(row, "ratio")),
                     Cell(number(row["lower_bound"])),
-                    *[Cell(passes(row[f"passes_{margin:.2f}"])) for margin in MARGINS],
-                    Cell(number(row["shift"], "+.3f")),
+                    *[Cell(passes(row[column])) for column in PASSES],
+                    Cell(number(row["difference"], "+.3f")),
+                    Cell(row["reason"] or p_value(row["p_holm"])),
                     Cell(number(row["rank_biserial"], "+.2f")),
-                    Cell(row["reason_test"] or p_value(row["p_holm"])),
+                    Cell(p_value(row["p_wilcoxon"])),
                 ]
             n = f"{row['subjects']} × {row['seeds']}/{row['seeds_real']}"
             rows.append([*_arm_cells(row), *numbers, Cell(n)])
@@ -125,15 +121,19 @@ def ratio_tables(ratios: pd.DataFrame, tests: pd.DataFrame) -> list[Table]:
             "Ratio [95\u00a0% interval]",
             "Lower 5\u00a0% bound",
             *margins,
-            "Shift",
-            "Rank-biserial",
+            "Difference",
             "p\u00a0(Holm)",
+            "Rank-biserial†",
+            "p,\u00a0Wilcoxon†",
             "n",
         ]
         note = (
-            "Ratio: mean Dice over NCR, ED, ET relative to real-only training, same segmenter and augmentation; "
-            "crossed bootstrap over subjects and seeds. A margin is passed when the lower 5 % bound lies above it. "
-            "Shift: Hodges–Lehmann shift of Dice per subject. n: subjects × seeds of the arm/of its reference."
+            "Ratio: mean Dice over NCR, ED, ET relative to real-only training, same segmenter and augmentation; its "
+            "interval is for other trainings and other patients (crossed, Satterthwaite's degrees of freedom). A "
+            "margin is passed when the lower 5 % bound lies above it, after Holm's step-down over the rows. "
+            "Difference of mean Dice: crossed t, Holm over the rows. †: of these trainings only, seeds averaged: "
+            "matched pairs of subjects (rank sum over all ranks, zeros ranked), Wilcoxon's signed-rank test. n: "
+            "subjects × seeds of the arm/of its reference."
         )
         title = f"Dice kept, relative to real-only training: {label(segmenter)}, {cohort}"
         columns = ["Generator", "Original images", "Augmentation", *head]
@@ -200,8 +200,9 @@ def rank_table(ranks: pd.DataFrame, rank_tests: pd.DataFrame) -> Table:
         "Subjects",
     ]
     note = (
-        "Mean rank over subjects and regions (NCR, ED, ET, WT, TC), 1 is best. p: permutation test over subjects of "
-        "the difference from the generator in the next row, Holm-adjusted over all pairs of the group."
+        "Mean rank over subjects and regions (NCR, ED, ET, WT, TC), 1 is best. p, of these trainings only: permutation "
+        "test over subjects of the difference from the generator in the next row, Holm-adjusted over all pairs of the "
+        "group."
     )
     data = ordered.assign(p_holm_next=following)
     return Table("ranks", "Ranking of generators", head, rows, data, [note, *dict.fromkeys(reasons)])
@@ -258,8 +259,8 @@ def amount_tables(amounts: pd.DataFrame) -> list[Table]:
             for _, row in data[data["reason"] != ""].iterrows()
         ]
         note = (
-            "Mean Dice over NCR, ED, ET, seeds and test subjects [95 % interval: crossed bootstrap over subjects and "
-            "seeds] with these shares of the synthetic set (rows) and of the real training subjects (columns). n: test "
+            "Mean Dice over NCR, ED, ET, seeds and test subjects [95 % interval for other trainings and patients] with "
+            "these shares of the synthetic set (rows) and of the real training subjects (columns). n: test "
             "subjects × seeds."
         )
         title = f"Dice against amount of training data: {label(segmenter)}, {cohort}"
@@ -275,26 +276,6 @@ def _dice(row: pd.Series) -> str:
 
 def _share(share: float) -> str:
     return f"{100 * share:g}\u00a0%"
-
-
-def calibration_table() -> Table:
-    """How far intervals and tests keep their promises, as measured in simulations with known truth."""
-    names = {
-        "seed_sd": "SD of a training's Dice",
-        "coverage": "Interval holds the truth [%]",
-        "non_inferiority": "Margin passed [%]",
-        "wilcoxon": "Wilcoxon [%]",
-        "wilcoxon_new_seeds": "Wilcoxon, new seeds [%]",
-        "ranks": "Ranks [%]",
-        "ranks_new_seeds": "Ranks, new seeds [%]",
-    }
-    note = (
-        "Simulated studies with known truth: how often the 95 % interval of the ratio holds it (should be 95), and how "
-        "often a test is significant at 0.05 although its null is true (at most 5): an arm exactly at the margin, arms "
-        "without any difference as these trainings went, and arms that differ by nothing but the luck of their seeds."
-    )
-    title = "How far intervals and tests keep their promises"
-    return plain_table("calibration", title, CALIBRATION.rename(columns=names), [note])
 
 
 def _arm(row: pd.Series) -> Arm:

@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 
 from analysis import figures, score_tables, set_tables, tables
 from analysis.arms import label
+from analysis.calibration import calibration_table, caveats
 from analysis.long_table import AMOUNT, Scores
 from analysis.set_tables import NOT_PROOF
-from analysis.statistics import MARGINS, caveats
+from analysis.statistics import MARGINS
 from analysis.text import visible
 from benchmark.report.cards import build_cards
 
@@ -34,6 +35,7 @@ class CohortFacts:
     slices: dict[str, int]
     rejected: int
     image_size: int
+    card: str = ""  # the page beside the report that shows what was read
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _tables(inputs: ReportInputs) -> dict[str, list[tables.Table]]:
     """Tables by section of the page."""
     ratio = score_tables.ratio_tables(inputs.ratios, inputs.tests) + score_tables.region_ratio_tables(inputs.ratios)
     found = {
-        "dice": score_tables.study_tables(inputs.scores, inputs.tests, inputs.ratios),
+        "dice": score_tables.study_tables(inputs.scores, inputs.tests),
         "missing": [],
         "ratio": ratio,
         "ranks": [],
@@ -158,7 +160,7 @@ def _tables(inputs: ReportInputs) -> dict[str, list[tables.Table]]:
         "empty": [score_tables.empty_case_table(inputs.scores)],
         "fidelity": [],
         "audit": [],
-        "calibration": [score_tables.calibration_table()],
+        "calibration": [calibration_table()],
         "costs": [],
     }
     if not inputs.missing.empty:
@@ -277,7 +279,8 @@ def _write_table(out: Path, name: str, table: tables.Table) -> str:
 
 
 def _write_figure(out: Path, name: str, section: str, caption: str, figure: Figure) -> Picture:
-    shown, content = picture(figure, name, section, caption, pictorial=section == "samples" or name.startswith("pairs_"))
+    pictorial = section == "samples" or name.startswith("pairs_")
+    shown, content = picture(figure, name, section, caption, pictorial=pictorial)
     (out / "figures" / shown.name).write_bytes(content)
     return shown
 

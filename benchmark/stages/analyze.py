@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import statistics
+from analysis import ranks, statistics
+from analysis.long_table import Scores
 from analysis.statistics import counted
 from benchmark.config import Config
 from benchmark.errors import UserError
 from benchmark.stages.prepare import cohort_name
 from benchmark.tracking.runs import StageRun
 
-SCHEMA = 3  # 3: the scans of a patient are averaged first
+SCHEMA = 3  # 3: a patient's scans are averaged first; intervals and tests hold for other trainings, too
 
 
 def settings(config: Config) -> dict:
@@ -39,14 +40,14 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         reasons = "\n".join(f"  {counted(count, 'cell')}: {reason}" for reason, count in counts.items())
         raise UserError(f"no cell of the table could be evaluated:\n{reasons}")
     scores = Scores(pd.concat(parts, ignore_index=True))
-    ratios = statistics.ratios(scores, own.replicates, own.seed)
+    ratios = statistics.ratios(scores)
     tables = {
         "scores": scores.table,
         "ratios": ratios,
         "tests": statistics.paired_tests(scores),
-        "ranks": statistics.ranks(scores),
-        "rank_tests": statistics.rank_tests(scores, own.replicates, own.seed),
-        "amounts": statistics.amounts(scores, own.replicates, own.seed),
+        "ranks": ranks.ranks(scores),
+        "rank_tests": ranks.rank_tests(scores, own.replicates, own.seed),
+        "amounts": statistics.amounts(scores),
     }
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)

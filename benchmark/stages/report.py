@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,14 @@ from analysis.long_table import Scores
 from benchmark.config import Config
 from benchmark.data.foreign.detect import is_slice_set
 from benchmark.data.slices import SliceSet
+from benchmark.report.cohort_card import CARD
 from benchmark.report.page import CohortFacts, ReportInputs, build_report
 from benchmark.stages import StageResult, synthetic
 from benchmark.stages.prepare import cohort_name
 from benchmark.tracking import runs as tracking
 from benchmark.tracking.runs import StageRun
 
-SCHEMA = 2
+SCHEMA = 3  # 3: intervals and tests hold for other trainings, too
 SHOWN = 8  # slices of each set
 DEMO_NOTICE = (
     "This is the demo: every budget is cut to minutes on two CPU cores. It proves that the whole thread works, from "
@@ -62,6 +64,7 @@ def run(config: Config, inputs: dict[str, StageResult], folder: Path, tracked: S
         name: json.loads((path / "fidelity.json").read_text())
         for name, path in _by_set(finished, "fidelity", sets).items()
     }
+    shutil.copyfile(prepared.path / CARD, folder / CARD)
     written = build_report(
         folder,
         ReportInputs(
@@ -108,6 +111,7 @@ def cohort_facts(folder: Path) -> CohortFacts:
         slices={split: len(rows) for split, rows in by_split.items()},
         rejected=len(pd.read_csv(folder / "rejected.csv")),
         image_size=slices.images.shape[-1],
+        card=CARD,
     )
 
 
@@ -192,7 +196,7 @@ def _budgets(config: Config) -> dict[str, object]:
         "synthetic slices": f"{made.samples:,} a generator",
         "segmenter training": f"{config.train_segmenter.images:,} images seen",
         "repeats": f"{config.analyze.repeats} a cell",
-        "bootstrap": f"{config.analyze.replicates:,} replicates",
+        "permutations": f"{config.analyze.replicates:,}",
         "feature extractor": f"{config.extractor.images:,} images seen",
     }
     if made.ensemble > 1:

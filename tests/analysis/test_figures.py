@@ -50,14 +50,14 @@ def test_nothing_global_is_left_behind(scores):
     import matplotlib.pyplot as plt
 
     before = dict(matplotlib.rcParams)
-    drawn(figures.forest_plot(statistics.ratios(Scores(scores), 50), "unet"))
+    drawn(figures.forest_plot(statistics.ratios(Scores(scores)), "unet"))
     drawn(figures.similarity_histogram(np.linspace(0.5, 0.9, 30), np.linspace(0.4, 0.8, 20), 0.78, 0.79, "mine"))
     assert dict(matplotlib.rcParams) == before
     assert plt.get_fignums() == []
 
 
 def test_every_chart_names_its_axes_and_prints_n(scores):
-    ratios = statistics.ratios(Scores(scores), 50)
+    ratios = statistics.ratios(Scores(scores))
     texts = drawn(figures.forest_plot(ratios, "unet"))
     assert has(texts, "relative to real-only training (ratio)")
     assert has(texts, "n = 8 subjects × 3 seeds")
@@ -76,7 +76,7 @@ def test_every_chart_names_its_axes_and_prints_n(scores):
 
 
 def test_the_forest_plot_draws_each_interval_at_its_numbers(scores):
-    ratios = statistics.ratios(Scores(scores), 50)
+    ratios = statistics.ratios(Scores(scores))
     figure = figures.forest_plot(ratios, "unet")
     spans = {tuple(line.get_xdata()) for line in figure.axes[0].lines if len(line.get_xdata()) == 2}
     for _, row in ratios.iterrows():
@@ -87,7 +87,7 @@ def test_the_forest_plot_draws_each_interval_at_its_numbers(scores):
 
 def test_an_arm_without_number_keeps_its_line(scores):
     hole = (scores["generator"] == "mine") & (scores["seed"] == 1) & (scores["subject"] == "case2")
-    figure = figures.forest_plot(statistics.ratios(Scores(scores[~hole]), 50), "unet")
+    figure = figures.forest_plot(statistics.ratios(Scores(scores[~hole])), "unet")
     assert has(drawn(figure), "missing")
     assert len(figure.axes[0].get_yticks()) == 3
     assert has(drawn(figures.dice_per_subject(Scores(scores[~hole]), "unet")), "synthetic only: incomplete")
@@ -108,7 +108,7 @@ def amounts(scores):
     parts = [scores.assign(value=scores["value"] - loss, **share) for share, loss in less]
     half = parts[1]["arm"] != "real"
     quarter = parts[0]["arm"] != "synthetic"
-    return statistics.amounts(Scores(pd.concat([scores, parts[0][quarter], parts[1][half]], ignore_index=True)), 50)
+    return statistics.amounts(Scores(pd.concat([scores, parts[0][quarter], parts[1][half]], ignore_index=True)))
 
 
 @pytest.mark.parametrize(
@@ -220,8 +220,8 @@ def test_arrays_of_the_wrong_shape_are_refused(slices, scores):
     with pytest.raises(ValueError, match="finite and at least one"):
         figures.similarity_histogram(np.array([]), np.ones(3), 1, 1, "mine")
     with pytest.raises(ValueError, match="no ratios for segmenter 'unknown'"):
-        figures.forest_plot(statistics.ratios(Scores(scores), 10), "unknown")
+        figures.forest_plot(statistics.ratios(Scores(scores)), "unknown")
     with pytest.raises(ValueError, match="no arm with a generator"):
         figures.dice_per_subject(Scores(scores), "unknown")
     with pytest.raises(ValueError, match="no amounts for segmenter 'unknown'"):
-        figures.dice_against_amount(statistics.amounts(Scores(scores), 10), "unknown", "real_subjects")
+        figures.dice_against_amount(statistics.amounts(Scores(scores)), "unknown", "real_subjects")

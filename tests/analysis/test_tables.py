@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import score_tables, set_tables, statistics, tables
+from analysis import ranks, score_tables, set_tables, statistics, tables
 from analysis.fidelity import rank_correlations
 from analysis.long_table import Scores
 
@@ -55,9 +55,7 @@ def scores():
 
 
 def study_tables(scores: pd.DataFrame) -> list[tables.Table]:
-    return score_tables.study_tables(
-        Scores(scores), statistics.paired_tests(Scores(scores)), statistics.ratios(Scores(scores), 200)
-    )
+    return score_tables.study_tables(Scores(scores), statistics.paired_tests(Scores(scores)))
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +113,9 @@ def test_bold_marks_the_best_generator_among_those_with_the_same_originals(study
     assert not any(bold[key] for key in bold if key[0] == "None (real only)")
 
 
-def test_marks_are_holm_s_and_the_interval_s_and_never_on_the_reference(scores, study):
+def test_stars_are_holm_s_and_never_on_the_reference(scores, study):
     key = ["generator", "arm", "augmentation", "region"]
-    tests, ratios = (
-        statistics.paired_tests(Scores(scores)).set_index(key),
-        statistics.ratios(Scores(scores), 200).set_index(key),
-    )
+    tests = statistics.paired_tests(Scores(scores)).set_index(key)
     marks = set()
     for row in study.rows:
         if row[0].text == "None (real only)":
@@ -131,9 +126,8 @@ def test_marks_are_holm_s_and_the_interval_s_and_never_on_the_reference(scores, 
         for region, cell in zip(("ET", "ED", "NCR", "mean"), row[4:], strict=True):
             where = (generator, arm, row[2].text, region)
             assert ("*" in cell.mark) == (tests.loc[where, "p_holm"] < 0.05)
-            assert ("†" in cell.mark) <= (not ratios.loc[where, "low"] <= 1 <= ratios.loc[where, "high"])
             marks.add(cell.mark)
-    assert {"", "*†"} <= marks
+    assert marks == {"", "*"}
 
 
 def test_missing_and_incomplete_cells_are_shown_with_their_reason(scores):
@@ -159,7 +153,7 @@ def test_one_seed_has_no_deviation():
 
 
 def test_ratio_cells_print_the_statistics_and_the_reason_of_a_missing_one(scores):
-    ratios, tests = statistics.ratios(Scores(scores), 100), statistics.paired_tests(Scores(scores))
+    ratios, tests = statistics.ratios(Scores(scores)), statistics.paired_tests(Scores(scores))
     row = ratios.query(
         "generator == 'diffusion' and arm == 'synthetic' and augmentation == 'on' and region == 'mean'"
     ).iloc[0]
@@ -170,21 +164,21 @@ def test_ratio_cells_print_the_statistics_and_the_reason_of_a_missing_one(scores
     assert cells[-1] == "10 × 3/3"
 
     alone = scores[scores["arm"] != "real"]
-    (table,) = score_tables.ratio_tables(statistics.ratios(Scores(alone), 100), statistics.paired_tests(Scores(alone)))
+    (table,) = score_tables.ratio_tables(statistics.ratios(Scores(alone)), statistics.paired_tests(Scores(alone)))
     assert {row[3].text for row in table.rows} == {"missing"}
     assert sum("no real-only arm" in note for note in table.notes) == len(table.rows) == 8
 
 
 def test_too_few_subjects_are_printed_as_such():
-    matrix = np.random.default_rng(0).random((2, 4))
+    matrix = np.random.default_rng(0).uniform(0.2, 0.8, (2, 4))
     scores = long_table({("none", "real", "on"): matrix, ("diffusion", "synthetic", "on"): 0.5 * matrix})
-    (table,) = score_tables.ratio_tables(statistics.ratios(Scores(scores), 50), statistics.paired_tests(Scores(scores)))
+    (table,) = score_tables.ratio_tables(statistics.ratios(Scores(scores)), statistics.paired_tests(Scores(scores)))
     assert "n too small" in [cell.text for cell in table.rows[0]]
 
 
 def test_ranks_are_ordered_and_compared_with_the_next(scores):
-    ranks, pairs = statistics.ranks(Scores(scores)), statistics.rank_tests(Scores(scores))
-    table = score_tables.rank_table(ranks, pairs)
+    ranked, pairs = ranks.ranks(Scores(scores)), ranks.rank_tests(Scores(scores))
+    table = score_tables.rank_table(ranked, pairs)
     first, second = [[cell.text for cell in row] for row in table.rows[:2]]
     assert [first[4], second[4]] == ["Diffusion", "StyleGAN 3"]
     assert float(first[5]) < float(second[5])
@@ -206,14 +200,12 @@ def test_empty_cases_are_counted_once_per_volume(scores):
 
 
 def test_every_amount_stands_in_the_row_of_its_synthetic_and_the_column_of_its_real_share(scores):
-    assert score_tables.amount_tables(statistics.amounts(Scores(scores), 50)) == []
+    assert score_tables.amount_tables(statistics.amounts(Scores(scores))) == []
     real = scores["generator"] == "none"
     halves = [scores.assign(real_subjects=0.5), scores[~real].assign(synthetic_share=0.1)]
-    parts = [part.assign(value=part["value"] - 0.3) for part in halves]
+    parts = [part.assign(value=(part["value"] - 0.3).clip(0)) for part in halves]
     synthetic_half = (parts[0]["arm"] == "synthetic") | (parts[0]["generator"] == "stylegan3")
-    amounts = statistics.amounts(
-        Scores(pd.concat([scores, parts[0][~synthetic_half], parts[1]], ignore_index=True)), 50
-    )
+    amounts = statistics.amounts(Scores(pd.concat([scores, parts[0][~synthetic_half], parts[1]], ignore_index=True)))
     (table,) = score_tables.amount_tables(amounts)
     assert list(table.columns[3:]) == ["Synthetic set", "No real", "50\u00a0% real", "100\u00a0% real", "n"]
     cells = {tuple(cell.text for cell in row[:4]): [cell.text for cell in row[4:]] for row in table.rows}
@@ -275,7 +267,7 @@ def test_correlations_print_their_sign_p_and_n_and_collapse_where_there_are_none
     rng = np.random.default_rng(0)
     dice = {("none", "real", "on"): rng.uniform(0.6, 0.8, (1, 8))}
     dice |= {(name, "synthetic", "on"): np.full((1, 8), 0.2 + 0.1 * index) for index, name in enumerate(names)}
-    ratios = statistics.ratios(Scores(long_table(dice)), 20)
+    ratios = statistics.ratios(Scores(long_table(dice)))
     rows = [
         {"cohort": "phantom", "generator": name, **dict.fromkeys(set_tables.FIDELITY, index), "kernel": 1 / (1 + index)}
         for index, name in enumerate(names)
