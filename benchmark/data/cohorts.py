@@ -210,8 +210,9 @@ def _without_files(tree: Tree, cases: Sequence[Case]) -> Iterator[Rejection]:
         folder: f"no name in it fits the layout, e.g. {printable(paths[0].name)}"
         for folder, paths in tree.folders.items()
     }
+    named_already = {case.name for case in cases}
     for path, reason in others.items():
-        if path not in used and (path.parent, _shape(path.name)) in alike:
+        if path not in used and path.name not in named_already and (path.parent, _shape(path.name)) in alike:
             yield Rejection(printable(path.name), shown(path, tree.folder), reason)
     for path, reason in tree.closed.items():
         yield Rejection(printable(path.name), shown(path, tree.folder), reason)

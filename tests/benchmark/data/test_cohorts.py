@@ -36,6 +36,9 @@ def test_every_layout_gives_the_same_volume(tmp_path, nifti, layout, suffix):
             nifti.save_brats(tmp_path / "any", name, images, labels, "2023", suffix, et=3)
         case _:
             nifti.save_brats(tmp_path / "HGG", name, images, labels, "2020", suffix, et=4)
+    if layout == "named":
+        path = tmp_path / "HGG" / name / f"{name}_t1ce{suffix}"
+        path.rename(path.with_name(f"{name}_t1gd{suffix}"))
     for given in ("auto", layout):
         cohort = find(tmp_path, given)
         assert cohort.layout == layout
@@ -146,3 +149,53 @@ def test_what_is_no_cohort_is_refused_with_what_was_looked_for(tmp_path, nifti):
     with pytest.raises(UserError, match="two layouts"):
         find(tmp_path)
     assert only_subject(tmp_path, "brats2023").name == "b"
+
+
+def test_the_files_of_a_cohort_are_what_is_read(tmp_path, nifti):
+    content = nifti.make_subject(0)
+    nifti.save_brats(tmp_path / "brats", "a", *content)
+    nifti.save_brats(tmp_path / "brats", "b", *content)
+    (tmp_path / "brats" / "b" / "b_t1.nii.gz").unlink()
+    nifti.save_msd(tmp_path / "msd", "a", *content)
+    nifti.save_nnunet(tmp_path / "nnunet" / "Dataset001", "a", *content)
+    nifti.save(content[0][0], tmp_path / "nnunet" / "Dataset001" / "imagesTs" / "z_0000.nii.gz")
+
+    def files(layout):
+        return {str(path.relative_to(tmp_path / layout)) for path in find(tmp_path / layout).files}
+
+    assert files("brats") == {f"a/a_{ending}.nii.gz" for ending in ("t1", "t1ce", "t2", "flair", "seg")}
+    assert files("msd") == {"imagesTr/a.nii.gz", "labelsTr/a.nii.gz"}
+    images = {f"Dataset001/imagesTr/a_000{channel}.nii.gz" for channel in range(4)}
+    assert files("nnunet") == {*images, "Dataset001/labelsTr/a.nii.gz", "Dataset001/dataset.json"}
+
+
+def test_an_image_without_its_channel_is_set_aside(tmp_path, nifti):
+    nifti.save_nnunet(tmp_path, "a", *nifti.make_subject(0))
+    (tmp_path / "imagesTr" / "a_0002.nii.gz").rename(tmp_path / "imagesTr" / "a_02.nii.gz")
+    assert [(rejection.subject, rejection.reason) for rejection in find(tmp_path).rejections] == [
+        ("a", "T2 is missing"),
+        ("a_02", "T1 is missing, T1ce is missing, T2 is missing, FLAIR is missing, no annotation"),
+    ]
+
+
+def test_a_cohort_without_any_annotation_is_set_aside_for_that(tmp_path, nifti):
+    for name in ("a", "b"):
+        nifti.save_brats(tmp_path, name, *nifti.make_subject(0), style="2023")
+        (tmp_path / name / f"{name}-seg.nii.gz").unlink()
+    cohort = find(tmp_path)
+    assert (cohort.layout, cohort.subjects) == ("brats2023", [])
+    assert {rejection.reason for rejection in cohort.rejections} == {"no annotation"}
+
+
+@pytest.mark.parametrize("other", ["2023", "msd", "nnunet"])
+def test_two_layouts_in_one_folder_are_refused(tmp_path, nifti, other):
+    content = nifti.make_subject(0)
+    nifti.save_brats(tmp_path, "a", *content)
+    if other == "2023":
+        nifti.save_brats(tmp_path, "b", *content, style="2023")
+        (tmp_path / "b" / "b-seg.nii.gz").unlink()  # not even whole
+    else:
+        (nifti.save_msd if other == "msd" else nifti.save_nnunet)(tmp_path / "more", "b", *content)
+    with pytest.raises(UserError, match=rf"two layouts: brats2020 \(e\.g\. a_.*\) and .*{other}"):
+        find(tmp_path)
+    assert only_subject(tmp_path, "brats2020").name == "a"
