@@ -27,6 +27,7 @@ DESIGNS = (
     *((model, 56, seeds, 0.0075) for model in ("own generators", "one generator") for seeds in (10, 3)),
 )
 ARM_SD, NOISE_SD = 0.05, 0.03  # patient × arm, patient × seed
+Arms = tuple[np.ndarray, np.ndarray]
 
 
 def full_table(subjects: int = 56, seeds: int = 10) -> pd.DataFrame:
@@ -66,10 +67,8 @@ def speed() -> None:
     print(f"{'full table':14s} {total:17.2f} s")
 
 
-def additive(
-    rng: np.random.Generator, ratio: float, n: int, seeds: int, seed_sd: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Dice [seeds, subjects] of an arm and of its reference, whose means have this ratio, exactly: nothing is clipped."""
+def additive(rng: np.random.Generator, ratio: float, n: int, seeds: int, seed_sd: float) -> Arms:
+    """Dice [seeds, subjects] of an arm and of its reference; their means have this ratio: nothing is clipped."""
     patients = rng.beta(3.2, 1.2, n)  # mean 0.73, skewed to low Dice like patients with small tumours
 
     def arm(ratio: float) -> np.ndarray:
@@ -79,7 +78,7 @@ def additive(
     return arm(ratio), arm(1.0)
 
 
-def harsh(rng: np.random.Generator, offset: float, n: int, seeds: int, seed_sd: float) -> tuple[np.ndarray, np.ndarray]:
+def harsh(rng: np.random.Generator, offset: float, n: int, seeds: int, seed_sd: float) -> Arms:
     """Dice in 0..1: logistic, heavy-tailed trainings (t with 5 degrees of freedom), the arm's twice as variable as its
     reference's; 6 % of the arm's subjects (2 % of the reference's) lose a class in every seed, 3 % (1 %) in one."""
     patients = special.logit(rng.beta(3.2, 1.2, n).clip(0.02, 0.995))
@@ -94,7 +93,7 @@ def harsh(rng: np.random.Generator, offset: float, n: int, seeds: int, seed_sd: 
     return arm(offset, 4 / 3 * seed_sd, 0.06, 0.03), arm(0.0, 2 / 3 * seed_sd, 0.02, 0.01)
 
 
-def generators(rng: np.random.Generator, own: bool, ratio: float, n: int, seeds: int, seed_sd: float):
+def generators(rng: np.random.Generator, own: bool, ratio: float, n: int, seeds: int, seed_sd: float) -> Arms:
     """`additive`, where trainings of the arm's generator differ by 0.02: one for each seed, or one for all."""
     arm, real = additive(rng, ratio, n, seeds, seed_sd)
     return arm + rng.normal(0, 0.02, (seeds if own else 1, 1)), real
