@@ -8,6 +8,7 @@ import torch
 
 import generators
 from generators.base import Generator
+from tests.precision import Convolutions
 
 GROWING = {"z_dim": 8, "channel_base": 64, "channel_max": 8, "stable_images": 2, "fade_images": 7}
 TINY = {
@@ -98,6 +99,23 @@ def test_a_sample_depends_on_its_seed_alone(name):
     for seeds in ([5, 0, 3], [2], [4, 4]):
         torch.testing.assert_close(model.sample(seeds), together[seeds], atol=1e-4, rtol=0)
     assert (together[0] - together[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_networks_compute_in_the_configured_precision(name, precision):
+    if "precision" not in generators.load(name).Config.model_fields:
+        pytest.skip("has no choice")
+    torch.manual_seed(0)
+    model = generators.create(name, CHANNELS, SIZE, **TINY.get(name, {}) | {"precision": precision})
+    networks = {**model.networks, **{f"averaged {key}": network for key, network in model.ema.items()}}
+    with Convolutions(networks) as convolutions:
+        losses = model.train_step(torch.rand(BATCH, CHANNELS, SIZE, SIZE) * 2 - 1, 100 * BATCH)
+        model.sample([1, 2])
+    assert all(loss.isfinite() for loss in losses.values())
+    for key, counts in convolutions.counts.items():
+        low, single = counts[torch.bfloat16], counts[torch.float32]
+        # some layers at 4 × 4 pixels are always in float32
+        assert (low > single) if precision == "bf16" else (low == 0 < single), f"{key}: {counts}"
 
 
 def test_sampling_changes_nothing(name):

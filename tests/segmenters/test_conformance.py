@@ -5,6 +5,7 @@ import torch
 
 import segmenters
 from segmenters.base import Segmenter, SegmenterConfig
+from tests.precision import Convolutions
 
 BATCH = 8
 TINY = {  # where the default is more than a test needs
@@ -71,6 +72,17 @@ def test_shapes_types_and_gradients(name, resolution):
     assert logits.isfinite().all()
     assert not logits.requires_grad
     assert set(model.networks) == {"segmenter"}
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_the_network_computes_in_the_configured_precision(name, precision, dtype):
+    model = create(name, precision=precision)
+    with Convolutions(model.networks) as convolutions:
+        model.train_step(*batch(0), 0)
+        trained = convolutions.counts["segmenter"].copy()
+        model.predict(batch(1)[0])
+    assert trained.keys() == convolutions.counts["segmenter"].keys() == {dtype}
+    assert convolutions.counts["segmenter"][dtype] > trained[dtype] > 0
 
 
 def test_training_goes_on_bit_for_bit_from_a_saved_state(name, tmp_path):
