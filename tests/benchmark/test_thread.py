@@ -20,8 +20,8 @@ from PIL import Image
 from benchmark.data.slices import CODES, SliceSet
 from benchmark.parsing import parse
 from benchmark.stages import sample
-from benchmark.stages.train_generator import draw
 from benchmark.table.run import call as call_stage
+from benchmark.training import models, sampling
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -294,17 +294,17 @@ def test_a_cohort_that_is_not_there_is_one_line_and_no_run(environment, work, cl
 
 
 def test_an_interrupted_sampling_goes_on_to_the_same_bytes(table, call, client, monkeypatch):
-    monkeypatch.setattr(sample, "SAMPLE_BATCH", 8)
+    monkeypatch.setattr(sampling, "DRAW_BATCH", 8)
     batches = []
 
     def interrupted(model, seeds):
         batches.append(seeds)
         if len(batches) == 3:
             raise KeyboardInterrupt
-        return draw(model, seeds)
+        return models.draw(model, seeds)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sample, "draw", interrupted)
+        patch.setattr(sampling, "draw", interrupted)
         with pytest.raises(KeyboardInterrupt):
             call("sample", samples=36, seed=5)
     resumed = call("sample", samples=36, seed=5)

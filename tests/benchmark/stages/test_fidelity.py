@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark.data.slices import SliceSet, SliceWriter
+from benchmark.data.slices import SliceWriter
 from benchmark.parsing import parse
-from benchmark.stages import extractor, fidelity, train_segmenter
-from benchmark.training import checkpoints
+from benchmark.stages import fidelity
+from benchmark.training import checkpoints, models
 from segmenters.base import normalize
 
 SIZE = 16
@@ -35,7 +35,7 @@ def cohort(tmp_path_factory):
     real = write(folder / "real", images, labels, split, [f"{s}{i % 7}" for i, s in enumerate(split)])
     torch.manual_seed(0)
     config = parse("fidelity", {"image_size": SIZE})
-    model = train_segmenter.create(extractor.configured(config), SliceSet.open(real))
+    model = models.create_segmenter(models.extractor_config(config), SIZE)
     checkpoints.save_weights(model.weights(), folder / "weights.safetensors")
     return SimpleNamespace(folder=folder, real=real, model=model, images=images, labels=labels, split=split)
 
