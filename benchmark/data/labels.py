@@ -165,7 +165,8 @@ def _refuse_unknown(values: Values, convention: Convention) -> None:
         example = "; but so many values are an image's: are these files the annotations?"
     raise UserError(
         f"{len(unknown)} of {len(values)} subjects have annotations with values that {convention.name} does not know "
-        f"({_some(list(unknown))}: {_some(next(iter(unknown.values())))}). What do they mean? Name each with labels=…{example}"
+        f"({_some(list(unknown))}: {_some(next(iter(unknown.values())))}). What do they mean? Name each with "
+        f"labels=…{example}"
     )
 
 

@@ -1,10 +1,11 @@
 import csv
 import gzip
+import json
 import multiprocessing
 import os
 import signal
-import time
 from collections import Counter
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 
 from benchmark.data.cohorts import find
 from benchmark.data.preparation import prepare
+from benchmark.data.reading import understand
 from benchmark.data.slices import SliceSet
 from benchmark.data.slicing import centre, resize_images, resize_labels
 from benchmark.errors import UserError
@@ -218,7 +220,7 @@ def test_too_few_usable_subjects_is_an_error_after_reading(tmp_path, nifti):
 
 
 def test_copies_are_found_by_content(cohort, tmp_path, nifti):
-    """Renamed, compressed otherwise, stored along other axes, as float, with another ET: still the same patient."""
+    """Renamed, compressed otherwise, stored along other axes, as float: still the same patient."""
     images, labels = nifti.make_subject(3)
     nifti.save_brats(cohort, "x_renamed", images, labels)
     nifti.save_brats(cohort, "x_packed", images, labels)
@@ -226,7 +228,7 @@ def test_copies_are_found_by_content(cohort, tmp_path, nifti):
         path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), 1))
     nifti.save_brats(cohort, "x_plain", images, labels, suffix=".nii")
     nifti.save_brats(cohort, "x_turned", images, labels, axes="PIR")
-    nifti.save_brats(cohort, "x_float", images.astype(np.float32) * 0.25, labels, et=3)
+    nifti.save_brats(cohort, "x_float", images.astype(np.float32) * 0.25, labels)
     nifti.save_brats(cohort, "x_new", np.roll(images, 1, axis=2), labels)
     for seed in range(3):
         run(cohort, tmp_path / "out", seed=seed)
@@ -237,6 +239,114 @@ def test_copies_are_found_by_content(cohort, tmp_path, nifti):
         hashes = {}
         for image, split in zip(opened.images, opened.index["split"], strict=True):
             assert hashes.setdefault(image.tobytes(), split) == split
+
+
+# --- what annotations mean ---
+
+NEW_NAMES = ("-t1n", "-t1c", "-t2w", "-t2f", "-seg")
+
+
+def classes_of(folder, name: str) -> np.ndarray:
+    """How many pixels of each class the whole volume of a subject has, at 52 × 52 pixels (48 of 5 mm, padded)."""
+    opened = SliceSet.open(folder / "volumes")
+    return np.bincount(slices_of(opened, name)[1].ravel(), minlength=4)
+
+
+def all_test(tmp_path, names) -> Path:
+    """A split file by which the volumes hold all but one subject."""
+    path = tmp_path / "split.csv"
+    first, second, *others = names
+    rows = [f"{first},train", f"{second},validation", *(f"{name},test" for name in others)]
+    path.write_text("\n".join(["subject,split", *rows]))
+    return path
+
+
+def test_a_resection_cavity_is_never_et(tmp_path, nifti):
+    """BraTS 2024: 4 is the cavity, in s3 and s4; 3 is ET."""
+    for number in range(5):
+        nifti.write_subject(tmp_path / "c" / f"s{number}", f"s{number}", NEW_NAMES, number, et=4 if number > 2 else 3)
+    with pytest.raises(UserError, match=r"4 is in 2 subjects \(s3, s4\) of 5.*labels=brats2024"):
+        run(tmp_path / "c", tmp_path / "out", image_size=48)
+    with pytest.raises(UserError, match="no complete slice set"):
+        SliceSet.open(tmp_path / "out")
+    split = all_test(tmp_path, [f"s{n}" for n in range(5)])
+    result = run(tmp_path / "c", tmp_path / "out", image_size=48, convention="brats2024", split_file=split)
+    labels = nifti.brain_with_tumour(0)[1]
+    cavity = 2 * np.count_nonzero(labels == 4)
+    assert result.warnings == [f"the resection cavity, 4, counts as background: {cavity} voxels in 2 subject(s)"]
+    facts = {subject["subject"]: subject for subject in result.cohort["subjects"]}
+    assert facts["s0"]["class_ml"]["ET"] == pytest.approx(np.count_nonzero(labels == 4) * 0.125)
+    assert facts["s4"]["class_ml"]["ET"] == 0
+    assert facts["s4"]["label_values"]["4"] == np.count_nonzero(labels == 4)
+    assert classes_of(tmp_path / "out", "s2")[3] > 0
+    for name in ("s3", "s4"):
+        ncr, ed, et = classes_of(tmp_path / "out", name)[1:]
+        assert ncr > 0
+        assert ed > 0
+        assert et == 0
+
+
+def test_masks_of_the_whole_tumour_are_said_aloud(tmp_path, nifti):
+    for number in range(3):
+        nifti.write_subject(tmp_path / "c" / f"s{number}", f"s{number}", seed=number, ed=1, et=1)
+    result = run(tmp_path / "c", tmp_path / "out", image_size=32)
+    (warning,) = result.warnings
+    assert warning.startswith("no subject has ED or ET. Are these masks of the whole tumour?")
+    assert result.cohort["absent_classes"] == ["ED", "ET"]
+    assert result.cohort["labels"]["classes"] == {"0": "background", "1": "NCR", "2": "ED", "4": "ET"}
+
+
+def test_dataset_json_decides_channels_and_classes_of_4d_files(tmp_path, nifti):
+    """T1, T1ce, T2, FLAIR and 1 necrosis, 2 edema, where the Decathlon has FLAIR first and 1 edema, 2 necrosis."""
+    names = [f"case_{n}" for n in range(3)]
+    for number, name in enumerate(names):
+        images, labels = nifti.brain_with_tumour(number, et=3)
+        nifti.save_array(np.moveaxis(images, 0, -1), tmp_path / "c" / "imagesTr" / f"{name}.nii.gz")
+        nifti.save_array(labels, tmp_path / "c" / "labelsTr" / f"{name}.nii.gz")
+    content = {
+        "modality": {"0": "T1", "1": "T1ce", "2": "T2", "3": "FLAIR"},
+        "labels": {"0": "background", "1": "necrosis", "2": "edema", "3": "enhancing tumor"},
+    }
+    (tmp_path / "c" / "dataset.json").write_text(json.dumps(content))
+    result = run(tmp_path / "c", tmp_path / "out", image_size=48, split_file=all_test(tmp_path, names))
+    counted = {name: np.count_nonzero(labels == value) * 0.125 for name, value in (("NCR", 1), ("ED", 2), ("ET", 3))}
+    assert result.cohort["labels"]["name"] == "dataset.json"
+    for subject in result.cohort["subjects"]:
+        assert subject["class_ml"] == pytest.approx(counted)
+    images, labels, _ = slices_of(SliceSet.open(tmp_path / "out" / "volumes"), "case_2")
+    grey = [np.median(images[:, m][(images[:, m] > 0) & (labels == 0)]) for m in range(4)]
+    np.testing.assert_allclose(grey, [255 * level / 0.95 for level in nifti.grey.values()], atol=6)
+
+    (tmp_path / "c" / "dataset.json").unlink()  # then it is the Decathlon's order, and the values are swapped
+    swapped = run(tmp_path / "c", tmp_path / "out", image_size=48).cohort["subjects"][0]["class_ml"]
+    assert (swapped["NCR"], swapped["ED"]) == (counted["ED"], counted["NCR"])
+
+
+def test_a_value_that_one_subject_has_sets_it_aside_and_what_most_have_is_asked(cohort, tmp_path, nifti):
+    images, labels = nifti.make_subject(50)
+    nifti.save_brats(cohort, "odd", images, labels)
+    nifti.save(np.where(labels == 3, 9, labels).astype(np.uint8), cohort / "odd" / "odd_seg.nii.gz")
+    assert run(cohort, tmp_path / "out").subjects == {"train": 6, "validation": 1, "test": 1}
+    assert rejected(tmp_path / "out")["odd"][1].startswith("unknown label value 9 in ")
+    for number in range(8):
+        nifti.save(np.where(labels == 3, 9, labels).astype(np.uint8), cohort / f"s{number}" / f"s{number}_seg.nii.gz")
+    with pytest.raises(UserError, match=r"9 of 9 subjects .*for example 1:NCR,2:ED,9:ET"):
+        run(cohort, tmp_path / "out")
+    result = run(cohort, tmp_path / "out", convention="1:NCR,2:ED,9:ET")
+    assert sum(result.subjects.values()) == 9
+    assert SliceSet.open(tmp_path / "out").meta["labels"]["classes"]["9"] == "ET"
+
+
+def test_affines_that_are_the_identity_are_set_aside_beside_others_and_told_where_all_are(tmp_path, nifti):
+    for number in range(5):
+        affine = nifti.affine if number else np.eye(4)
+        nifti.write_subject(tmp_path / "c" / f"s{number}", f"s{number}", seed=number, affine=affine)
+        nifti.write_subject(tmp_path / "d" / f"s{number}", f"s{number}", seed=number, affine=np.eye(4))
+    assert run(tmp_path / "c", tmp_path / "out", image_size=32).subjects == {"train": 2, "validation": 1, "test": 1}
+    assert "its affine is the identity, others' are not" in rejected(tmp_path / "out")["s0"][1]
+    understood = understand(find(tmp_path / "d"))
+    assert len(understood.cohort.subjects) == 5
+    assert understood.warnings[0].startswith("the affine of every annotation is the identity")
 
 
 # --- splits ---
@@ -306,17 +416,13 @@ def test_bytes_depend_on_neither_workers_nor_what_stood_there(cohort, tmp_path, 
     assert progress == [(done, 10, path.name) for done, path in enumerate(sorted(cohort.iterdir()), 1)]
 
 
-def test_a_dead_worker_is_an_error_that_names_the_subject(cohort, tmp_path):
+def test_a_dead_worker_is_an_error_that_names_the_subject(cohort, tmp_path, nifti):
     def kill_all(*_):
-        while not list(tmp_path.glob("out/subjects.partial/**/1")):  # until s1 is being read
-            time.sleep(0.01)
         for process in multiprocessing.active_children():
             os.kill(process.pid, signal.SIGKILL)
 
     # One that takes long enough to be still at it when the first is done.
-    path = cohort / "s1" / "s1_t1.nii.gz"
-    path.unlink()
-    os.mkfifo(path)
+    nifti.save_brats(cohort, "s1", *nifti.make_subject(1, (60, 300, 300)), spacing=(2.0, 1.0, 1.0))
     with pytest.raises(UserError, match=r"a worker process died while reading s1.*out of memory"):
         run(cohort, tmp_path / "out", workers=2, progress=kill_all)
     with pytest.raises(UserError, match="no complete slice set"):
@@ -352,6 +458,15 @@ def test_every_layout_prepares_the_same_slices(tmp_path, nifti):
         nifti.save_brats(tmp_path / "1" / "c", f"s{number}", *content, style="2023", et=3, axes="RAS")
         nifti.save_msd(tmp_path / "2" / "c", f"s{number}", *content, suffix=".nii")
         nifti.save_nnunet(tmp_path / "3" / "c", f"s{number}", *content, axes="ASL")
-    first, *others = [run(tmp_path / n / "c", tmp_path / n / "out") and contents(tmp_path / n / "out") for n in "123"]
+    prepared, conventions = [], []
+    for n in "123":
+        run(tmp_path / n / "c", tmp_path / n / "out")
+        prepared.append(contents(tmp_path / n / "out"))
+        for name in ("meta.json", "volumes/meta.json"):
+            meta = json.loads(prepared[-1].pop(name))
+            conventions.append(meta.pop("labels")["name"])
+            prepared[-1][name] = meta
+    assert conventions == ["brats2023"] * 2 + ["msd"] * 2 + ["dataset.json"] * 2
+    first, *others = prepared
     assert all(other == first for other in others)
     assert nib.load(tmp_path / "2" / "c" / "imagesTr" / "s0.nii").ndim == 4
