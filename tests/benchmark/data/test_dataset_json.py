@@ -62,6 +62,17 @@ def test_nnunet_names_are_understood(tmp_path, nifti, dataset, order, values):
         ({"labels": {"background": 0, "NCR": 1, "ED": 2, "ET": 3, "enhancing": 4}}, "'enhancing'"),
         ({"labels": {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [1, 3]}}, "no label is named as ET"),
         ({"labels": {"1": ["a"]}}, "cannot be understood|cannot tell"),
+        ({"channel_names": {"0": "T1", "1": "T1n", "2": "T2", "3": "FLAIR"}}, "channels 0 and 1 are both named as T1"),
+        ({"channel_names": {"0": "T1", "1": "T1ce", "2": "T2", "4": "FLAIR"}}, "channels are numbered 0, 1, 2, 4"),
+        ({"modality": {"0": "FLAIR", "1": "T1", "2": "T1ce", "3": "T2"}}, "channel_names and modality contradict"),
+        ({"labels": {"background": 0, "NCR": 1, "ED": 1, "ET": 3}}, "several labels have the same value"),
+        ({"labels": {"background": 0, "NCR": 0, "ED": 2, "ET": 3}}, "the value 0 is background and a label"),
+        ({"labels": {"background": 0, "NCR": 1.5, "ED": 2, "ET": 3}}, r"1\.5 is no whole number"),
+        ({"labels": {"0": "background", "1": "NCR", "2": "ED", "3": "ED"}}, "two labels have the same name"),
+        (
+            {"labels": {"background": 0, "whole tumor": [1, 2], "tumor core": [1, 3], "enhancing tumor": [3]}},
+            r"the regions are not nested: whole tumor \[1, 2\]",
+        ),
     ],
 )
 def test_nnunet_names_that_mean_nothing_are_refused(tmp_path, nifti, change, message):
@@ -79,4 +90,22 @@ def test_nnunet_needs_its_dataset_json(tmp_path, nifti):
         find(tmp_path)
     (tmp_path / "dataset.json").unlink()
     with pytest.raises(UserError, match=r"dataset\.json is missing"):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"labels": {"1": "NCR", "1": "ED"}}', "'1' is there twice"),
+        (b"[" * 100_000, "cannot be understood"),
+        (b"\xff\xfe{}", "cannot be understood"),
+        (b"[]", "cannot be understood"),
+        (b"null", "cannot be understood"),
+    ],
+)
+def test_a_damaged_dataset_json_is_named(tmp_path, nifti, content, message):
+    """In the Decathlon's layout too, where it may be missing but not be wrong."""
+    nifti.save_msd(tmp_path, "case", *nifti.make_subject(1))
+    (tmp_path / "dataset.json").write_bytes(content)
+    with pytest.raises(UserError, match=rf"dataset\.json.*{message}"):
         find(tmp_path)
