@@ -54,9 +54,9 @@ def _help(stage: str, given: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _read(arguments: list[str]) -> dict[str, str]:
-    """`--key value`, `--key=value`, or `--key` alone for yes."""
-    given: dict[str, str] = {}
+def _read(arguments: list[str]) -> dict[str, str | bool]:
+    """`--key value`, `--key=value`, or `--key` alone for yes, which is no value for a key that needs another."""
+    given: dict[str, str | bool] = {}
     position = 0
     while position < len(arguments):
         token = arguments[position]
@@ -69,7 +69,7 @@ def _read(arguments: list[str]) -> dict[str, str]:
                 value = arguments[position]
                 position += 1
             else:
-                value = "true"
+                value = True
         if key in given:
             raise UserError(f"command line: key '{key}' is given twice")
         given[key] = value

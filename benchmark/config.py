@@ -4,16 +4,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 import generators
 import segmenters
 from benchmark.data.labels import CONVENTIONS, check_name
 from benchmark.data.layouts import LAYOUTS
-
-
-def split_commas(value: Any) -> Any:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+from benchmark.values import (
+    File,
+    FileOrNone,
+    Folder,
+    FolderOrNone,
+    Listed,
+    ListedPaths,
+    Number,
+    PathText,
+    PathTextOrNone,
+    Seed,
+    Share,
+    Text,
+    TextOrNone,
+    Whole,
+)
 
 
 def _known(*registries) -> BeforeValidator:
@@ -37,32 +49,36 @@ TrainOn = Literal["real", "synthetic", "both", "pretrain"]
 GeneratorName = Annotated[str, _known(generators)]
 SegmenterName = Annotated[str, _known(segmenters)]
 ModelName = Annotated[str, _known(generators, segmenters)]
-Listed = BeforeValidator(split_commas)  # a comma-separated list on the command line, a YAML list in a preset
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Share = Annotated[float, Field(gt=0, le=1)]
+Images = Annotated[Whole, Field(ge=1, le=10**10)]  # training budget
+Batch = Annotated[Whole, Field(ge=1, le=8192)]
+Snapshots = Annotated[Whole, Field(ge=1, le=10_000)]
+Seconds = Annotated[Number, Field(ge=0, le=10**7)]
+Axis = Annotated[Whole, Field(ge=8, le=512)]
+BATCH_PIXELS = 2**29  # most of a batch's slices together: 10 GiB of five channels in float32
+PHANTOM_VOXELS = 2**25  # most of a phantom's volume: a process holds a score of such arrays
 SYNTHETIC = "synthetic set: a generator, or a folder; default: the generator in 'model'"
 
 
 class Section(BaseModel):
     """Keys of one stage: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Common(Section):
     """How and where to run; nothing here changes a result, so nothing here is part of a fingerprint."""
 
-    preset: str = Field("demo", description="named preset, or a YAML file that lists only differences")
-    work_dir: Path = Field(Path("work"), description="folder of slices, checkpoints and samples")
+    preset: Text = Field("demo", description="named preset, or a YAML file that lists only differences")
+    work_dir: Folder = Field(Path("work"), description="folder of slices, checkpoints and samples")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
-    workers: int = Field(0, ge=0, le=256, description="processes that read data; 0 takes every core [processes]")
+    workers: Whole = Field(0, ge=0, le=256, description="processes that read data; 0 takes every core [processes]")
     json_: bool = Field(False, alias="json", description="print one JSON line about the stage at the end")
 
 
 class Prepare(Section):
     """NIfTI cohort → SliceSet."""
 
-    data: str = Field("phantom", description="folder of NIfTI subjects, or 'phantom' for the simulated cohort")
+    data: PathText = Field("phantom", description="folder of NIfTI subjects, or 'phantom' for the simulated cohort")
     layout: Layout = Field(
         "auto", description="how the cohort's files are named; or a YAML file of your own patterns (docs/cohorts.md)"
     )
@@ -71,16 +87,16 @@ class Prepare(Section):
         description=f"what the annotations' values mean: {', '.join(CONVENTIONS)}, dataset.json, or a mapping such as "
         "1:NCR,2:ED,3:ET,4:background; auto decides by all of them, or asks",
     )
-    image_size: int = Field(64, ge=16, le=1024, multiple_of=8, description="slice height and width [px]")
-    split: Path | None = Field(None, description="the study's .mat file, or CSV (subject, split); else a seeded split")
-    test_share: float = Field(0.15, gt=0, lt=1, description="share of test subjects in a seeded split [0..1]")
-    validation_share: float = Field(
+    image_size: Whole = Field(64, ge=16, le=1024, multiple_of=8, description="slice height and width [px]")
+    split: FileOrNone = Field(None, description="the study's .mat file, or CSV (subject, split); else a seeded split")
+    test_share: Number = Field(0.15, gt=0, lt=1, description="share of test subjects in a seeded split [0..1]")
+    validation_share: Number = Field(
         0.1, gt=0, lt=1, description="share of subjects set aside for validation where the split names none [0..1]"
     )
     strict: bool = Field(False, description="fail on the first bad subject instead of setting it aside")
     seed: Seed = Field(0, description="seed of the phantom cohort and of the split")
-    phantom_subjects: int = Field(64, ge=4, le=100_000, description="size of the phantom cohort [subjects]")
-    phantom_grid: Annotated[tuple[int, int, int], Listed] = Field(
+    phantom_subjects: Whole = Field(64, ge=4, le=100_000, description="size of the phantom cohort [subjects]")
+    phantom_grid: Annotated[tuple[Axis, Axis, Axis], Listed] = Field(
         (60, 60, 40), description="phantom voxels along x, y, z over 240 × 240 × 155 mm [voxels]"
     )
 
@@ -88,39 +104,45 @@ class Prepare(Section):
 class ImportSamples(Section):
     """A set that somebody sent, as PNG, NIfTI or arrays → synthetic SliceSet."""
 
-    synthetic: Path | None = Field(None, description="folder of the set: PNG slices, NIfTI volumes or arrays")
+    synthetic: FolderOrNone = Field(None, description="folder of the set: PNG slices, NIfTI volumes or arrays")
+    set_labels: Annotated[str, AfterValidator(check_name)] = Field(
+        "auto", description="what the values of the set's annotation mean: a convention or a mapping, as prepare.labels"
+    )
 
 
 class Extractor(Section):
     """The U-Net whose encoder measures fidelity: trained on the cohort's real slices, the same for every generator."""
 
-    images: int = Field(200_000, ge=1, description="training budget [images seen]")
-    batch_size: int = Field(32, ge=1, description="training batch [images]")
-    snapshots: int = Field(10, ge=1, description="validations during training; the best weights are kept [count]")
+    images: Images = Field(200_000, description="training budget [images seen]")
+    batch_size: Batch = Field(32, description="training batch [images]")
+    snapshots: Snapshots = Field(10, description="validations during training; the best weights are kept [count]")
 
 
 class TrainGenerator(Section):
     """Slices of training subjects → generator."""
 
     model: GeneratorName = Field("stylegan3", description="generator")
-    images: int = Field(1_000_000, ge=1, description="training budget [images seen]")
-    batch_size: int = Field(16, ge=1, description="training batch [images]")
+    images: Images = Field(1_000_000, description="training budget [images seen]")
+    batch_size: Batch = Field(16, description="training batch [images]")
     seed: Seed = Field(0, description="seed of weights, batches and noise")
-    snapshots: int = Field(
-        10, ge=1, description="sample grids and measurements during training; the best weights are kept [count]"
+    snapshots: Snapshots = Field(
+        10, description="sample grids and measurements during training; the best weights are kept [count]"
     )
-    snapshot_samples: int = Field(
-        1000, ge=2, description="samples at a snapshot for fidelity and memorization [slices]"
+    snapshot_samples: Whole = Field(
+        1000, ge=2, le=10**6, description="samples at a snapshot for fidelity and memorization [slices]"
     )
-    checkpoint_seconds: float = Field(60, ge=0, description="least time between resume checkpoints [s]")
+    checkpoint_seconds: Seconds = Field(60, description="least time between resume checkpoints [s]")
 
 
 class Sample(Section):
     """Generator → synthetic SliceSet."""
 
-    samples: int = Field(10_000, ge=1, description="synthetic slices to make [slices]")
-    ensemble: int = Field(
-        1, ge=1, description="generators to mix, trained with seeds seed, seed + 1, …; sample i is of number i mod N"
+    samples: Whole = Field(10_000, ge=1, le=10**7, description="synthetic slices to make [slices]")
+    ensemble: Whole = Field(
+        1,
+        ge=1,
+        le=100,
+        description="generators to mix, trained with seeds seed, seed + 1, …; sample i is of number i mod N",
     )
     seed: Seed = Field(0, description="sample i is drawn from this seed and i alone")
 
@@ -132,18 +154,21 @@ class TrainSegmenter(Section):
     train_on: TrainOn = Field(
         "real", description="real, synthetic, both, or pretrain: synthetic for the first half of the budget, then real"
     )
-    synthetic: str | None = Field(None, description=SYNTHETIC)
+    synthetic: PathTextOrNone = Field(None, description=SYNTHETIC)
     real_subjects: Share = Field(1.0, description="share of the real training subjects that are used [0..1]")
     synthetic_share: Share = Field(1.0, description="share of the synthetic set that is used [0..1]")
     augment: bool = Field(True, description="augment training batches")
-    images: int = Field(1_000_000, ge=1, description="training budget [images seen]")
-    batch_size: int = Field(32, ge=1, description="training batch [images]")
+    images: Images = Field(1_000_000, description="training budget [images seen]")
+    batch_size: Batch = Field(32, description="training batch [images]")
     seed: Seed = Field(0, description="seed of weights, batches and augmentation")
-    snapshots: int = Field(10, ge=1, description="validations during training; the best weights are kept [count]")
-    patience: int = Field(
-        0, ge=0, description="stop after so many validations without a better one, 0 = never; any arm alike [count]"
+    snapshots: Snapshots = Field(10, description="validations during training; the best weights are kept [count]")
+    patience: Whole = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="stop after so many validations without a better one, 0 = never; any arm alike [count]",
     )
-    checkpoint_seconds: float = Field(60, ge=0, description="least time between resume checkpoints [s]")
+    checkpoint_seconds: Seconds = Field(60, description="least time between resume checkpoints [s]")
 
 
 class Evaluate(Section):
@@ -153,32 +178,34 @@ class Evaluate(Section):
 class Audit(Section):
     """Synthetic set → was anybody copied?"""
 
-    synthetic: str | None = Field(None, description=SYNTHETIC)
-    memory_gib: float = Field(1.0, gt=0, description="memory for the exhaustive search [GiB]")
+    synthetic: PathTextOrNone = Field(None, description=SYNTHETIC)
+    memory_gib: Number = Field(1.0, gt=0, le=4096, description="memory for the exhaustive search [GiB]")
     seed: Seed = Field(0, description="seed of the planted controls and resampling")
 
 
 class Fidelity(Section):
     """Synthetic set → how like the real images, how varied, how well its annotations fit."""
 
-    synthetic: str | None = Field(None, description=SYNTHETIC)
-    samples: int = Field(10_000, ge=2, description="most slices compared, drawn from each set [slices]")
+    synthetic: PathTextOrNone = Field(None, description=SYNTHETIC)
+    samples: Whole = Field(10_000, ge=2, le=10**6, description="most slices compared, drawn from each set [slices]")
     seed: Seed = Field(0, description="seed of what is drawn")
 
 
 class Analyze(Section):
     """All scores and audits → ratios, intervals, tests. Lists, comma-separated, span the table's cells."""
 
-    data: Annotated[tuple[str, ...], Listed] = Field(
+    data: Annotated[tuple[PathText, ...], ListedPaths] = Field(
         (), description="cohorts in the table: folders of NIfTI subjects, or 'phantom'; default: prepare.data"
     )
-    split: Annotated[tuple[Path, ...], Listed] = Field(
+    split: Annotated[tuple[File, ...], ListedPaths] = Field(
         (), description="each cohort's split file, in the order of 'data'; default: prepare.split for all"
     )
     model: Annotated[tuple[GeneratorName, ...], Listed] = Field(
         ("stylegan3", "diffusion"), description="generators in the table"
     )
-    synthetic: Annotated[tuple[str, ...], Listed] = Field((), description="more synthetic sets in the table: folders")
+    synthetic: Annotated[tuple[PathText, ...], ListedPaths] = Field(
+        (), description="more synthetic sets in the table: folders"
+    )
     segmenter: Annotated[tuple[SegmenterName, ...], Listed] = Field(("unet",), description="segmenters in the table")
     train_on: Annotated[tuple[TrainOn, ...], Listed] = Field(
         ("real", "synthetic", "both"), description="arms in the table; real is the reference of all"
@@ -190,16 +217,18 @@ class Analyze(Section):
     synthetic_share: Annotated[tuple[Share, ...], Listed] = Field(
         (1.0,), description="shares of the synthetic sets, for Dice against amount of data [0..1]"
     )
-    repeats: int = Field(1, ge=1, description="segmenter trainings per cell, with seeds seed, seed + 1, … [count]")
-    seed: Seed = Field(0, description="first seed of the repeats, and seed of the bootstrap")
-    replicates: int = Field(10_000, ge=100, description="bootstrap replicates [count]")
+    repeats: Whole = Field(
+        1, ge=1, le=1000, description="segmenter trainings per cell, with seeds seed, seed + 1, … [count]"
+    )
+    seed: Seed = Field(0, description="first seed of the repeats, and seed of the permutation test")
+    replicates: Whole = Field(10_000, ge=100, le=10**6, description="draws of the permutation test of ranks [count]")
 
 
 class Report(Section):
     """Analysis → pages, tables, figures."""
 
-    title: str = Field("Can synthetic images stand in?", description="title of the report")
-    out: Path = Field(Path("reports/out"), description="folder that the newest report is copied to")
+    title: Text = Field("Can synthetic images stand in?", description="title of the report")
+    out: Folder = Field(Path("reports/out"), description="folder that the newest report is copied to")
 
 
 class Benchmark(Section):
@@ -207,11 +236,14 @@ class Benchmark(Section):
 
     dry_run: bool = Field(False, description="only print the cells, what is done, what is left, and how long it takes")
     executor: Literal["serial", "ray"] = Field("serial", description="one stage run after another, or on a Ray cluster")
-    address: str = Field(
+    address: Text = Field(
         "auto", description="Ray cluster: HOST:PORT; auto: the one on this machine; local: start one for this call"
     )
-    cpus_per_cell: int = Field(
-        0, ge=0, description="with ray: cores, and torch threads, of a stage run; 0: as many threads as here [cores]"
+    cpus_per_cell: Whole = Field(
+        0,
+        ge=0,
+        le=1024,
+        description="with ray: cores, and torch threads, of a stage run; 0: as many threads as here [cores]",
     )
     gpus_per_cell: float | None = Field(
         None, ge=0, le=1, description="with ray: GPU share of a stage run; default: 1 where the cluster has GPUs [GPUs]"
@@ -222,15 +254,15 @@ class Tune(Section):
     """Settings of a generator or a segmenter → the best ones by validation subjects, as a preset."""
 
     model: ModelName = Field("stylegan2", description="generator or segmenter")
-    trials: int = Field(20, ge=1, description="trials of the study, over all its workers [trials]")
+    trials: Whole = Field(20, ge=1, le=100_000, description="trials of the study, over all its workers [trials]")
     objective: Literal["fidelity", "dice"] = Field(
         "fidelity",
         description="a generator's: least kernel distance, or most Dice of a small U-Net trained on its samples; "
         "a segmenter's is Dice",
     )
     prune: bool = Field(True, description="give up trials that lag behind at a snapshot (successive halving)")
-    study: str | None = Field(None, description="name of the study; default: made of model, objective and settings")
-    storage: str | None = Field(None, description="URL of Optuna's database; default: SQLite in work_dir")
+    study: TextOrNone = Field(None, description="name of the study; default: made of model, objective and settings")
+    storage: TextOrNone = Field(None, description="URL of Optuna's database; default: SQLite in work_dir")
     seed: Seed = Field(0, description="seed of the search")
 
 
@@ -259,6 +291,20 @@ class Config(BaseModel):
     tune: Tune = Tune()
     sync: Sync = Sync()
     models: dict[str, dict[str, Any]] = {}
+
+    @model_validator(mode="after")
+    def _fits_into_memory(self) -> "Config":
+        size, (x, y, z) = self.prepare.image_size, self.prepare.phantom_grid
+        for section in ("extractor", "train_generator", "train_segmenter"):
+            batch = getattr(self, section).batch_size
+            if batch * size * size > BATCH_PIXELS:
+                raise ValueError(
+                    f"{section}.batch_size: {batch} slices of {size} × {size} px are more than memory holds; "
+                    f"at this size take {BATCH_PIXELS // size**2} at most"
+                )
+        if x * y * z > PHANTOM_VOXELS:
+            raise ValueError(f"prepare.phantom_grid: {x} × {y} × {z} voxels are more than {PHANTOM_VOXELS:,}")
+        return self
 
     def replace(self, values: Mapping[str, Any]) -> "Config":
         """A copy with dotted keys ('train_generator.model') replaced; values are already valid."""

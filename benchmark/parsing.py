@@ -6,18 +6,16 @@ A bare key goes to the stage that is called if it has that key, otherwise to the
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
-import yaml
 from pydantic import ValidationError
 
 import generators
 import segmenters
-from benchmark.config import Common, Config, split_commas
+from benchmark.config import Common, Config
 from benchmark.errors import UserError
-
-PRESETS = Path(__file__).parent / "presets"
+from benchmark.preset_files import chain
+from benchmark.values import split_commas
 
 # Which sections a stage reads, nearest first: a bare key goes to the first group that has it.
 REACH: dict[str, list[tuple[str, ...]]] = {
@@ -96,7 +94,7 @@ def places(stage: str, key: str) -> list[str]:
 def nearest(key: str, known: Iterable[str]) -> str:
     """'; did you mean …?' with the closest known key, or nothing where none is close."""
     known = list(known)
-    match = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(key[:100], known, n=1, cutoff=0.5)
     if not match:  # a bare model key: channel_base → stylegan3.channel_base
         match = [name for name in known if name.rpartition(".")[2] == key][:1]
     return f"; did you mean '{match[0]}'?" if match else ""
@@ -131,7 +129,7 @@ def _assign(tree: dict[str, dict[str, Any]], stage: str, key: str, value: Any, w
     if not targets:
         known = [name for _, name, _ in reachable(stage)] + [f"{name}.{k}" for name, k, _ in reachable(stage)]
         hint = nearest(key, known) or nearest(key, model_keys())
-        raise UserError(f"{where}: unknown key '{key}' for {stage}{hint}")
+        raise UserError(f"{where}: unknown key '{key[:100]}' for {stage}{hint}")
     for target in targets:
         tree[target][rest] = value
 
@@ -141,28 +139,16 @@ def read_preset(name: str) -> dict[str, dict[str, Any]]:
 
     Raises UserError for a preset that is not there, is not YAML, or names an unknown section or key.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(preset.stem for preset in PRESETS.glob("*.yaml"))
-        raise UserError(f"no preset '{name}'{nearest(name, known)} (presets: {', '.join(known)}; or a .yaml file)")
-    try:
-        sections = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not readable as YAML: {error}") from error
-    if not isinstance(sections, dict):
-        raise UserError(f"{path}: expected sections such as 'train_generator:', found {type(sections).__name__}")
-    base = sections.pop("extends", None)
-    merged = read_preset(str(base)) if base else {}
+    merged: dict[str, dict[str, Any]] = {}
     known_sections = [*SECTIONS, *model_names()]
-    for section, values in sections.items():
-        if section not in known_sections:
-            raise UserError(f"{path}: unknown section '{section}'{nearest(str(section), known_sections)}")
-        if not isinstance(values, dict):
-            raise UserError(f"{path}: section '{section}' must hold 'key: value' lines")
-        if section not in model_names():
-            for key in values.keys() - _fields(section).keys():
-                raise UserError(f"{path}: unknown key '{section}.{key}'{nearest(key, _fields(section))}")
-        merged.setdefault(section, {}).update(values)
+    for path, sections in chain(name):
+        for section, values in sections.items():
+            if section not in known_sections:
+                raise UserError(f"{path}: unknown section '{section}'{nearest(section, known_sections)}")
+            if section not in model_names():
+                for key in values.keys() - _fields(section).keys():
+                    raise UserError(f"{path}: unknown key '{section}.{key}'{nearest(key, _fields(section))}")
+            merged.setdefault(section, {}).update(values)
     return merged
 
 
@@ -171,8 +157,14 @@ def _message(error: ValidationError) -> str:
     lines = []
     for finding in error.errors():
         key = ".".join(str(part) for part in finding["loc"])
-        lines.append(f"{key}: {finding['msg'].removeprefix('Value error, ')} (got {finding['input']!r})")
+        said = finding["msg"].removeprefix("Value error, ")
+        lines.append(f"{key}: {said} (got {_shown(finding['input'])})" if key else said)  # else of several keys at once
     return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) < 200 else f"{shown[:199]}…"
 
 
 def parse(stage: str, given: Mapping[str, Any]) -> Config:
@@ -181,10 +173,12 @@ def parse(stage: str, given: Mapping[str, Any]) -> Config:
     Raises UserError for an unknown key (naming the nearest known one) and for a bad value.
     """
     if stage not in STAGES:
-        raise UserError(f"unknown stage '{stage}'{nearest(stage, STAGES)} (stages: {', '.join(STAGES)})")
+        raise UserError(f"unknown stage '{stage[:100]}'{nearest(stage, STAGES)} (stages: {', '.join(STAGES)})")
     tree: dict[str, dict[str, Any]] = {name: {} for name in Config.model_fields}
     preset = given.get("preset", Common.model_fields["preset"].default)
-    for section, values in read_preset(str(preset)).items():
+    if not isinstance(preset, str) or not preset.strip():
+        raise UserError("preset is empty: give a preset's name or a .yaml file, or leave the key out")
+    for section, values in read_preset(preset).items():
         if section in model_names():
             tree["models"].setdefault(section, {}).update(values)
         else:
@@ -198,6 +192,13 @@ def parse(stage: str, given: Mapping[str, Any]) -> Config:
     return config.replace({"prepare.split": config.prepare.split and config.prepare.split.expanduser()})
 
 
+def _parts(key: str, value: Any) -> Any:
+    try:
+        return split_commas(value)
+    except ValueError as error:
+        raise UserError(f"{key}: {error}") from error
+
+
 def resolve_model(config: Config, name: str, **fixed: Any) -> dict[str, Any]:
     """The full configuration of a model as plain values: its defaults, the preset's and the given keys, then `fixed`.
 
@@ -209,8 +210,11 @@ def resolve_model(config: Config, name: str, **fixed: Any) -> dict[str, Any]:
     for key in given.keys() - model_config.model_fields.keys():
         raise UserError(f"unknown key '{name}.{key}'{nearest(key, model_config.model_fields)}")
     for key, value in given.items():
-        if get_origin(model_config.model_fields[key].annotation) is tuple:
-            given[key] = split_commas(value)
+        annotation = model_config.model_fields[key].annotation
+        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):  # Python counts with them
+            raise UserError(f"{name}.{key}: needs a value (got {value})")
+        if get_origin(annotation) is tuple:
+            given[key] = _parts(f"{name}.{key}", value)
     try:
         return model_config(**{**given, **fixed}).model_dump(mode="json")
     except ValidationError as error:

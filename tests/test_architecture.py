@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # A module may import from its own layer and from those below it.
 LAYERS = [
     {"benchmark.errors", "benchmark.progress", "benchmark.files", "benchmark.names"},
-    {"benchmark.config", "benchmark.parsing", "benchmark.data"},
+    {"benchmark.config", "benchmark.parsing", "benchmark.preset_files", "benchmark.values", "benchmark.data"},
     {"benchmark.training", "benchmark.tracking"},
     {"benchmark.stages", "benchmark.report"},
     {"benchmark.table"},

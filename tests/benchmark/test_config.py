@@ -10,6 +10,7 @@ from benchmark import parsing
 from benchmark.config import Config
 from benchmark.errors import UserError
 from benchmark.parsing import parse, resolve_model
+from benchmark.preset_files import PRESETS
 
 
 def test_a_bare_key_goes_to_the_called_stage_before_the_stages_it_pulls():
@@ -97,7 +98,7 @@ def test_a_preset_that_is_not_one_is_refused_with_its_path(tmp_path, content):
         parse("prepare", {"preset": str(preset)})
 
 
-@pytest.mark.parametrize("preset", sorted(path.stem for path in parsing.PRESETS.glob("*.yaml")))
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
 def test_every_preset_is_valid_down_to_its_models(preset):
     config = parse("benchmark", {"preset": preset})
     for name in config.models:

@@ -1,0 +1,127 @@
+"""Kinds of values that settings take, each checked before anything runs: paths, lists, counts."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # of most file systems, of Linux [bytes]
+
+
+def split_commas(value: Any, info: ValidationInfo | None = None) -> Any:
+    """The parts of a text between commas. Raises ValueError for an empty one, as an unset shell variable leaves."""
+    if not isinstance(value, str):
+        return value
+    parts = tuple(part.strip() for part in value.split(","))
+    if not all(parts):
+        raise ValueError(f"{_name(info)} is empty{' between two commas' if any(parts) else ''}: {_UNSET}")
+    return parts
+
+
+_UNSET = "was a variable not set? Give a value, or leave the key out"
+
+
+def _name(info: ValidationInfo | None) -> str:
+    return (info and info.field_name) or "the value"
+
+
+def check_path(value: Any, info: ValidationInfo) -> Any:
+    """Raises ValueError for what cannot be a path: nothing, no text, too long, or with characters no path has."""
+    name = _name(info)
+    if isinstance(value, Path):
+        value = str(value)
+    if value is None or value == "" or (isinstance(value, str) and not value.strip()):
+        raise ValueError(f"{name} is empty: {_UNSET}")
+    if not isinstance(value, str):
+        raise ValueError(f"{name} needs a path")
+    if "\0" in value:
+        raise ValueError(f"{name} holds a NUL character, which no path can")
+    try:
+        length = len(value.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} holds bytes that are no UTF-8: rename it, or make a link to it") from error
+    if length > LONGEST_PATH or any(len(part.encode()) > LONGEST_NAME for part in value.split("/")):
+        raise ValueError(f"{name} is longer than a path can be")
+    try:
+        Path(value).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{name}: there is no home folder of the user that '~' names") from error
+    return value
+
+
+def _check_file(path: Path, info: ValidationInfo) -> Path:
+    """Whether it is there is asked when it is read; what is there must be a file."""
+    try:
+        wrong = path.expanduser().exists() and not path.expanduser().is_file()
+    except OSError as error:
+        raise ValueError(f"{_name(info)} cannot be read ({error.strerror})") from error
+    if wrong:
+        raise ValueError(f"{_name(info)} is a folder or a device, but a file is needed")
+    return path
+
+
+def split_paths(value: Any, info: ValidationInfo) -> Any:
+    """The paths of a comma-separated text; a comma inside a path that is there separates nothing."""
+    if not isinstance(value, str) or _is_there(value):
+        return (value,) if isinstance(value, str) and value else value
+    pieces, paths = list(split_commas(value, info)), []
+    raw = value.split(",")
+    while raw:
+        whole = next((n for n in range(len(raw), 1, -1) if _is_there(",".join(raw[:n]).strip())), 1)
+        paths.append(",".join(raw[:whole]).strip() if whole > 1 else pieces[len(pieces) - len(raw)])
+        raw = raw[whole:]
+    return tuple(paths)
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return path.strip() != "" and Path(path).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+def _number(value: Any, info: ValidationInfo) -> Any:
+    """Refuses yes and no, which Python counts as 1 and 0, and a key without a value."""
+    if isinstance(value, bool):
+        raise ValueError(f"{_name(info)} needs a number")
+    return value
+
+
+def _whole(value: Any, info: ValidationInfo) -> Any:
+    """Takes 1e6, too."""
+    value = _number(value, info)
+    match = isinstance(value, str) and re.fullmatch(r"(\d{1,15})(?:\.(\d{1,15}))?[eE]\+?(\d{1,2})", value.strip())
+    if not match:
+        return value
+    digits, fraction, exponent = match[1], (match[2] or "").rstrip("0"), int(match[3])
+    return int(digits + fraction) * 10 ** (exponent - len(fraction)) if len(fraction) <= exponent else value
+
+
+def _text(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{_name(info)} is empty: {_UNSET}" if value in (None, "") else f"{_name(info)} needs a text")
+    return value
+
+
+def _unless_none(check: Callable[[Any, ValidationInfo], Any]) -> Callable[[Any, ValidationInfo], Any]:
+    return lambda value, info: None if value is None else check(value, info)
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Number = Annotated[float, BeforeValidator(_number)]
+Text = Annotated[str, BeforeValidator(_text), Field(max_length=500)]
+PathText = Annotated[str, BeforeValidator(check_path)]
+Folder = Annotated[Path, BeforeValidator(check_path)]
+File = Annotated[Path, BeforeValidator(check_path), AfterValidator(_check_file)]
+TextOrNone = Annotated[str | None, BeforeValidator(_unless_none(_text)), Field(max_length=500)]
+PathTextOrNone = Annotated[str | None, BeforeValidator(_unless_none(check_path))]
+FolderOrNone = Annotated[Path | None, BeforeValidator(_unless_none(check_path))]
+FileOrNone = Annotated[
+    Path | None, BeforeValidator(_unless_none(check_path)), AfterValidator(_unless_none(_check_file))
+]
+Listed = BeforeValidator(split_commas)  # a comma-separated list on the command line, a YAML list in a preset
+ListedPaths = BeforeValidator(split_paths)
+Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**31)]
+Share = Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)]
