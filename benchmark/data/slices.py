@@ -1,7 +1,8 @@
 """SliceSet: the one format for annotated slices, real and synthetic alike, and the annotation's coding as an image.
 
 A folder holds `images.npy` uint8 [N, 4, H, W] (T1, T1ce, T2, FLAIR), `labels.npy` uint8 [N, H, W] (0–3 = background,
-NCR, ED, ET), `index.parquet` (one row a slice: subject, seed, z, split, tumour_pixels) and `meta.json`.
+NCR, ED, ET), `index.parquet` (one row a slice: subject, seed, z, split, tumour_pixels, and patient where a person may
+have several subjects, which are scans) and `meta.json`.
 """
 
 import json
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmark.data.cohorts import MODALITIES
+from benchmark.data.set_files import open_array, read_index, read_meta
 from benchmark.errors import UserError
 
 CLASSES = ("background", "NCR", "ED", "ET")
@@ -76,23 +78,26 @@ class SliceSet:
                     else "Give a folder written by the stage prepare or sample."
                 )
                 raise UserError(f"{folder} is no complete slice set: {name} is missing. {remedy}")
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        index = pd.read_parquet(folder / "index.parquet")
-        images, labels = _open_array(folder / "images.npy", 4), _open_array(folder / "labels.npy", 3)
-
+        meta = read_meta(folder / "meta.json")
+        images, labels = open_array(folder / "images.npy", 4), open_array(folder / "labels.npy", 3)
         if images.shape[1] != len(MODALITIES):
             raise UserError(f"{folder / 'images.npy'}: {images.shape[1]} channels, expected {', '.join(MODALITIES)}")
         if (len(images), *images.shape[2:]) != labels.shape:
             raise UserError(f"{folder}: images.npy {images.shape} and labels.npy {labels.shape} do not fit together")
-        if missing := [column for column in COLUMNS if column not in index.columns]:
-            raise UserError(f"{folder / 'index.parquet'}: column(s) {', '.join(missing)} missing")
-        if len(index) != len(images):
-            raise UserError(f"{folder}: index.parquet has {len(index)} rows for {len(images)} slices in images.npy")
+        if images.shape[2:] != (meta["image_size"],) * 2:
+            height, width = images.shape[2:]
+            raise UserError(
+                f"{folder}: images.npy has {height} × {width} px, but image_size in meta.json is {meta['image_size']}"
+            )
+        if len(images) == 0:
+            raise UserError(f"{folder}: images.npy holds no slice")
+        index = read_index(folder / "index.parquet", len(images), COLUMNS)
         if unknown := set(index["split"]) - set(SPLITS):
             raise UserError(f"{folder / 'index.parquet'}: unknown split {sorted(map(str, unknown))}; known: {SPLITS}")
         probed = np.unique(np.linspace(0, len(labels) - 1, 64).astype(int))  # reading all would cost minutes
         if (highest := int(labels[probed].max())) >= len(CLASSES):
             raise UserError(f"{folder / 'labels.npy'}: label {highest}; expected 0–3 = {', '.join(CLASSES)}")
+        index["patient"] = _patients(index, folder / "index.parquet")
         return cls(folder, images, labels, index, meta)
 
     def __len__(self) -> int:
@@ -105,14 +110,16 @@ class SliceSet:
         return np.flatnonzero(self.index["split"] == split)
 
 
-def _open_array(path: Path, dimensions: int) -> np.ndarray:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise UserError(f"{path} is damaged ({error}): run the stage that writes it again") from error
-    if array.dtype != np.uint8 or array.ndim != dimensions:
-        raise UserError(f"{path}: {array.dtype} {array.shape}, expected uint8 with {dimensions} dimensions")
-    return array
+def _patients(index: pd.DataFrame, path: Path) -> pd.Series:
+    """Whose scan each row's subject is: without such a column, every subject is a patient of its own."""
+    if "patient" not in index.columns:
+        return index["subject"]
+    if index["patient"].isna().any():
+        raise UserError(f"{path}: {int(index['patient'].isna().sum())} rows have no patient")
+    whose = index.groupby("subject")["patient"].nunique()
+    if (whose > 1).any():
+        raise UserError(f"{path}: subject {whose.idxmax()} is a scan of {whose.max()} patients")
+    return index["patient"]
 
 
 class SliceWriter:
@@ -161,11 +168,11 @@ class SliceWriter:
         z: int | Sequence[int],
         split: str,
         seed: int | Sequence[int] = -1,
-        **more: Sequence[float],
+        **more: str | Sequence[str] | Sequence[float],
     ) -> None:
         """Adds images uint8 [B, 4, H, W] and labels uint8 [B, H, W]; subject, z and seed are one for all or one each.
 
-        `more` are further columns of the index, the same in every call.
+        `more` are further columns of the index, such as patient, the same in every call.
 
         Raises ValueError for another dtype or shape, or a label above 3.
         """

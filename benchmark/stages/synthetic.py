@@ -1,10 +1,11 @@
 """`synthetic` names a set of slices wherever one is wanted: a generator, or a folder, of a SliceSet or to import."""
 
+import os
 from pathlib import Path
 
 import generators
 from benchmark.config import Config
-from benchmark.data.foreign.detect import ACCEPTED, is_slice_set, recognised
+from benchmark.data.foreign.detect import ACCEPTED, is_slice_set, recognised, set_name
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
 from benchmark.files import content_hashes
@@ -19,7 +20,7 @@ def generator_of(config: Config, synthetic: str | None) -> str | None:
 
 def name_of(config: Config, synthetic: str | None) -> str:
     """What the set is called in tables."""
-    return generator_of(config, synthetic) or Path(str(synthetic)).resolve().name
+    return generator_of(config, synthetic) or set_name(_path(str(synthetic)).resolve())
 
 
 def needs_of(config: Config, synthetic: str | None) -> dict[str, tuple[str, Config]]:
@@ -56,12 +57,16 @@ def open_synthetic(config: Config, synthetic: str | None, inputs: dict) -> Slice
     return slices
 
 
+def _path(name: str) -> Path:
+    return Path(os.path.expanduser(name))  # Path.expanduser raises where there is no such user
+
+
 def _folder(name: str) -> Path:
-    folder = Path(name).expanduser()
+    folder = _path(name)
     if not (is_slice_set(folder) or recognised(folder)):
         known = ", ".join(generators.names())
         raise UserError(
-            f"synthetic: '{name}' is neither a generator ({known}) nor the folder of a SliceSet (images.npy, "
+            f"synthetic: '{name:.200}' is neither a generator ({known}) nor the folder of a SliceSet (images.npy, "
             f"labels.npy, index.parquet, meta.json) or of a set to import ({ACCEPTED})"
             f"{nearest(name, generators.names())}"
         )

@@ -1,11 +1,13 @@
 """Which format a set has."""
 
+import os
 from pathlib import Path
 
 from benchmark.data import cohorts
 from benchmark.data.foreign.arrays import Arrays
 from benchmark.data.foreign.folders import SliceFolders, channel_folders
 from benchmark.data.foreign.volumes import Volumes
+from benchmark.data.tree import printable
 from benchmark.errors import UserError
 
 ACCEPTED = (
@@ -19,11 +21,16 @@ Sent = SliceFolders | Arrays | Volumes
 def is_slice_set(folder: Path) -> bool:
     """Whether the folder is a SliceSet, if only an unfinished one, so that `SliceSet.open` has the word."""
     marks = ("index.parquet", "meta.json", "*.partial")
-    return (folder / "images.npy").is_file() and any(next(folder.glob(mark), None) for mark in marks)
+    return os.path.isfile(folder / "images.npy") and any(next(folder.glob(mark), None) for mark in marks)
+
+
+def set_name(folder: Path) -> str:
+    """What the set is called: as its folder is."""
+    return printable(folder.name)
 
 
 def recognised(folder: Path) -> bool:
-    """Whether `find` knows a format for the folder; a look at names only, which does not grow with the set."""
+    """Whether `find` knows a format for the folder; a look at names only."""
     return _format_of(folder) is not None
 
 
@@ -32,6 +39,8 @@ def find(folder: Path) -> Sent:
 
     Raises UserError, with the list, where no format is recognised, files do not pair up, or arrays do not fit together.
     """
+    if not os.path.isdir(folder):
+        raise UserError(f"'{printable(str(folder))}' is not a folder: give that of a set. Known: {ACCEPTED}")
     if is_slice_set(folder):
         raise UserError(f"{folder} is a SliceSet already: give it as it is wherever a synthetic set is wanted")
     found = _format_of(folder)
@@ -41,6 +50,8 @@ def find(folder: Path) -> Sent:
 
 
 def _format_of(folder: Path) -> type | None:
+    if not os.path.isdir(folder):  # also where the name is too long for one, or the folder may not be looked into
+        return None
     if len({channel for channel, _ in channel_folders(folder)}) >= 2:
         return SliceFolders
     if next(folder.glob("*.np[yz]"), None):

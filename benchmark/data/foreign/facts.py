@@ -1,27 +1,19 @@
 """What a look at a set's files finds, and what is on its way into the SliceSet."""
 
-import struct
-import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tokenize import TokenError
 
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 
-from benchmark.data.nifti import UNREADABLE as UNREADABLE_NIFTI
+from benchmark.data.cohorts import RejectedSubject
 from benchmark.errors import UserError
 
 SHOWN = 20  # problems in a refusal
 BATCH = 64  # slices in memory at once
-
-UNREADABLE = (  # what Pillow, nibabel, zipfile and numpy raise for damaged files
-    *UNREADABLE_NIFTI, ImageFileError, zipfile.BadZipFile, RuntimeError, struct.error, SyntaxError, TokenError,
-    IndexError,
-)  # fmt: skip
 
 Progress = Callable[[int], None]  # told how many slices (of volumes: subjects) more are done
 
@@ -35,6 +27,7 @@ class Part:
     images: np.ndarray  # uint8 [B, 4, H, W]
     labels: np.ndarray  # uint8 [B, H, W], classes 0–3
     off_code: np.ndarray  # float32 [B]: share of pixels whose annotation was far from every code
+    remarks: tuple[str, ...] = ()  # what is odd, and no reason to set anything aside
 
 
 @dataclass(frozen=True)
@@ -92,3 +85,18 @@ def parallel(work: Callable[[int], object], count: int, workers: int) -> Iterato
     with ThreadPoolExecutor(workers) as pool:
         for start in range(0, count, BATCH):
             yield from pool.map(work, range(start, min(start + BATCH, count)))
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Around a decoder: whatever it raises becomes a RejectedSubject that names the file and keeps the words.
+
+    Damaged bytes make decoders raise what nobody foresees: Pillow SyntaxError, numpy TokenError, nibabel TypeError.
+    """
+    try:
+        yield
+    except RejectedSubject:
+        raise
+    except Exception as error:
+        words = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+        raise RejectedSubject(path, f"truncated or unreadable: {words}") from error

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.data.cohorts import MODALITIES, RejectedSubject, Rejection, shown
-from benchmark.data.foreign.coding import decoded
-from benchmark.data.foreign.facts import BATCH, NO_VALUES, Facts, Part, Progress, parallel, refuse
+from benchmark.data.foreign.coding import Coding, decoded
+from benchmark.data.foreign.facts import BATCH, NO_VALUES, SHOWN, Facts, Part, Progress, parallel, refuse
 from benchmark.data.foreign.slice_files import nifti_header, nifti_pixels, png_header, png_pixels
+from benchmark.data.tree import printable
 from benchmark.errors import UserError
 
 CHANNELS = (*MODALITIES, "SEG")
@@ -22,6 +23,7 @@ FOLDER_NAMES = {  # in lower case, without anything but letters and digits
     **dict.fromkeys(("flair", "t2f"), 3),
     **dict.fromkeys(("seg", "labels", "annotation", "mask"), 4),
 }
+_SLICE = re.compile(r"(.+?)\.(png|nii|nii\.gz)", re.IGNORECASE | re.DOTALL)  # a name may hold a newline
 
 
 class SliceFolders:
@@ -60,21 +62,21 @@ class SliceFolders:
         for channel, path in enumerate(self._paths(number)):
             file = shown(path, self.folder)
             try:
-                size, problem = self._header(path)
+                size, problem = self._header(path, image_size)
                 sizes |= {file: size} if size else {}
                 problems += [f"{file}: {problem}"] if problem else []
                 if channel == 4 and size == (image_size, image_size) and not problem:
-                    values = np.bincount(self._pixels(path).ravel(), minlength=256)
+                    values = np.bincount(self._pixels(path, image_size).ravel(), minlength=256)
             except RejectedSubject:
                 pass  # `read` meets it again and sets the slice aside
         return Facts(file, sizes, problems, values)
 
     def read(
-        self, image_size: int, coding: str, scratch: Path, workers: int, progress: Progress
+        self, image_size: int, coding: Coding, scratch: Path, workers: int, progress: Progress
     ) -> Iterator[Part | Rejection]:
         """The slices, in the order of their names."""
         batch = []
-        for number, outcome in enumerate(parallel(self._read, self.count, workers)):
+        for number, outcome in enumerate(parallel(lambda number: self._read(number, image_size), self.count, workers)):
             progress(1)
             if isinstance(outcome, Rejection):
                 yield outcome
@@ -86,11 +88,11 @@ class SliceFolders:
                 yield decoded(list(names), channels[:, :4], channels[:, 4], coding)
                 batch = []
 
-    def _read(self, number: int) -> np.ndarray | Rejection:
+    def _read(self, number: int, image_size: int) -> np.ndarray | Rejection:
         """uint8 [5, H, W]"""
         paths, name = self._paths(number), self._names[number]
         try:
-            channels = np.stack([self._pixels(path) for path in paths])
+            channels = np.stack([self._pixels(path, image_size) for path in paths])
         except RejectedSubject as rejected:
             return Rejection(name, shown(rejected.file, self.folder), rejected.reason)
         if (empty := _empty_modality(channels)) is not None:
@@ -102,22 +104,27 @@ class SliceFolders:
 
     def _pair(self) -> tuple[list[str], list[tuple[str, ...]], bool]:
         """Names, their files, and whether they are NIfTI; raises UserError with what does not pair up."""
-        problems, by_stem, endings = [], [], set()
+        problems, by_stem, endings, others = [], [], set(), set()
         for path in self._folders:
-            matches = [re.fullmatch(r"(.+?)\.(png|nii|nii\.gz)", entry.name, re.I) for entry in os.scandir(path)]
+            try:
+                names = os.listdir(path)
+            except OSError as error:
+                raise UserError(f"{path}: the folder cannot be listed ({error.strerror})") from error
+            matches = [_SLICE.fullmatch(name) for name in names]
+            others |= {os.path.splitext(name)[1] for name, match in zip(names, matches, strict=True) if not match}
             files = sorted((match for match in matches if match and match[1][:2] != "._"), key=lambda match: match[0])
             endings |= {match[2].lower()[:3] for match in files}
             stems: dict[str, str] = {}
             for match in files:
-                stem = shown(Path(match[1]), Path())
+                stem = printable(match[1])
                 if stem in stems:
                     problems.append(f"{path.name}: {stems[stem]} and {match[0]} have one name")
                 stems[stem] = match[0]
             by_stem.append(stems)
         if len(endings) != 1:
-            problems.append(
-                "PNG and NIfTI are mixed" if endings else "no .png, .nii or .nii.gz in the channels' folders"
-            )
+            found = f"; found {', '.join(sorted(others - {''})[:SHOWN])}" if others - {""} else ""
+            none = f"no .png, .nii or .nii.gz in the channels' folders{found}"
+            problems.append("PNG and NIfTI are mixed" if endings else none)
         refuse(self.folder, problems)
 
         if len({frozenset(stems) for stems in by_stem}) > 1:
@@ -147,7 +154,10 @@ def channel_folders(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    try:
+        return [path for path in folder.iterdir() if path.is_dir()] if os.path.isdir(folder) else []
+    except OSError as error:
+        raise UserError(f"{folder}: the folder cannot be listed ({error.strerror})") from error
 
 
 def _empty_modality(channels: np.ndarray) -> int | None:

@@ -6,24 +6,51 @@ a modality is empty, becomes a `Rejection`, and the others go on.
 
 from collections import Counter
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from benchmark.data import preparation
 from benchmark.data.cohorts import Rejection
-from benchmark.data.foreign.coding import Values
+from benchmark.data.foreign.coding import Coding, Values, named_for_sets
 from benchmark.data.foreign.detect import Sent
 from benchmark.data.foreign.facts import SHOWN, Progress, Sizes, refuse
-from benchmark.data.slices import SliceWriter
+from benchmark.data.foreign.volumes import Volumes
+from benchmark.data.slices import CLASSES, SliceWriter
 from benchmark.data.slicing import BRAIN_SHARE, T1_THRESHOLD, enough_brain
 from benchmark.errors import UserError
 
+RARE = 1e-3  # of the tumour's pixels: a class that has fewer is as good as absent
 
-def check(found: Sent, image_size: int, workers: int, progress: Progress) -> str:
-    """Looks at every file before anything is written; returns the annotation's coding, TIMES_51 or VALUES.
+
+@dataclass(frozen=True)
+class Imported:
+    """What came of a set."""
+
+    rejections: list[Rejection]  # as in rejected.csv
+    remarks: list[str]  # what is odd of single volumes
+    pixels: np.ndarray  # int [4]: of each class
+
+    @property
+    def absent(self) -> list[str]:
+        """Classes that the set has nowhere, or hardly; none where nothing is annotated at all."""
+        tumour = self.pixels[1:].sum()
+        return [name for name, count in zip(CLASSES[1:], self.pixels[1:], strict=True) if count < RARE * tumour]
+
+
+def check(found: Sent, image_size: int, workers: int, progress: Progress, set_labels: str = "auto") -> Coding:
+    """Looks at every file before anything is written; returns how the annotation is coded.
+
+    `set_labels` says what the annotation's values mean, where they do not: see `labels.check_name`.
 
     Raises UserError, with the list, for files that are not 8-bit grey, sizes that differ or are not `image_size`,
     arrays out of range, and annotation values that are no class.
     """
+    if isinstance(found, Volumes):
+        coding = found.understand(workers, set_labels)
+        progress(found.count)
+        return coding
     problems, sizes, values = [], Sizes(), Values()
     for facts in found.inspect(image_size, workers):
         problems += facts.problems
@@ -31,33 +58,38 @@ def check(found: Sent, image_size: int, workers: int, progress: Progress) -> str
         values.add(facts.where, facts.values)
         progress(1)
     problems = [*sizes.problems(image_size), *problems]
-    coding, unknown = values.coding()
+    try:
+        coding, unknown = values.coding(set_labels)
+    except UserError as error:
+        raise UserError(f"{found.folder}: {named_for_sets(error)}") from error
     refuse(found.folder, [*problems, *unknown])
     return coding
 
 
 def write(
     found: Sent,
-    coding: str,
+    coding: Coding,
     out: Path,
     meta: dict,
     *,
     image_size: int,
     workers: int,
     progress: Progress,
-) -> list[Rejection]:
-    """Writes the SliceSet and `out/rejected.csv`, and returns what was set aside; `coding` is what `check` returned.
+) -> Imported:
+    """Writes the SliceSet and `out/rejected.csv`; `coding` is what `check` returned.
 
     Raises UserError where nothing is left, or no slice has enough brain: `out` then has no set that opens.
     """
-    rejections, brain = [], False
-    with SliceWriter(out, image_size, {**meta, "format": found.format, "annotation": coding}) as writer:
+    rejections, remarks, brain, pixels = [], [], False, np.zeros(len(CLASSES), int)
+    with SliceWriter(out, image_size, {**meta, "format": found.format, "annotation": coding.name}) as writer:
         with closing(found.read(image_size, coding, out, workers, progress)) as parts:
             for part in parts:
                 if isinstance(part, Rejection):
                     rejections.append(part)
                     continue
+                remarks += part.remarks
                 brain = brain or enough_brain(part.images[:, 0], image_size**2).any()
+                pixels += np.bincount(part.labels.ravel(), minlength=len(CLASSES))
                 writer.append(
                     part.images,
                     part.labels,
@@ -76,4 +108,4 @@ def write(
                 f"{found.folder}: no slice shows a brain: T1 is above {T1_THRESHOLD} of 255 in more than "
                 f"{BRAIN_SHARE:.0%} of the pixels of none. Is the channel T1 the T1 image, in 8 bit?"
             )
-    return rejections
+    return Imported(rejections, remarks, pixels)

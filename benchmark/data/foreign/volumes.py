@@ -1,4 +1,4 @@
-"""NIfTI volumes in a cohort's layout."""
+"""NIfTI volumes in a cohort's layout: they take the road of real subjects, and so do their annotations' conventions."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,7 +9,10 @@ import numpy as np
 
 from benchmark.data import cohorts, preparation
 from benchmark.data.cohorts import Rejection
-from benchmark.data.foreign.facts import NO_VALUES, Facts, Part, Progress
+from benchmark.data.foreign.coding import Coding, named_for_sets, of_volumes
+from benchmark.data.foreign.facts import Part, Progress
+from benchmark.data.reading import slice_all, understand, useless
+from benchmark.errors import UserError
 
 
 class Volumes:
@@ -20,35 +23,50 @@ class Volumes:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._cohort = cohorts.find(folder)
-        self.files = sorted([*cohorts.nifti_files(folder), *folder.rglob("dataset.json")])
+        self.files = self._cohort.files
         self.count = len(self._cohort.subjects)
 
-    def inspect(self, image_size: int, workers: int) -> Iterator[Facts]:
-        """Nothing: volumes are resized, and `read` sets aside those that cannot be used, one by one."""
-        return (Facts(subject.name, {}, [], NO_VALUES) for subject in self._cohort.subjects)
+    def understand(self, workers: int, wanted: str) -> Coding:
+        """Reads all annotations: what their values mean. Nothing else is looked at: volumes are resized.
+
+        Raises UserError where that cannot be told.
+        """
+        try:
+            understood = understand(self._cohort, wanted, workers)
+        except UserError as error:
+            raise UserError(f"{self.folder}: {named_for_sets(error)}") from error
+        return of_volumes(understood, self._cohort.notes)
 
     def read(
-        self, image_size: int, coding: str, scratch: Path, workers: int, progress: Progress
+        self, image_size: int, coding: Coding, scratch: Path, workers: int, progress: Progress
     ) -> Iterator[Part | Rejection]:
-        """The slices of each volume, in the order of the volumes' names."""
-        yield from self._cohort.rejections
-        subjects = self._cohort.subjects
+        """The slices of each volume, in the order of the volumes' names; those that cannot be used are set aside."""
+        cohort = coding.understood.cohort
+        yield from cohort.rejections
+        every = [False] * len(cohort.subjects)
         with (
             preparation.scratch_folder(scratch / "subjects.partial") as folder,
-            closing(
-                preparation.slice_all(self._cohort, subjects, [False] * self.count, folder / "all", image_size, workers)
-            ) as sliced,
+            closing(slice_all(cohort, cohort.subjects, every, folder / "all", image_size, workers)) as sliced,
         ):
             for subject, files, result in sliced:
                 if not isinstance(result, Rejection):
-                    result = preparation.useless(self._cohort, subject, result, {}) or result  # copies stay: they count
+                    result = useless(cohort, subject, result, {}) or result  # copies stay: they count
                 if isinstance(result, Rejection):
                     yield result
                 else:
                     images, labels = (
                         np.load(files / name, allow_pickle=False) for name in ("images.npy", "labels.npy")
                     )
-                    count = len(images)
-                    yield Part([subject.name] * count, result.z.tolist(), images, labels, np.zeros(count, np.float32))
+                    count, remarks = len(images), [*result.remarks]
+                    if result.cut:
+                        remarks.append(f"{result.cut} voxels above 0 lie outside the field of view")
+                    yield Part(
+                        [subject.name] * count,
+                        result.z.tolist(),
+                        images,
+                        labels,
+                        np.zeros(count, np.float32),
+                        tuple(f"{subject.name}: {remark}" for remark in remarks),
+                    )
                 shutil.rmtree(files)
                 progress(1)

@@ -20,6 +20,7 @@ def sent(tmp_path):
     """Arrays of six slices, one of them empty."""
     rng = np.random.default_rng(0)
     images, labels = rng.integers(60, 256, (6, 4, SIZE, SIZE), np.uint8), rng.integers(0, 4, (6, SIZE, SIZE), np.uint8)
+    images[:, :, [0, 1, -2, -1]] = 0  # the background is black
     images[4], labels[:2] = 0, 0
     folder = tmp_path / "sent"
     folder.mkdir()
@@ -42,9 +43,11 @@ def test_a_folder_to_import_is_imported_first(tmp_path, sent, stage, more):
     assert synthetic.settings_of(config, str(sent)) == {}
 
 
-def test_what_is_sent_is_known_by_its_content(tmp_path, sent, monkeypatch):
+@pytest.mark.parametrize("same_process", [True, False])
+def test_what_is_sent_is_known_by_its_content(tmp_path, sent, monkeypatch, same_process):
     def mark(folder) -> str:
-        import_samples._content.cache_clear()  # as a new process
+        if not same_process:
+            import_samples._hashed.cache_clear()
         return fingerprint("import_samples", configured("import_samples", tmp_path, synthetic=str(folder)))
 
     before = mark(sent)
@@ -56,7 +59,7 @@ def test_what_is_sent_is_known_by_its_content(tmp_path, sent, monkeypatch):
 
 
 def test_a_slice_set_is_used_as_it_is(tmp_path):
-    with SliceWriter(tmp_path / "made", SIZE, {"spacing": {}}) as writer:
+    with SliceWriter(tmp_path / "made", SIZE, {"kind": "synthetic", "cohort": "made", "spacing": {}}) as writer:
         images = np.full((2, 4, SIZE, SIZE), 100, np.uint8)
         writer.append(images, images[:, 0] * 0, subject="made", z=-1, split="synthetic", off_code=[0.0, 0.0])
     config = configured("audit", tmp_path, synthetic=str(tmp_path / "made"))
@@ -80,13 +83,13 @@ def test_what_is_no_set_is_refused_with_what_would_be(tmp_path):
 
 
 def test_an_import_says_whose_set_it_is_and_what_became_of_it(tmp_path, sent):
-    with SliceWriter(tmp_path / "real", SIZE, {"cohort": "somewhere", "simulated": False, "spacing": {}}) as writer:
+    meta = {"kind": "real", "cohort": "somewhere", "simulated": False, "spacing": {}}
+    with SliceWriter(tmp_path / "real", SIZE, meta) as writer:
         writer.meta["spacing"] = {"a": [1, 2, 2], "b": [3, 2, 2], "c": [5, 4, 2]}
         images = np.full((1, 4, SIZE, SIZE), 100, np.uint8)
         writer.append(images, images[:, 0] * 0, subject="a", z=0, split="train")
-    logged = []
-
-    tracked = SimpleNamespace(log_artifact=lambda path, folder: logged.append(path.name))
+    logged, tags = [], {}
+    tracked = SimpleNamespace(log_artifact=lambda path, folder: logged.append(path.name), set_tags=tags.update)
     out = tmp_path / "out"
     out.mkdir()
     config = configured("import_samples", tmp_path, synthetic=str(sent))
@@ -99,7 +102,11 @@ def test_an_import_says_whose_set_it_is_and_what_became_of_it(tmp_path, sent):
         "tumour_share": 3 / 5,
         "format": "arrays",
         "annotation": "BraTS values",
+        "absent_classes": [],
+        "orientation": "as the cohort",
+        "warnings": [f"1 set aside, see {out / 'rejected.csv'}"],
     }
+    assert tags == {"annotation": "BraTS values", "orientation": "as the cohort"}
     meta = json.loads((out / "meta.json").read_text())
     assert {key: meta[key] for key in ("kind", "cohort", "simulated", "generator", "spacing")} == {
         "kind": "synthetic",

@@ -55,9 +55,9 @@ def save_nifti(pixels: np.ndarray, path: Path, flips=(-1, -1), dims: int = 2) ->
     nib.save(nib.Nifti1Image(stored if dims == 2 else stored[..., None], np.diag([*flips, 1, 1]).astype(float)), path)
 
 
-def run(folder: Path, out: Path, image_size: int = SIZE, workers: int = 2) -> SliceSet:
+def run(folder: Path, out: Path, image_size: int = SIZE, workers: int = 2, set_labels: str = "auto") -> SliceSet:
     found = detect.find(folder)
-    coding = importing.check(found, image_size, workers, lambda _: None)
+    coding = importing.check(found, image_size, workers, lambda _: None, set_labels)
     importing.write(found, coding, out, META, image_size=image_size, workers=workers, progress=lambda _: None)
     return SliceSet.open(out)
 

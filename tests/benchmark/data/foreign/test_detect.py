@@ -10,7 +10,8 @@ def test_other_folders_are_refused_with_what_is_known(sets, tmp_path):
     (tmp_path / "T1").mkdir()
     for folder in (tmp_path, tmp_path / "nowhere"):
         assert not detect.recognised(folder)
-        with pytest.raises(UserError, match=r"no synthetic set was recognised.*T1ce.*NIfTI volumes.*images\.npy"):
+        wrong = "no synthetic set was recognised" if folder == tmp_path else "is not a folder"
+        with pytest.raises(UserError, match=rf"{wrong}.*T1ce.*NIfTI volumes.*images\.npy"):
             detect.find(folder)
 
 
