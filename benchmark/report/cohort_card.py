@@ -23,7 +23,7 @@ CARD = "cohort.html"
 LISTED = 500  # lines of a folded list; rejected.csv has them all
 CLASSES = ("NCR", "ED", "ET")
 NAMED = 5  # subjects in a sentence
-DRAWN = 3  # of a modality's unusual subjects, in colour
+DRAWN = 3  # unusual subjects of a modality that are drawn in colour, pairs that are shown side by side
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def write_card(prepared: Path, warnings: Sequence[str]) -> Path:
         reasons=reasons,
         together={patient: scans for patient, scans in cohort["groups"].items() if len(scans) > 1},
         listed=LISTED,
-        tiles=mosaic(slices, _remarks(unusual)),
+        tiles=mosaic(slices, _remarks(unusual, cohort["similar"])),
         colours=cohort_figures.CLASS_COLOURS,
         volumes=_volume_picture(volumes, unusual.volumes),
         unusual=_volume_table(unusual.volumes),
@@ -108,8 +108,6 @@ def _warnings(cohort: dict, reasons: list[Reason], unusual: Unusual, said: Seque
         than = "" if why == "absent" else " than usual"
         found += [f"{name} {why}{than} in {len(rows):,} of {subjects:,} subjects: {_named(rows['subject'].tolist())}"]
     found += of_subjects
-    for first, second, likeness in cohort.get("similar", []):
-        found += [f"{first} and {second} look like one person (correlation {likeness:.3f}) but count as two patients"]
     if several := [patient for patient, scans in cohort["groups"].items() if len(scans) > 1]:
         found += [f"Scanned several times, all scans in one split: {_named(several)}"]
     return found
@@ -213,11 +211,14 @@ def _unusual(volumes: pd.DataFrame, after: dict[str, np.ndarray], pictures: np.n
     return Unusual(unusual_volumes(volumes), far, names[turned(pictures)].tolist(), empty)
 
 
-def _remarks(unusual: Unusual) -> dict[str, str]:
-    """What is unusual about a subject, in a few words, the gravest first."""
+def _remarks(unusual: Unusual, similar: list[tuple[str, str, float]]) -> dict[str, str]:
+    """What is unusual about a subject, in a few words, the gravest first; pairs that look alike stand side by side."""
     remarks: dict[str, list[str]] = {name: ["no tumour"] for name in unusual.empty}
     for name in unusual.turned:
         remarks.setdefault(name, []).append("turned?")
+    for first, second, _ in similar[:DRAWN]:
+        remarks.setdefault(first, []).append(f"like {second}?")
+        remarks.setdefault(second, []).append(f"like {first}?")
     odd: dict[str, list[str]] = {}
     for modality, names in unusual.intensities.items():
         for name in names:
