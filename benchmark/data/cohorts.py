@@ -3,6 +3,7 @@
 What is wrong with a subject becomes a `Rejection` that a person can act on.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def find(folder: Path | str, layout: str = "auto") -> Cohort:
     large, no layout is recognised, several are, or a dataset.json or a layout's file cannot be understood.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike Path.is_dir, False for a name that is too long
         raise UserError(f"{folder} is not a folder: give the folder that holds the cohort's NIfTI files")
     if layout not in ("auto", *LAYOUTS) and not is_layout_file(layout):
         raise UserError(f"unknown layout '{layout}'; known: auto, {', '.join(LAYOUTS)}, or a .yaml file")

@@ -72,7 +72,7 @@ def brats(tree: Tree, layout: str) -> list[Case]:
         for prefix, files in by_prefix.items():
             if alone and oddity:
                 files.setdefault(ANNOTATION, oddity)
-            name = (folder.resolve() if folder == tree.folder else folder).name if alone else prefix
+            name = prefix if prefix and not alone else (folder.resolve() if folder == tree.folder else folder).name
             expected = {role: f"{prefix}{ending}.nii.gz" for role, ending in endings.items()}
             cases.append(Case(name, folder, expected, files))
     return told_apart(cases, tree.folder)

@@ -1,5 +1,6 @@
 """A layout of one's own: a YAML file with a path pattern for each modality and the annotation (docs/cohorts.md)."""
 
+import os
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -19,7 +20,7 @@ def read_patterns(path: Path) -> dict[str, str]:
 
     Raises UserError for a file that is none, is not UTF-8 or YAML, or lacks or has a key too many.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"layout: '{path}' is no file: give a known layout, or a YAML file such as {EXAMPLE}")
     if path.stat().st_size > LONGEST:
         raise UserError(f"{path}: more than {LONGEST:,} bytes are no layout: five lines such as {EXAMPLE} are")

@@ -45,9 +45,11 @@ def walk(folder: Path) -> Tree:
         parent = (queue or links).popleft()
         try:
             facts = parent.stat()
-            if (facts.st_dev, facts.st_ino) in seen:
+            # Some network drives number nothing.
+            place = (facts.st_dev, facts.st_ino) if facts.st_ino else os.path.realpath(parent)
+            if place in seen:
                 continue
-            seen.add((facts.st_dev, facts.st_ino))
+            seen.add(place)
             with os.scandir(parent) as listing:
                 entries = sorted(islice(listing, entries_left + 1), key=lambda entry: entry.name)
         except OSError as error:

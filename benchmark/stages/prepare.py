@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from dataclasses import astuple, replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ PHANTOM = "phantom"
 
 def settings(config: Config) -> dict:
     own = config.prepare.model_dump(mode="json")
-    own["split"] = config.prepare.split and content_hash(_existing(config.prepare.split))
+    own["split"] = config.prepare.split and content_hash(_split_file(config.prepare.split))
     if config.prepare.data == PHANTOM:
         return {**own, "recipe": phantom.RECIPE}
     own = {key: value for key, value in own.items() if not key.startswith("phantom_")}
@@ -35,7 +36,19 @@ def settings(config: Config) -> dict:
 
 
 def _find(config: Config) -> Cohort:
-    return cohorts.find(_existing(Path(config.prepare.data).expanduser()), config.prepare.layout)
+    folder = Path(config.prepare.data).expanduser()
+    if not os.path.exists(folder):  # unlike Path.exists, False for a name that is too long
+        raise UserError(f"'{folder}' does not exist: give the folder of a NIfTI cohort, or data=phantom")
+    cohort = cohorts.find(folder, config.prepare.layout)
+    simulated = (config.common.work_dir / PHANTOM).resolve()
+    if simulated.is_relative_to(folder.resolve()):
+        count = sum(subject.annotation.resolve().is_relative_to(simulated) for subject in cohort.subjects)
+        if count:
+            raise UserError(
+                f"'{folder}' holds {count} simulated subjects, in {simulated}: give the folder of the real ones alone, "
+                "or a work_dir outside it"
+            )
+    return cohort
 
 
 def _content(cohort: Cohort, work_dir: Path) -> str:
@@ -122,7 +135,7 @@ def _write_phantom(config: Config) -> Path:
     return folder
 
 
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise UserError(f"'{path}' does not exist: give the folder of a NIfTI cohort, or data=phantom")
+def _split_file(path: Path) -> Path:
+    if not os.path.isfile(path):  # no folder, and nothing that never ends, such as /dev/zero
+        raise UserError(f"split: '{path}' is no file: give the study's .mat file, or a CSV with subject and split")
     return path

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from benchmark.data.cohorts import find
+from benchmark.errors import UserError
 from benchmark.parsing import parse
 from benchmark.stages import fingerprint, prepare
 from benchmark.table.cells import jobs
@@ -119,3 +120,28 @@ def test_a_table_looks_at_a_cohort_once(tmp_path, site, monkeypatch):
     given = {"preset": "smoke", "work_dir": str(tmp_path / "work"), "data": str(site("a", 0)), "repeats": "3"}
     assert len(jobs(parse("benchmark", given))) > 20
     assert len(looks) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"data": "none"}, "'none' does not exist"),
+        ({"data": "x" * 300}, "data is longer than"),
+        ({"data": "/"}, "too much to search"),
+        ({"split": "/dev/zero"}, "split.*/dev/zero"),
+        ({"split": "."}, "split.*no file|split.*a folder"),
+        ({"split": "y" * 300}, "split is longer than"),
+        ({"layout": "z" * 300 + ".yaml"}, "is no file"),
+    ],
+)
+def test_paths_that_are_none_are_refused_in_one_sentence(tmp_path, site, given, message):
+    with pytest.raises(UserError, match=message):
+        mark(tmp_path / "work", **{"data": site("a", 0), **given})
+
+
+def test_the_phantom_in_work_dir_is_never_taken_for_patients(tmp_path, site):
+    folder = site("a", 0)
+    write_subject(folder / "work" / "phantom" / "recipe1" / "phantom-0000", "phantom-0000")
+    with pytest.raises(UserError, match=r"holds 1 simulated subjects, in .*/work/phantom"):
+        mark(folder / "work", folder)
+    assert mark(tmp_path / "elsewhere", folder / "work" / "phantom")  # asked for by its own name
