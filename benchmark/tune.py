@@ -4,6 +4,8 @@ A trial's training has a fingerprint of its own, so a trial that was killed goes
 tried again, and one whose training is finished costs nothing. Objectives come from validation subjects only.
 """
 
+import hashlib
+import json
 import math
 import shutil
 import sys
@@ -23,8 +25,10 @@ from optuna.visualization import matplotlib as plots
 
 import generators
 import segmenters
+from analysis.text import csv_frame
 from benchmark.config import Config
 from benchmark.errors import GivenUp, UserError
+from benchmark.names import for_file, for_store
 from benchmark.parsing import resolve_model
 from benchmark.stages import StageResult, fingerprint, needs, pull
 from benchmark.stages.prepare import cohort_name
@@ -53,15 +57,15 @@ def tune(config: Config, team: Team | None = None) -> StageResult:
     space = search_space(own.model)
     stage, first = tuned(config, {})
     mark = fingerprint(stage, first)
-    name = own.study or f"{own.model}-{_objective(config)}-{mark[:8]}"
-    folder = config.common.work_dir / "tune" / name
+    name = for_store(own.study or f"{own.model}-{_objective(config)}-{mark[:8]}")
+    folder = config.common.work_dir / "tune" / for_file(name)
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     connect(config.common.work_dir)
     tags = {"stage": "tune", "model": own.model, "cohort": cohort_name(config), "seed": own.seed, "study": name}
     settings = {**own.model_dump(mode="json", exclude={"storage"}), "space": space}
     with tracking.open_run(f"tune {own.model}", {**tags, "commit": tracking.commit()}, settings) as tracked:
-        study = _study(config, name)
+        study = _study(config, name, space, mark)
         for need in needs(stage, first).values():  # here, so that no trial's time or snapshots are theirs
             pull(*need, team=team)
 
@@ -135,19 +139,51 @@ def _objective(config: Config) -> str:
     return config.tune.objective if config.tune.model in generators.names() else "dice"
 
 
-def _study(config: Config, name: str) -> optuna.Study:
+def _study(config: Config, name: str, space: dict[str, tuple | list], mark: str) -> optuna.Study:
     own = config.tune
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # warnings only repeat the errors that end a study
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats and plots: old and in use
     storage = _storage(own.storage or f"sqlite:///{config.common.work_dir / 'tune' / 'studies.db'}")
     stage, _ = tuned(config, {})
-    return optuna.create_study(
+    study = optuna.create_study(
         storage=storage,
         study_name=name,
         load_if_exists=True,
-        direction="minimize" if _objective(config) == "fidelity" else "maximize",
+        direction=_direction(config),
         pruner=_halving(getattr(config, stage).snapshots) if own.prune else optuna.pruners.NopPruner(),
     )
+    _refuse_another(study, config, space, mark)
+    return study
+
+
+def _direction(config: Config) -> str:
+    return "minimize" if _objective(config) == "fidelity" else "maximize"
+
+
+def _refuse_another(study: optuna.Study, config: Config, space: dict[str, tuple | list], mark: str) -> None:
+    """Raises UserError for a study whose trials cannot be compared with those of this call; its best may be its worst.
+
+    A study without our marks, by an earlier version or another program, is told by its direction and its parameters.
+    """
+    within = {"space": space, "judge": config.extractor.model_dump(mode="json")}
+    settings = hashlib.sha256(json.dumps([mark, within], sort_keys=True).encode()).hexdigest()[:16]
+    ours = {"model": config.tune.model, "objective": _objective(config), "settings": settings}
+    found = {key: study.user_attrs[key] for key in ours if key in study.user_attrs}
+    directions = ", ".join(direction.name.lower() for direction in study.directions)
+    searched = {key for trial in study.get_trials(deepcopy=False) for key in trial.params}
+    if directions != _direction(config):
+        reason = f"it {directions}s, and this call {_direction(config)}s {ours['objective']} of {ours['model']}"
+    elif (searched and searched != space.keys()) or (found and found["model"] != ours["model"]):
+        reason = (
+            f"it is one of {found.get('model') or ', '.join(sorted(searched))}, and this call tunes {ours['model']}"
+        )
+    elif found and found != ours:
+        reason = "its trials had other settings (data, budget, objective or search space), so none compares with these"
+    else:
+        for key in ours.keys() - found.keys():
+            study.set_user_attr(key, ours[key])
+        return
+    raise UserError(f"study '{study.study_name}' cannot go on: {reason}; give another name with study=NAME")
 
 
 def _halving(snapshots: int) -> optuna.pruners.BasePruner:
@@ -253,7 +289,7 @@ def _write(study: optuna.Study, best: FrozenTrial, config: Config, folder: Path,
     resolve_model(config, model, **best.params)  # what is written can be read
     preset = {"extends": config.common.preset, model: {**config.models.get(model, {}), **best.params}}
     (mine / "best.yaml").write_text(yaml.safe_dump(preset, sort_keys=False))
-    study.trials_dataframe().to_csv(mine / "trials.csv", index=False)
+    csv_frame(study.trials_dataframe()).to_csv(mine / "trials.csv", index=False)
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     target = "kernel distance" if _objective(config) == "fidelity" else "validation Dice"
     drawings = {

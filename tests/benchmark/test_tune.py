@@ -220,6 +220,52 @@ def test_a_database_that_cannot_hold_a_study_is_refused(storage, reason, work):
     assert not list((work / "work").glob("prepare/*"))  # before any work
 
 
+def _ended(work, name, direction, trials, **attributes):
+    """A study that somebody left in work/studies.db: one finished trial for each of `trials`, (parameters, value)."""
+    study = optuna.create_study(storage=f"sqlite:///{work}/studies.db", study_name=name, direction=direction)
+    for key, value in attributes.items():
+        study.set_user_attr(key, value)
+    for params, value in trials:
+        within = {key: optuna.distributions.FloatDistribution(0, 1) for key in params}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=within, value=value))
+    return {"study": name, "storage": f"sqlite:///{work}/studies.db"}
+
+
+def _made(model, settings="0" * 16):
+    return {"model": model, "objective": "dice", "settings": settings}
+
+
+@pytest.mark.parametrize(
+    ("direction", "trials", "attributes", "says"),
+    [
+        ("minimize", [], {}, "it minimizes, and this call maximizes dice of unet"),
+        ("minimize", [({"learning_rate": 0.1}, 0.2)], {}, "it minimizes, and this call maximizes dice of unet"),
+        ("maximize", [({"r1_gamma": 0.1}, 0.2)], {}, "it is one of r1_gamma, and this call tunes unet"),
+        ("maximize", [], _made("swin"), "it is one of swin, and this call tunes unet"),
+        ("maximize", [], _made("unet"), "its trials had other settings"),
+    ],
+)
+def test_a_study_of_something_else_is_refused_and_leaves_no_preset(direction, trials, attributes, says, work):
+    given = _ended(work, "mine", direction, trials, **attributes)
+    with pytest.raises(UserError, match=f"study 'mine' cannot go on: {says}.*study=NAME"):
+        tuning.tune(_config(work, model="unet", **given))
+    assert not list(work.rglob("best.yaml"))
+    assert not list((work / "work").glob("prepare/*"))  # before any work
+    study = optuna.load_study(study_name="mine", storage=given["storage"])
+    assert len(study.trials) == len(trials)
+
+
+def test_a_study_without_our_marks_is_taken_where_its_parameters_are_ours(work):
+    space = tuning.search_space("unet")
+    config = _config(work, model="unet")
+    study = optuna.create_study(direction="maximize")
+    tuning._refuse_another(study, config, space, "mark")
+    assert (study.user_attrs["model"], study.user_attrs["objective"]) == ("unet", "dice")
+    tuning._refuse_another(study, config, space, "mark")  # its own marks are no reason
+    with pytest.raises(UserError, match="other settings"):
+        tuning._refuse_another(study, config, space, "another budget")
+
+
 def test_a_trial_that_copies_is_never_the_best():
     study = optuna.create_study(direction="minimize")
     for value, copied in ((0.1, 0.2), (0.5, -0.01), (0.4, 0.0)):
