@@ -1,6 +1,8 @@
 """Arrays: what was put into them is what comes out."""
 
+import os
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -129,3 +131,127 @@ def test_memory_does_not_grow_with_the_set(sets, tmp_path):
         return top
 
     assert peak(1300) - peak(300) < 1000 * 5 * 32 * 32 / 4
+
+
+# --- ranges ---
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_millionth_above_1_or_below_0_is_rounding(sets, tmp_path, kind):
+    images, labels = sets.make_set(3)
+    floats = (images / 255).astype(kind)
+    floats[images == 255] = 1 + 9e-7
+    floats[images == 0] = -9e-7
+    folder = sets.save_arrays(tmp_path / "sent", images=floats, labels=labels)
+    sets.assert_holds(sets.run(folder, tmp_path / "out"), images, labels)
+
+
+def test_float16_is_read_as_near_as_it_is(sets, tmp_path):
+    images, labels = sets.make_set(3)
+    folder = sets.save_arrays(tmp_path / "sent", images=(images / 255).astype(np.float16), labels=labels)
+    opened = sets.run(folder, tmp_path / "out")
+    expected = np.rint((images / 255).astype(np.float16).astype(np.float64) * 255)
+    np.testing.assert_array_equal(opened.images, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x * 2 - 1, "values -1 … 1; floats must lie in 0 … 1: save (value + 1) / 2"),
+        (lambda x: x - 0.5, "values -0.5 … 0.5; floats must lie in 0 … 1: save (value + 1) / 2"),
+        (lambda x: x + 2e-6, "values 2e-06 … 1; floats must lie in 0 … 1: save 0 … 255 as uint8"),
+        (lambda x: (x - x.mean()) / x.std() * 3, "no z-scores"),
+        (lambda x: 4000 * x, "values 0 … 4000; floats must lie in 0 … 1, with 0 outside the head"),
+        (lambda x: np.where(x == 1, np.inf, x), "values 0 … inf; NaN and infinite values are no image"),
+        (lambda x: (65535 * x).astype(np.uint16), "values are uint16; uint8, or float in 0 … 1, is needed"),
+        (lambda x: (127 * x).astype(np.int8), "values are int8; uint8"),
+        (lambda x: x > 0.5, "values are bool; uint8"),
+        (lambda x: x.astype(complex), "values are complex128; uint8"),
+        (lambda x: x.astype("S8"), "values are |S8; uint8"),
+    ],
+)
+@pytest.mark.parametrize("annotation", ["beside", "fifth"])
+def test_other_ranges_are_refused_with_what_to_do(sets, tmp_path, change, message, annotation):
+    images, labels = sets.make_set(3)
+    images[:, :, 2, 3] = 255
+    if annotation == "beside":
+        folder = sets.save_arrays(tmp_path / "sent", images=change(images / 255), labels=labels)
+    else:
+        five = np.concatenate([images, 51 * BRATS[labels][:, None]], axis=1)
+        folder = sets.save_arrays(tmp_path / "sent", samples=change(five / 255))
+    assert message in sets.refused(folder, tmp_path / "out")
+
+
+# --- files that lie ---
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_what_the_header_promises_is_compared_with_what_is_there(sets, tmp_path, compressed):
+    """Nothing is read: the promised shape would take 4 TB."""
+    images, labels = sets.make_set(3)
+    folder = sets.save_arrays(tmp_path / "sent", labels=labels)
+    np.save(tmp_path / "images.npy", images)
+    content = (tmp_path / "images.npy").read_bytes()
+    lying = content.replace(b"(3, 4, 16, 16), }" + b" " * 9, b"(3999999999, 4, 16, 16), }", 1)
+    assert len(lying) == len(content)
+    if compressed:
+        with zipfile.ZipFile(folder / "images.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("images.npy", lying)
+    else:
+        (folder / "images.npy").write_bytes(lying)
+    text = sets.refused(folder, tmp_path / "out")
+    assert "3072 of 4095999998976 bytes of values are there" in text
+
+
+def test_an_npz_bomb_is_refused_by_what_it_declares(sets, tmp_path):
+    folder = sets.save_arrays(tmp_path / "sent", labels=np.zeros((70_000, 16, 16), np.uint8))
+    np.savez_compressed(folder / "images.npz", np.zeros((70_000, 4, 16, 16), np.uint8))
+    assert (folder / "images.npz").stat().st_size < 1 << 20
+    assert "images.npz:arr_0.npy: it unpacks to more than 200 times its size" in sets.refused(folder, tmp_path / "out")
+
+
+def test_a_negative_shape_is_refused(sets, tmp_path):
+    images, labels = sets.make_set(3)
+    folder = sets.save_arrays(tmp_path / "sent", images=images, labels=labels)
+    content = (folder / "images.npy").read_bytes()
+    (folder / "images.npy").write_bytes(content.replace(b"(3, 4, 16, 16), }  ", b"(-3, 4, -16, 16), }", 1))
+    assert "its shape is (-3, 4, -16, 16)" in sets.refused(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("pipe", "a named pipe stands where a file should be"),
+        ("folder", "a folder stands where a file should be"),
+        ("broken link", "a link that leads nowhere"),
+        ("device", "a device stands where a file should be"),
+        ("LFS", "a Git LFS pointer"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+def test_what_is_no_file_is_refused_and_never_opened(sets, tmp_path, kind, reason, ending):
+    folder = sets.save_arrays(tmp_path / "sent", labels=sets.make_set(3)[1])
+    path = folder / f"images.{ending}"
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "broken link":
+            path.symlink_to("nowhere")
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "LFS":
+            path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n")
+    text = sets.refused(folder, tmp_path / "out")
+    assert f"images.{ending}: {reason}" in text
+
+
+def test_arrays_that_are_not_read_do_not_matter(sets, tmp_path):
+    images, labels = sets.make_set(3)
+    folder = sets.save_arrays(tmp_path / "sent", images=images, labels=labels)
+    (folder / "notes.npy").write_bytes(b"no array")
+    with zipfile.ZipFile(folder / "more.npz", "w") as archive:
+        archive.writestr("readme.txt", "no array")
+        archive.writestr("other.txt", "no array")
+    sets.assert_holds(sets.run(folder, tmp_path / "out"), images, labels)

@@ -1,5 +1,6 @@
 """Slices in a folder per channel: what was put into the files is what comes out."""
 
+import os
 import shutil
 
 import nibabel as nib
@@ -202,3 +203,32 @@ def test_empty_slices_are_set_aside_and_empty_sets_refused(sets, tmp_path):
     images[:, 1] = 0
     text = sets.refused(sets.save_folders(tmp_path / "empty", images, BRATS[labels]), tmp_path / "none")
     assert "nothing usable is left of 4. 3 × T1ce is nowhere above zero" in text
+
+
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "<script>", "$\\input{x}$", "a\nb", "\u202egnp", "ä" * 120])
+def test_files_of_any_name_are_read(sets, tmp_path, name):
+    images, labels = sets.make_set(2)
+    folder = sets.save_folders(tmp_path / "sent", images, BRATS[labels])
+    for channel in sets.FOLDERS:
+        (folder / channel / "slice_000.png").rename(folder / channel / f"{name}.png".replace("/", "∕"))
+    opened = sets.run(folder, tmp_path / "out")
+    order = [1, 0] if name > "slice" else [0, 1]
+    sets.assert_holds(opened, images[order], labels[order])
+    assert sorted(opened.index["subject"]) == sorted([name.replace("/", "∕"), "slice_001"])
+
+
+def test_names_that_are_no_utf8_are_shown_with_their_bytes(sets, tmp_path):
+    images, labels = sets.make_set(1)
+    folder = sets.save_folders(tmp_path / "sent", images, BRATS[labels])
+    for channel in sets.FOLDERS:
+        path = os.fsencode(folder / channel)
+        os.rename(path + b"/slice_000.png", path + b"/\xff\xfe.png")
+    opened = sets.run(folder, tmp_path / "out")
+    sets.assert_holds(opened, images, labels)
+    assert opened.index["subject"].tolist() == ["\\xff\\xfe"]
+
+
+def test_other_endings_are_told(sets, tmp_path):
+    images, labels = sets.make_set(1)
+    folder = sets.save_folders(tmp_path / "sent", images, BRATS[labels], pattern="{number}.jpg")
+    assert "no .png, .nii or .nii.gz in the channels' folders; found .jpg" in sets.refused(folder, tmp_path / "out")
