@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmark.data.anatomy import thumbnail
 from benchmark.data.cohorts import Subject
 from benchmark.data.nifti import read
 
@@ -29,6 +30,7 @@ class SubjectSlices:
     cut: int  # voxels above zero that lie outside the field of view
     facts: dict  # of the volume, for people: see nifti.Volume
     remarks: tuple[str, ...]
+    thumbnail: np.ndarray  # of the brain: see `anatomy.thumbnail`
 
 
 def slice_subject(subject: Subject, folder: Path, image_size: int, every: bool) -> SubjectSlices:
@@ -46,8 +48,8 @@ def slice_subject(subject: Subject, folder: Path, image_size: int, every: bool) 
     cropped = volume.images[:, :, *inside]
     kept = enough_brain(cropped[0], rows * columns)
     z = np.arange(len(kept)) if every else np.flatnonzero(kept)
-    images = np.zeros((len(z), len(volume.images), image_size, image_size), np.uint8)
-    labels = np.zeros((len(z), image_size, image_size), np.uint8)
+    images = np.empty((len(z), len(volume.images), image_size, image_size), np.uint8)
+    labels = np.empty((len(z), image_size, image_size), np.uint8)
     for start in range(0, len(z), AT_A_TIME):  # frames of small voxels are large
         some = slice(start, start + AT_A_TIME)
         images[some] = resize_images(centre(volume.images, z[some], rows, columns), image_size)
@@ -66,6 +68,7 @@ def slice_subject(subject: Subject, folder: Path, image_size: int, every: bool) 
         cut=0 if cropped.size == volume.images.size else np.count_nonzero(volume.images) - np.count_nonzero(cropped),
         facts=volume.facts,
         remarks=volume.remarks,
+        thumbnail=thumbnail(volume.images, volume.spacing),
     )
 
 

@@ -1,3 +1,4 @@
+import hashlib
 from collections import Counter
 from pathlib import Path
 
@@ -5,10 +6,17 @@ import numpy as np
 import pytest
 import scipy.io
 
-from benchmark.data.splits import absent, assign
+from benchmark.data import splits
+from benchmark.data.splits import absent, declared_patients
 from benchmark.errors import UserError
 
 SPLITS = {"train", "validation", "test"}
+
+
+def assign(subjects, *settings, **more):
+    """Of subjects that are each a patient of their own; of scans where `subjects` is {scan: patient}."""
+    patients = subjects if isinstance(subjects, dict) else {subject: subject for subject in subjects}
+    return splits.assign(patients, *settings, **more)
 
 
 def names(count: int) -> list[str]:
@@ -73,8 +81,6 @@ def test_too_few_subjects_and_impossible_shares_are_refused():
     for shares in ((0, 0.1), (0.1, 0), (0.6, 0.4), (1.5, 0.1)):
         with pytest.raises(UserError, match="together below 1"):
             assign(names(10), None, 0, *shares)
-    with pytest.raises(ValueError, match="not unique"):
-        assign(["a", "a", "b"], None, 0)
 
 
 # --- the study's file ---
@@ -180,3 +186,90 @@ def test_names_without_a_subject_are_listed(tmp_path):
     path = save_csv(tmp_path / "s.csv", [*((name, "train") for name in names(4)), ("gone", "test")])
     assert absent(names(4), path) == ["gone"]
     assert absent(names(4), None) == []
+
+
+# --- patients with several scans ---
+
+
+def scans(patients: int, each: int) -> dict[str, str]:
+    return {f"p{number:03d}-{scan}": f"p{number:03d}" for number in range(patients) for scan in range(each)}
+
+
+@pytest.mark.parametrize("count", [3, 5, 40])
+def test_all_scans_of_a_patient_are_in_one_split_and_shares_count_patients(count):
+    for seed in range(20):
+        split = assign(scans(count, 3), None, seed)
+        assert list(split) == list(scans(count, 3))
+        by_patient = {(scans(count, 3)[scan], part) for scan, part in split.items()}
+        assert len(by_patient) == count
+        counts = Counter(part for _, part in by_patient)
+        assert (counts["test"], counts["validation"]) == (max(1, round(0.15 * count)), max(1, round(0.1 * count)))
+
+
+def test_further_scans_move_no_patient():
+    """A patient goes where one with a single scan of that name would."""
+    one = assign(sorted(set(scans(30, 2).values())), None, 5)
+    many = assign(scans(30, 2) | {"p003-9": "p003"}, None, 5)
+    assert {scan: one[scan[:4]] for scan in many} == many
+
+
+def test_the_split_of_single_scans_is_that_of_earlier_versions():
+    """Worked out by hand from the hash of "seed:name": three of 20 test, two validate."""
+    ranked = sorted(names(20), key=lambda name: hashlib.sha256(f"4:{name}".encode()).hexdigest())
+    split = assign(names(20), None, 4)
+    assert {name for name in split if split[name] == "test"} == set(ranked[:3])
+    assert {name for name in split if split[name] == "validation"} == set(ranked[3:5])
+
+
+def test_three_patients_are_needed_not_three_scans():
+    with pytest.raises(UserError, match=r"4 usable subject\(s\) of 2 patient\(s\): at least 3 patients"):
+        assign(scans(2, 2), None, 0)
+    assert Counter(assign(scans(3, 2), None, 0).values()) == {"train": 2, "validation": 2, "test": 2}
+
+
+def test_validation_is_drawn_by_patient_where_a_file_names_none(tmp_path):
+    patients = scans(10, 2)
+    path = save_csv(tmp_path / "s.csv", [(scan, "test" if scan < "p003" else "train") for scan in patients])
+    for seed in range(10):
+        split = assign(patients, path, seed, validation_share=0.3)
+        drawn = {patients[scan] for scan in split if split[scan] == "validation"}
+        assert len(drawn) == 2  # 0.3 of seven
+        assert Counter(split.values()) == {"train": 10, "validation": 4, "test": 6}
+
+
+def test_a_file_that_splits_a_patient_is_refused_with_both_names_and_lines(tmp_path):
+    patients = {"a-1": "a", "b": "b", "c": "c", "a-2": "a"}
+    path = save_csv(tmp_path / "s.csv", [("a-1", "train"), ("b", "val"), ("c", "test"), ("a-2", "test")])
+    found = r"a-1 \(line 2, train\) and a-2 \(line 5, test\) are scans of one patient, a, in two splits"
+    with pytest.raises(UserError, match=f"{found}.*column patient"):
+        assign(patients, path, 0)
+    save_mat(tmp_path / "s.mat", ["a-1", *names(55), "a-2"])
+    others = dict(zip(names(55), names(55), strict=True))
+    with pytest.raises(UserError, match=r"a-1 \(name 1, train\) and a-2 \(name 57, test\)"):
+        assign({"a-1": "a", "a-2": "a", **others}, tmp_path / "s.mat", 0)
+
+
+def test_the_column_patient_is_read(tmp_path):
+    rows = [("a", "train", "P1"), ("MICCAI/b.nii.gz", "train", " P1 "), ("c", "val", "P2"), ("gone", "test", "P3")]
+    path = save_csv(tmp_path / "s.csv", rows, "subject,split,patient")
+    assert declared_patients(["a", "b", "c"], path) == {"a": "P1", "b": "P1", "c": "P2"}
+    assert declared_patients(["a"], None) == {}
+    assert declared_patients(["a"], save_csv(path, [("a", "train")])) == {}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a", "train", "P1"), ("b", "train", "")], r"line 3: b has no patient"),
+        ([("a", "train", "P1"), ("a.nii", "train", "P2")], r"a is a scan of P1 \(line 2\) and of P2 \(line 3\)"),
+    ],
+)
+def test_a_column_patient_that_contradicts_itself_is_refused(tmp_path, rows, message):
+    with pytest.raises(UserError, match=message):
+        declared_patients(["a", "b"], save_csv(tmp_path / "s.csv", rows, "subject,split,patient"))
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    path = save_csv(tmp_path / "s.csv", [("a", "train", "P1", "P2")], "subject,split,patient,patient")
+    with pytest.raises(UserError, match="column patient more than once"):
+        declared_patients(["a"], path)
