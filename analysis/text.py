@@ -2,8 +2,10 @@
 
 import re
 import unicodedata
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Control and format characters (escape sequences, right-to-left marks, zero widths), separators that break lines, lone
 # surrogates (bytes of file names that are no UTF-8), private and unassigned characters.
@@ -45,9 +47,15 @@ def visible(text: str) -> str:
 
     Line breaks and tabs become spaces. Different texts stay different, but for their white space.
     """
-    return "".join(
-        f"‹U+{ord(char):04X}›" if unicodedata.category(char) in _UNSEEN else char for char in _one_line(text)
-    )
+    if text.isprintable():
+        return text
+    shown = (f"‹U+{ord(char):04X}›" if unicodedata.category(char) in _UNSEEN else char for char in _one_line(text))
+    return "".join(shown)
+
+
+def visible_lines(text: str) -> str:
+    """The same for a message of several lines, which stay."""
+    return "\n".join(map(visible, text.split("\n")))
 
 
 def _one_line(text: str) -> str:
@@ -76,7 +84,7 @@ def csv_cell(value: object) -> object:
     return value
 
 
-def csv_frame(data: pd.DataFrame) -> pd.DataFrame:
+def csv_frame(data: "pd.DataFrame") -> "pd.DataFrame":
     """The table with every cell of text, and every column's name, as `csv_cell` has it; numbers stay numbers."""
     texts = data.select_dtypes(exclude=["number", "bool"]).columns
     safe = data.assign() if not len(texts) else data.copy()

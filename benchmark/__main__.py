@@ -1,11 +1,14 @@
 """Command line: python -m benchmark STAGE --key value …"""
 
+import errno
 import json
+import logging
 import os
 import signal
 import sys
 from typing import Any
 
+from analysis.text import visible_lines
 from benchmark import parsing
 from benchmark.errors import UserError
 
@@ -15,6 +18,10 @@ _ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "MALLOC_TOP_PAD_": "67108864",
 }
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # what no code can put right
+ONCE_MENDED = "once that is put right, the same command goes on where this one stopped"
 
 
 def _overview() -> str:
@@ -124,6 +131,20 @@ def _sync(config: Any) -> Any:
     return StageResult("sync", "", "", config.common.work_dir / "tracking", False, found, status=status)
 
 
+class _OnScreen(logging.Formatter):
+    """Names of files may hold escape sequences, which a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible_lines(super().format(record))
+
+
+def _log_on_screen() -> None:
+    ours, handler = logging.getLogger("benchmark"), logging.StreamHandler()
+    handler.setFormatter(_OnScreen())
+    handler.setLevel(logging.WARNING)
+    ours.handlers = [handler]
+
+
 def main(arguments: list[str]) -> int:
     """Exit code: 0 done, 1 something failed, 2 the call was wrong, 130 interrupted."""
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -138,16 +159,22 @@ def main(arguments: list[str]) -> int:
             print(_help(stage, given))
             return 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(visible_lines(f"error: {error}"), file=sys.stderr)
         return 2
     _with_tuned_allocator()
+    _log_on_screen()
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # processes that torchrun started
     if not several or os.environ["RANK"] == "0":
         signal.signal(signal.SIGTERM, _interrupt)  # a cluster's stop ends the run as KILLED, ready to resume
     try:
         result = _call_together(stage, config) if several else _call(stage, config)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(visible_lines(f"error: {error}"), file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        print(visible_lines(f"error: {error.filename or 'disk'}: {error.strerror}; {ONCE_MENDED}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)

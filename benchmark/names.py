@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 MLFLOW_MOST = 250  # characters of a key
 FILE_MOST = 100  # what is put before and after has to fit into 255 bytes, too
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)$", re.IGNORECASE)  # no file's name on Windows
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # no file's name on Windows
 
 
 def _mark(name: str) -> str:
@@ -35,8 +35,8 @@ def for_store(text: str, most: int = 5000) -> str:
 
 
 def for_file(name: str) -> str:
-    """A file's or a folder's name that is one everywhere, and needs no quoting in an address."""
-    clean = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")
+    """A file's or a folder's name that is one everywhere: Latin letters, digits, `_ - .` and spaces inside."""
+    clean = re.sub(r"[^A-Za-z0-9_\-. ]+", "-", name).strip("-. ")
     if clean and clean == name and len(name) <= FILE_MOST and not _RESERVED.match(name):
         return name
     return f"{clean[: FILE_MOST - 9] or 'unnamed'}-{_mark(name)}"

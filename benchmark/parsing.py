@@ -39,6 +39,7 @@ REACH: dict[str, list[tuple[str, ...]]] = {
     },
 }
 STAGES = tuple(REACH)
+MOST_FINDINGS = 10  # that one message lists
 
 # Keys that the table's cells set themselves; a call for the whole table cannot.
 SET_BY_TABLE = frozenset(
@@ -155,10 +156,12 @@ def read_preset(name: str) -> dict[str, dict[str, Any]]:
 def _message(error: ValidationError) -> str:
     """Pydantic's findings, one line each: the key, what was wrong, the value."""
     lines = []
-    for finding in error.errors():
+    for finding in error.errors()[:MOST_FINDINGS]:
         key = ".".join(str(part) for part in finding["loc"])
         said = finding["msg"].removeprefix("Value error, ")
         lines.append(f"{key}: {said} (got {_shown(finding['input'])})" if key else said)  # else of several keys at once
+    if (more := error.error_count() - len(lines)) > 0:
+        lines.append(f"… and {more} more")
     return "\n".join(lines)
 
 

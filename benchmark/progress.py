@@ -4,6 +4,8 @@ import sys
 
 from tqdm import tqdm
 
+from analysis.text import visible
+
 
 def progress_bar(total: int, name: str, unit: str, done: int = 0) -> tqdm:
     """A bar on standard error with rate and time left; into a file it writes a line every 10 s instead of redrawing."""
@@ -11,7 +13,7 @@ def progress_bar(total: int, name: str, unit: str, done: int = 0) -> tqdm:
     return tqdm(
         total=total,
         initial=done,
-        desc=name,
+        desc=visible(name),
         unit=unit,
         unit_scale=True,
         dynamic_ncols=True,

@@ -1,5 +1,6 @@
 """Kinds of values that settings take, each checked before anything runs: paths, lists, counts."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,21 +11,25 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # of most file systems, of Linux [bytes]
 
 
-def split_commas(value: Any, info: ValidationInfo | None = None) -> Any:
+def split_commas(value: Any, name: str = "the value") -> Any:
     """The parts of a text between commas. Raises ValueError for an empty one, as an unset shell variable leaves."""
     if not isinstance(value, str):
         return value
     parts = tuple(part.strip() for part in value.split(","))
     if not all(parts):
-        raise ValueError(f"{_name(info)} is empty{' between two commas' if any(parts) else ''}: {_UNSET}")
+        raise ValueError(f"{name} is empty{' between two commas' if any(parts) else ''}: {_UNSET}")
     return parts
 
 
 _UNSET = "was a variable not set? Give a value, or leave the key out"
 
 
-def _name(info: ValidationInfo | None) -> str:
-    return (info and info.field_name) or "the value"
+def _name(info: ValidationInfo) -> str:
+    return info.field_name or "the value"
+
+
+def _split(value: Any, info: ValidationInfo) -> Any:
+    return split_commas(value, _name(info))
 
 
 def check_path(value: Any, info: ValidationInfo) -> Any:
@@ -62,11 +67,26 @@ def _check_file(path: Path, info: ValidationInfo) -> Path:
     return path
 
 
+def _check_folder(path: Path, info: ValidationInfo) -> Path:
+    """That something can be written into it, or that it can be made."""
+    place = path.expanduser()
+    try:
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        if not place.is_dir():
+            raise ValueError(f"{_name(info)} needs a folder, and '{place}' is none")
+    except OSError as error:
+        raise ValueError(f"{_name(info)} cannot be used ({error.strerror})") from error
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ValueError(f"{_name(info)}: nothing can be written into '{place}'")
+    return path
+
+
 def split_paths(value: Any, info: ValidationInfo) -> Any:
     """The paths of a comma-separated text; a comma inside a path that is there separates nothing."""
     if not isinstance(value, str) or _is_there(value):
         return (value,) if isinstance(value, str) and value else value
-    pieces, paths = list(split_commas(value, info)), []
+    pieces, paths = list(_split(value, info)), []
     raw = value.split(",")
     while raw:
         whole = next((n for n in range(len(raw), 1, -1) if _is_there(",".join(raw[:n]).strip())), 1)
@@ -99,9 +119,19 @@ def _whole(value: Any, info: ValidationInfo) -> Any:
     return int(digits + fraction) * 10 ** (exponent - len(fraction)) if len(fraction) <= exponent else value
 
 
+def _share(value: Any, info: ValidationInfo) -> Any:
+    """What rounding put at most one part in a million above 1 is 1."""
+    value = _number(value, info)
+    try:
+        return 1.0 if 1 < float(value) <= 1 + 1e-6 else value
+    except (TypeError, ValueError, OverflowError):  # no number: said by whoever reads it
+        return value
+
+
 def _text(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{_name(info)} is empty: {_UNSET}" if value in (None, "") else f"{_name(info)} needs a text")
+        empty = value is None or isinstance(value, str)
+        raise ValueError(f"{_name(info)} is empty: {_UNSET}" if empty else f"{_name(info)} needs a text")
     return value
 
 
@@ -113,7 +143,7 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 Number = Annotated[float, BeforeValidator(_number)]
 Text = Annotated[str, BeforeValidator(_text), Field(max_length=500)]
 PathText = Annotated[str, BeforeValidator(check_path)]
-Folder = Annotated[Path, BeforeValidator(check_path)]
+Folder = Annotated[Path, BeforeValidator(check_path), AfterValidator(_check_folder)]  # to write into
 File = Annotated[Path, BeforeValidator(check_path), AfterValidator(_check_file)]
 TextOrNone = Annotated[str | None, BeforeValidator(_unless_none(_text)), Field(max_length=500)]
 PathTextOrNone = Annotated[str | None, BeforeValidator(_unless_none(check_path))]
@@ -121,7 +151,7 @@ FolderOrNone = Annotated[Path | None, BeforeValidator(_unless_none(check_path))]
 FileOrNone = Annotated[
     Path | None, BeforeValidator(_unless_none(check_path)), AfterValidator(_unless_none(_check_file))
 ]
-Listed = BeforeValidator(split_commas)  # a comma-separated list on the command line, a YAML list in a preset
+Listed = BeforeValidator(_split)  # a comma-separated list on the command line, a YAML list in a preset
 ListedPaths = BeforeValidator(split_paths)
 Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**31)]
-Share = Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)]
+Share = Annotated[float, BeforeValidator(_share), Field(gt=0, le=1)]

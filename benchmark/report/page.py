@@ -19,7 +19,8 @@ from analysis.calibration import calibration_table, caveats
 from analysis.long_table import AMOUNT, Scores
 from analysis.set_tables import NOT_PROOF
 from analysis.statistics import MARGINS
-from analysis.text import visible
+from analysis.text import csv_frame, visible
+from benchmark.names import for_file
 from benchmark.report.cards import build_cards
 
 TEMPLATES = Path(__file__).parents[2] / "reports" / "templates"
@@ -106,7 +107,7 @@ def build_report(out: Path, inputs: ReportInputs) -> dict:
     pictures = [
         _write_figure(out, names(name), section, caption, figure) for name, section, caption, figure in _figures(inputs)
     ]
-    inputs.scores.table.to_csv(out / "tables" / "scores.csv", index=False)
+    csv_frame(inputs.scores.table).to_csv(out / "tables" / "scores.csv", index=False)
 
     page = template("report.html.j2").render(
         report=inputs,
@@ -130,6 +131,7 @@ def template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,  # no character that moves others
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -264,7 +266,7 @@ class _Names:
         self.taken: set[str] = set()
 
     def __call__(self, name: str) -> str:
-        safe = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-") or "unnamed"
+        safe = for_file(re.sub(r"[ .]+", "-", name))
         unique, number = safe, 2
         while unique.lower() in self.taken:
             unique, number = f"{safe}-{number}", number + 1

@@ -8,6 +8,7 @@ import pandas as pd
 from analysis import ranks, statistics
 from analysis.long_table import Scores
 from analysis.statistics import counted
+from analysis.text import csv_frame
 from benchmark.config import Config
 from benchmark.errors import UserError
 from benchmark.stages.prepare import cohort_name
@@ -50,7 +51,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         "amounts": statistics.amounts(scores),
     }
     for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False)
+        csv_frame(table).to_csv(folder / f"{name}.csv", index=False)
         table.to_parquet(folder / f"{name}.parquet", index=False)
         tracked.log_artifact(folder / f"{name}.csv", "tables")
     return {"ratios": _primary(ratios)}

@@ -7,6 +7,7 @@ import numpy as np
 
 from analysis import memorization
 from analysis.neighbours import Rows
+from analysis.text import csv_frame
 from benchmark.config import Config
 from benchmark.data.slices import SliceSet
 from benchmark.stages import synthetic
@@ -56,8 +57,8 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         shift=closest[["shift_y", "shift_x"]].to_numpy(),
         mirrored=closest["mirrored"].to_numpy(),
     )
-    result.slices.to_csv(folder / "nearest.csv", index=False)
-    result.null.to_csv(folder / "null.csv", index=False)
+    csv_frame(result.slices).to_csv(folder / "nearest.csv", index=False)
+    csv_frame(result.null).to_csv(folder / "null.csv", index=False)
     (folder / "audit.json").write_text(json.dumps(result.to_json(), indent=1))
     for name in ("audit.json", "nearest.csv", "null.csv"):
         tracked.log_artifact(folder / name)

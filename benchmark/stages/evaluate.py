@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.scores import subject_scores
+from analysis.text import csv_frame
 from benchmark.config import Config
 from benchmark.data.slices import SliceSet
 from benchmark.progress import progress_bar
@@ -65,7 +66,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
             bar.update()
     scores = pd.concat(parts, ignore_index=True)[[*columns, "patient", "subject", "region", "metric", "value", "case"]]
     path = folder / "scores.csv"
-    scores.to_csv(path, index=False)
+    csv_frame(scores).to_csv(path, index=False)
     scores.to_parquet(path.with_suffix(".parquet"), index=False)
     tracked.log_artifact(path)
 

@@ -10,6 +10,7 @@ import pandas as pd
 from analysis import score_tables
 from analysis.set_tables import NOT_PROOF
 from analysis.statistics import MARGINS
+from benchmark.names import for_files
 from benchmark.report.page import template
 from benchmark.stages import MANIFEST, StageResult
 from benchmark.stages.report import cohort_facts
@@ -23,9 +24,10 @@ def build_overview(
     cohorts: the results of all stages of each that has a report; reasons: why others have none.
     """
     facts, failed, tables = {}, {}, []
+    folders = for_files(cohorts)
     for name, results in cohorts.items():
         prepared = next(result for result in results.values() if result.stage == "prepare")
-        shutil.copytree(results["report"].path, out / name, ignore=shutil.ignore_patterns(MANIFEST))
+        shutil.copytree(results["report"].path, out / folders[name], ignore=shutil.ignore_patterns(MANIFEST))
         facts[name] = cohort_facts(prepared.path)
         failed[name] = sum(result.status != "FINISHED" for result in results.values())
         ratios, tests = (pd.read_parquet(results["analyze"].path / f"{table}.parquet") for table in ("ratios", "tests"))
@@ -35,7 +37,7 @@ def build_overview(
         title=title,
         cohorts=facts,
         failed=failed,
-        links={name: f"{quote(name)}/index.html" for name in cohorts},
+        links={name: f"{quote(folder)}/index.html" for name, folder in folders.items()},
         reasons=reasons,
         tables=tables,
         margins=MARGINS,

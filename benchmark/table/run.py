@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from analysis.text import csv_cell, visible, visible_lines
 from benchmark.config import Config
 from benchmark.errors import UserError
 from benchmark.stages import MANIFEST, StageResult, fingerprint, pull
@@ -141,7 +142,7 @@ class Board:
     def write(self, job: Job, result: StageResult) -> None:
         facts = {**result.headline, **result.summary(), "job": job.title}
         row = {**facts, "seconds": facts.get("stage_seconds"), "reason": facts.get("reason")}
-        self._rows.writerow({column: row[column] for column in COLUMNS})
+        self._rows.writerow({column: csv_cell(row[column]) for column in COLUMNS})
 
     def end(self, job: Job, result: StageResult) -> None:
         """A job has ended just now."""
@@ -153,11 +154,14 @@ class Board:
             outcome = "reused" if result.reused else f"done in {spoken(result.headline['stage_seconds'])}"
         else:
             self.failed += 1
-            outcome = f"FAILED: {result.headline['reason']}"
+            outcome = visible_lines(f"FAILED: {result.headline['reason']}")
             print(result.headline.get("traceback", ""), end="", file=sys.stderr)
         ended = self.total - self.left.total()
         so_far = spoken(time.monotonic() - self.started)
-        print(f"[{ended}/{self.total}] {job.title}: {outcome} | {so_far} so far, {self._ahead()}", file=sys.stderr)
+        print(
+            f"[{ended}/{self.total}] {visible(job.title)}: {outcome} | {so_far} so far, {self._ahead()}",
+            file=sys.stderr,
+        )
         self.tracked.log_metrics({"jobs_ended": ended, "jobs_failed": self.failed}, ended)
 
     def _ahead(self) -> str:
