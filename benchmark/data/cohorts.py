@@ -111,13 +111,15 @@ def nifti_files(folder: Path) -> Iterator[Path]:
 
 def _cases(tree: Tree, layout: str) -> tuple[str, list[Case], tuple[Path, ...], list[str]]:
     """The layout's name, its cases, the files that it was read from, and notes for people."""
+    notes = []
     if layout == "auto":
         layout = _detect(tree)
+        notes = _better_named(tree, layout)
     if is_layout_file(layout):
         path = Path(layout).expanduser()
         return path.name, patterns.by_patterns(tree, path), (path,), []
     if layout in layouts.BRATS_ENDINGS:
-        return layout, layouts.brats(tree, layout), (), []
+        return layout, layouts.brats(tree, layout), (), notes
     if layout == NAMED:
         cases, notes = named.named(tree)
         return layout, cases, (), notes
@@ -152,6 +154,16 @@ def _detect(tree: Tree) -> str:
     return "brats2021" if is_2021 else whole[0]
 
 
+def _better_named(tree: Tree, layout: str) -> list[str]:
+    """A hint where the words of more general names would complete subjects that the layout found leaves incomplete."""
+    if layout not in layouts.BRATS_ENDINGS or all(case.complete for case in layouts.brats(tree, layout)):
+        return []
+    more = [sum(case.complete for case in cases) for cases in (layouts.brats(tree, layout), named.named(tree)[0])]
+    if more[1] <= more[0]:
+        return []
+    return [f"{more[0]} subject(s) are complete in the layout {layout}, {more[1]} would be with layout={NAMED}"]
+
+
 def _image_root(tree: Tree) -> Path:
     roots = list(layouts.image_roots(tree))
     if not roots:
@@ -165,14 +177,14 @@ def _nothing_found(tree: Tree, what: str, *example: Subject | Rejection) -> str:
     """What is there, what each name's ending is taken for, and what was looked for."""
     folder, files = tree.folder, list(tree.files)
     seen = f"{len(files)} NIfTI files, e.g. {shown(files[0], folder)}" if files else "no .nii or .nii.gz file at all"
-    lost = [f"{shown(path, folder)}: {reason}" for path, reason in tree.hollow.items() if path != folder]
+    lost = [f"{shown(path, folder)}: {reason}" for path, reason in tree.hollow.items() if path.is_symlink()]
     if not files and lost:
         seen += f" ({lost[0]})"
     aside = "".join(f" ({rejection.subject}: {rejection.reason})" for rejection in example)
     endings = named.endings(tree).most_common(SHOWN)
     told = ", ".join(f"{count} × {printable(end)} ({named.meaning(end) or 'unknown'})" for end, count in endings)
     return (
-        f"{folder}: {what} was recognised{aside}; there is {seen}. {f'Names end in {told}. ' if endings else ''}"
+        f"{folder}: {what} was recognised{aside}; it has {seen}. {f'Names end in {told}. ' if endings else ''}"
         "Looked for: *_t1 *_t1ce *_t2 *_flair *_seg (BraTS 2020, 2021), *-t1n *-t1c *-t2w *-t2f *-seg (BraTS 2023 on), "
         "imagesTr/*.nii.gz with labelsTr (Medical Segmentation Decathlon Task01), imagesTr/*_0000.nii.gz … with "
         f"labelsTr and dataset.json (nnU-Net), or names of one subject that end in {named.ACCEPTED}. Rename the files, "

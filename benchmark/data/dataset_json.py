@@ -100,7 +100,7 @@ def modality(name: str) -> str | None:
     known = {
         "FLAIR": r"(t2)?w?flair|t2f",
         "T2": r"t2(w|weighted)?",
-        "T1ce": r"(ce|gd|cegadolinium|cegd)t1w?"
+        "T1ce": r"(c|ce|gd|cegadolinium|cegd)t1w?"
         r"|t1w?(ce|c|gd|kgd|gad|km|post|postcontrast|contrast|contrastenhanced|gadolinium)",
         "T1": r"t1(w|n|weighted|native|pre|precontrast)?",
     }

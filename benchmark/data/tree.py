@@ -74,7 +74,7 @@ def walk(folder: Path) -> Tree:
                 tree.folders[parent].append(path)
                 tree.files[path] = path
             elif entry.is_symlink() and not os.path.exists(path):
-                tree.hollow[path] = fault(path)
+                tree.hollow[path] = fault(path) or "it changed while it was looked at"
 
     filled = above(tree.folders, folder)
     tree.hollow |= {path: "there is no NIfTI file in the folder" for path in visited if path not in filled}
@@ -164,7 +164,10 @@ def _out_of_reach(path: Path, error: OSError) -> str:
     """Why a path that is listed cannot be followed."""
     if error.errno == errno.ELOOP:
         return "a link that goes in circles"
-    if error.errno == errno.ENOENT and path.is_symlink():
-        target = printable(os.readlink(path))
+    if error.errno == errno.ENOENT:
+        try:
+            target = printable(os.readlink(path))
+        except OSError:  # no link, or gone in between, as in /proc
+            return "it went away while it was looked at"
         return f"a link that leads nowhere: {target}" + (f"; {NOT_FETCHED}" if "annex/objects/" in target else "")
     return f"cannot be read ({error.strerror})"

@@ -165,6 +165,21 @@ def test_incomplete_subjects_of_other_collections_are_set_aside(tmp_path, nifti)
     ]
 
 
+def test_where_other_names_would_complete_more_it_is_said(tmp_path, nifti):
+    """A cohort of two sites: the layout of one is found, and the other's subjects are set aside."""
+    for number in range(2):
+        nifti.write_subject(tmp_path / f"a{number}", f"a{number}", seed=number)
+        nifti.write_subject(tmp_path / f"b{number}", f"b{number}", UCSF, 2 + number)
+    cohort = find(tmp_path)
+    assert (cohort.layout, [subject.name for subject in cohort.subjects]) == ("brats2020", ["a0", "a1"])
+    assert {rejection.reason for rejection in cohort.rejections} == {"T1ce is missing, no annotation"}
+    assert cohort.notes == ("2 subject(s) are complete in the layout brats2020, 4 would be with layout=named",)
+    cohort = find(tmp_path, "named")
+    assert [subject.name for subject in cohort.subjects] == ["a0", "a1", "b0", "b1"]
+    for subject in cohort.subjects:
+        assert [nifti.modality_of(path) for path in subject.files] == MODALITIES
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
@@ -172,6 +187,7 @@ def test_incomplete_subjects_of_other_collections_are_set_aside(tmp_path, nifti)
         ("UPENN-GBM-00001_11_T1GD", ("UPENN-GBM-00001_11", "T1ce")),
         ("x_T2_FLAIR", ("x", "FLAIR")),
         ("x_t1_post", ("x", "T1ce")),
+        ("x_CT1", ("x", "T1ce")),
         ("x_T1_bias", None),
         ("x_T1_unstripped", None),
         ("x_brain_mask", None),
