@@ -2,6 +2,8 @@
 
 The batch at a step and every random number drawn in it are a function of (seed, images seen), so a run that was killed
 and is started again repeats nothing, skips nothing, and ends in the same weights.
+
+Of several processes (see benchmark.training.processes) the leader is in `train` and the others are in `assist`.
 """
 
 import math
@@ -42,7 +44,7 @@ class Budget:
     seed: int
     snapshots: int
     checkpoint_seconds: float
-    patience: int = 0  # snapshots without a better score before training stops; 0: never
+    patience: int = 0  # snapshots in a row that are no better than one before, until training ends; 0: never
 
     @property
     def snapshot_at(self) -> set[int]:
@@ -101,20 +103,14 @@ def train(
     team: Team | None = None,
     watch: Watch | None = None,
 ) -> Progress:
-    """Trains the model until the budget is seen, going on from the newest sound checkpoint in folder/checkpoints.
+    """Trains until the budget is seen, going on from the newest sound checkpoint in folder/checkpoints.
 
-    on_snapshot(seen) returns metrics, of which `score` makes one number: the weights where it was highest, from
-    `keep_from` images on, are kept in folder/best.safetensors, and training ends early once budget.patience of those in
-    a row have not raised it. All metrics, those before a restart included, go to on_metrics(metrics, seen).
-
-    Of several processes (see benchmark.training.processes) the leader is here and the others are in `assist`.
-
-    Raises Diverged, naming the step, the last good checkpoint and the training's advice, when a loss is not finite.
+    on_snapshot(seen) measures; the weights whose `score` is highest, from `keep_from` images on, are kept in
+    folder/best.safetensors. on_metrics(metrics, seen) is told all there is to tell, also of the time before a restart.
+    Raises Diverged, with the step and the last good checkpoint, for a loss that is not finite.
     """
     model, budget, team = training.model, training.budget, team or Team()
-    checkpoints = Checkpoints(folder / "checkpoints")
-    progress = checkpoints.restore(model) or Progress()
-    processes.announce(checkpoints.restored)
+    checkpoints, progress = _restored(model, folder)
     for seen, metrics in progress.history:
         on_metrics(metrics, seen)
     meter = Meter(progress, budget.batch_size)
@@ -132,14 +128,13 @@ def train(
                 on_metrics(progress.record(meter.means()), progress.seen)
 
             if progress.seen in budget.snapshot_at:
-                with meter.paused(), team.releasing():
+                with team.releasing(), meter.paused():
                     metrics = progress.record(on_snapshot(progress.seen))
                     on_metrics(metrics, progress.seen)
-                    reached = score(metrics)
-                    if progress.judge(reached, counts=progress.seen >= keep_from):
+                    if progress.judge(score(metrics), counts=progress.seen >= keep_from):
                         save_weights(model.weights(), folder / "best.safetensors")
                     if watch:
-                        watch(progress.snapshots, reached)
+                        watch(progress.snapshots, score(metrics))
                 ended = team.agree(budget.ended(progress))
 
             if ended or checkpoints.due(budget.checkpoint_seconds):
@@ -150,8 +145,7 @@ def train(
 
 def assist(training: Training, folder: Path) -> None:
     """What a helper does while the leader is in `train` with the same arguments: its steps, and nothing else."""
-    checkpoint = processes.announce()
-    seen = Checkpoints(folder / "checkpoints").load(checkpoint, training.model).seen if checkpoint else 0
+    seen = _restored(training.model, folder)[1].seen
     ended = processes.announce()
     with closing(training.steps(seen)) as steps:
         while not ended:
@@ -166,6 +160,16 @@ def advice(name: str, config: Any) -> str:
     rates = [f"{name}.{key} ({value:g})" for key, value in dict(config).items() if key.endswith("learning_rate")]
     precise = f", or use {name}.precision=fp32" if getattr(config, "precision", "fp32") != "fp32" else ""
     return f"Lower {' and '.join(rates)}{precise}."
+
+
+def _restored(model: Trainable, folder: Path) -> tuple[Checkpoints, Progress]:
+    """Loads the newest sound checkpoint into the model, in every process the one that the leader finds."""
+    checkpoints = Checkpoints(folder / "checkpoints")
+    progress = checkpoints.restore(model) if processes.leads() else None
+    name = processes.announce(checkpoints.restored)
+    if name and progress is None:
+        progress = checkpoints.load(name, model)
+    return checkpoints, progress or Progress()
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def joined(device: str) -> Iterator[Team | None]:
             )
         torch.cuda.set_device(local)
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
-    team = Team() if distributed.get_rank() == 0 else None
+    team = Team() if leads() else None
     yield team
     if team and team.training:  # nobody hears a goodbye; when this process ends, torchrun ends the helpers
         return
@@ -90,10 +90,15 @@ def announce(message: Any = None) -> Any:
     content = torch.frombuffer(bytearray(json.dumps(message).encode()), dtype=torch.uint8)
     length = torch.tensor(len(content))
     distributed.broadcast(length, 0)
-    if distributed.get_rank() > 0:
+    if not leads():
         content = torch.empty(int(length), dtype=torch.uint8)
     distributed.broadcast(content, 0)
     return json.loads(content.numpy().tobytes())
+
+
+def leads() -> bool:
+    """Whether this process leads, as a single one does."""
+    return world() == 1 or distributed.get_rank() == 0
 
 
 def share() -> slice:
