@@ -4,7 +4,7 @@ EXPERIMENT ?= stand-in
 PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint bench ui clean
+.PHONY: help env demo test lint bench fuzz faults ui clean
 
 help: ## What can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -30,6 +30,12 @@ lint: env ## ruff: style and format
 
 bench: env ## Speed and calibration, side by side in one run
 	@for script in tests/bench/bench_*.py; do echo "== $$script"; PYTHONPATH=. $(BIN)/python $$script || exit 1; done
+
+fuzz: env ## Damaged cohorts, foreign sets and calls: each is read right or refused (about 10 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz
+
+faults: env ## Bad luck, measured: full disk, damaged files, two at once, 100 signals (about 20 minutes)
+	$(BIN)/python -m tests.fuzz.faults
 
 ui: env ## MLflow's pages on http://127.0.0.1:5000 (PORT=…)
 	$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}

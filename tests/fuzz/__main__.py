@@ -1,11 +1,10 @@
 """The campaign: python -m tests.fuzz [--family F] [--cases N] [--seed S] [--start I].
 
-Case i of a family is mutator i mod (number of mutators), with random numbers from (seed, i) alone: any one can be
-replayed by `--family F --seed S --start I --cases 1 --keep`, which leaves its input where the output says.
+Each round of a family takes its mutators once, in an order of its own, with random numbers from (seed, case) alone: any
+case can be replayed by `--family F --seed S --start I --cases 1 --keep`, which leaves its input where the output says.
 """
 
 import argparse
-import os
 import shutil
 import sys
 import tempfile
@@ -13,7 +12,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import mlflow
 import numpy as np
 
 from tests.fuzz import calls, cohorts, harness, sets
@@ -29,7 +27,8 @@ def campaign(family: str, cases: range, seed: int, root: Path, keep: bool) -> tu
     base = module.prepare(base_folder)
     outcomes, failures = Counter(), []
     for number in cases:
-        mutator = module.MUTATORS[number % len(module.MUTATORS)]
+        around, place = divmod(number, len(module.MUTATORS))
+        mutator = module.MUTATORS[np.random.default_rng([seed, around]).permutation(len(module.MUTATORS))[place]]
         folder = base_folder / f"case{number}"
         folder.mkdir()
         case = module.make_case(base, folder, np.random.default_rng([seed, number]), mutator)
@@ -65,9 +64,7 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep inputs, show every output")
     asked = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="standin-fuzz-"))
-    harness.one_thread()
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{root}/mlflow.db"
-    mlflow.set_experiment("fuzz")  # makes the store before anything forks, which takes seconds
+    harness.make_ready(root / "mlflow.db")
     outcomes, failures, started = {}, [], time.monotonic()
     for family in [asked.family] if asked.family else FAMILIES:
         count = asked.cases or FAMILIES[family][1]

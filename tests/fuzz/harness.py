@@ -5,6 +5,7 @@ never a traceback, never more memory than a small input can need. A case adds wh
 the input must be refused.
 """
 
+import logging
 import os
 import re
 import resource
@@ -15,15 +16,12 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType, ModuleType
 
+import mlflow
 import numpy as np
-import tqdm
-
-os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "131072")  # glibc's own; set, so that main does not start anew
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-tqdm.tqdm.monitor_interval = 0  # its thread could hold a lock at the moment of a fork
-
 import torch
+import tqdm
 
 import benchmark.stages.import_samples
 import benchmark.stages.prepare
@@ -185,9 +183,25 @@ def taken(ended: Ended) -> str:
     return "read right"
 
 
-def one_thread() -> None:
-    """One thread: a process that forks must not have others."""
+def make_ready(store: Path) -> None:
+    """Makes the tracking store, which takes seconds, once, and this process fit to be forked: no other threads."""
+    os.environ["MALLOC_TRIM_THRESHOLD_"] = "131072"  # glibc's own; set, so that main does not start anew
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{store}"
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    tqdm.tqdm.monitor_interval = 0
     torch.set_num_threads(1)
+    mlflow.set_experiment("fuzz")
+
+
+def mutators_of(*modules: ModuleType) -> list[Callable]:
+    """The modules' public functions, in the order of their definition."""
+    return [
+        thing
+        for module in modules
+        for name, thing in vars(module).items()
+        if isinstance(thing, FunctionType) and thing.__module__ == module.__name__ and not name.startswith("_")
+    ]
 
 
 def by_subject(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
