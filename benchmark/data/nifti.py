@@ -1,5 +1,6 @@
 """One subject's NIfTI files → canonical 8 bit. What is wrong with them becomes a RejectedSubject."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -66,9 +67,8 @@ def read(subject: Subject) -> Volume:
     """
     stored = load(subject.annotation)
     grid = Grid(stored)
-    labels = _to_classes(stored, grid, subject)
-    counts = np.bincount(labels.reshape(-1)[labels.reshape(-1) != 0], minlength=len(CLASSES))
-    millilitres = counts * np.prod(grid.spacing) / 1000
+    labels, counts = _to_classes(stored, grid, subject)
+    millilitres = {name: counts[number] * math.prod(grid.spacing) / 1000 for name, number in CLASSES.items()}
 
     images = np.zeros((len(MODALITIES), *grid.shape), np.uint8)
     modalities, remarks = {}, []
@@ -86,7 +86,7 @@ def read(subject: Subject) -> Volume:
         "orientation": grid.axes,
         "shape": list(grid.voxels),
         "voxel_mm": [round(size, 4) for size in grid.sizes],
-        "class_ml": {name: round(float(millilitres[number]), 4) for name, number in CLASSES.items() if number},
+        "class_ml": {name: round(volume, 4) for name, volume in millilitres.items() if name != "background"},
         "modalities": modalities,
     }
     return Volume(images, labels, grid.spacing, facts, tuple(remarks))
@@ -133,7 +133,7 @@ def _to_8bit(path: Path, stored: Stored, modality: str, grid: Grid, out: np.ndar
         values /= maximum
         np.rint(values, out=values)
         target[...] = np.maximum(values, 0, out=values)
-        levels += np.bincount(target.reshape(-1), minlength=256)
+        levels += np.bincount(target[target > 0], minlength=256)
     levels[0] += voxels.size - levels.sum()
     edges = [low, *((np.arange(1, BINS) * (256 // BINS) - 0.5) * facts["max"] / 255).tolist(), facts["max"]]
     facts["histogram"] = {"edges": edges, "counts": levels.reshape(BINS, -1).sum(1).tolist()}
@@ -197,7 +197,8 @@ def _spike(modality: str, levels: np.ndarray) -> list[str]:
     if high >= SPIKE_SHARE * 255:
         return []
     return [
-        f"99.9 % of {modality} lies at or below {high} of 255, as a few voxels are far brighter: nearly all contrast is lost"
+        f"99.9 % of {modality} lies at or below {high} of 255, as a few voxels are far brighter: nearly all contrast "
+        "is lost"
     ]
 
 
@@ -234,8 +235,8 @@ def _counted(values: np.ndarray) -> dict[int, int]:
     return {0: values.size - sum(counted.values())} | counted
 
 
-def _to_classes(stored: Stored, grid: Grid, subject: Subject) -> np.ndarray:
-    """The annotation as classes 0–3, uint8 [Z, H, W]."""
+def _to_classes(stored: Stored, grid: Grid, subject: Subject) -> tuple[np.ndarray, dict[int, int]]:
+    """The annotation as classes 0–3, uint8 [Z, H, W], and how many voxels each class has."""
     values = _whole_values(stored, subject.annotation)
     counts = _counted(values)
     if unknown := [value for value in counts if value not in subject.classes]:
@@ -253,4 +254,7 @@ def _to_classes(stored: Stored, grid: Grid, subject: Subject) -> np.ndarray:
     for source, target in zip(grid.view(values), classes, strict=True):
         if source.any():
             target[...] = table[source]
-    return classes
+    of_class = dict.fromkeys(CLASSES.values(), 0)
+    for value, count in counts.items():
+        of_class[subject.classes[value]] += count
+    return classes, of_class

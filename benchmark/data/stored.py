@@ -4,6 +4,7 @@ import gzip
 import math
 import zlib
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import nibabel as nib
@@ -19,6 +20,7 @@ from benchmark.data.tree import fault
 VOXEL_SIZES = 0.1, 50.0  # mm: what is outside is a unit or a header gone wrong
 LONGEST = 1000.0  # mm along an axis; a scan of a head has 300
 LARGEST = 2 << 30  # bytes of voxels; BraTS's four modalities as float64 take 0.3 GB
+GZIP_BEST = 1032  # bytes from one
 HEADER = 540  # bytes of NIfTI-2's header, the longer one
 
 # Where two programs write one grid, they round. An origin differs by less than a hundredth of a voxel then. A rotation
@@ -100,24 +102,23 @@ def load(path: Path, channels: int | None = None) -> Stored:
 
 def _content(path: Path) -> tuple[bytes, nib.Nifti1Header]:
     """The bytes of a file, unpacked as far as its header says and no further, and the header."""
-    with path.open("rb") as file:
-        start = file.read(2)
-        file.seek(0)
-        if start != b"\x1f\x8b":
-            content = file.read(LARGEST + (1 << 20))
-            return content, _header(path, content)
-        packed = path.stat().st_size
-        with gzip.GzipFile(fileobj=file) as unpacked:
-            head = unpacked.read(HEADER)
-            header = _header(path, head)
-            shape, dtype, offset = _layout(path, header)
-            rest = offset + math.prod(shape) * dtype.itemsize - len(head)
-            if rest > 1032 * packed:  # gzip's best; a read takes the memory before it knows
-                raise EOFError(f"{packed} bytes of gzip cannot hold the {rest + len(head)} that the header promises")
-            content = head + unpacked.read(max(rest, 0))
-            if unpacked.read(1):
-                raise RejectedSubject(path, f"unpacks to more than the {len(content)} bytes that its header promises")
-    return content, header
+    if (size := path.stat().st_size) > LARGEST:
+        raise RejectedSubject(path, f"a file of {size / 2**30:.3g} GiB is not plausible")
+    content = path.read_bytes()
+    if not content.startswith(b"\x1f\x8b"):
+        return content, _header(path, content)
+    header = _header(path, gzip.GzipFile(fileobj=BytesIO(content)).read(HEADER))
+    shape, dtype, offset = _layout(path, header)
+    promised = offset + math.prod(shape) * dtype.itemsize
+    if promised > GZIP_BEST * len(content):  # unpacking takes the memory before it knows
+        raise EOFError(f"{len(content)} bytes of gzip cannot hold the {promised} that the header promises")
+    unpacker = zlib.decompressobj(wbits=31)  # 31: gzip's header and checksum
+    whole = unpacker.decompress(content, promised + 1)
+    if not unpacker.eof or unpacker.unused_data:  # cut short, too long, several members, or padding after the last
+        whole = gzip.GzipFile(fileobj=BytesIO(content)).read(promised + 1)
+    if len(whole) > promised:
+        raise RejectedSubject(path, f"unpacks to more than the {promised} bytes that its header promises")
+    return whole, header
 
 
 def _header(path: Path, content: bytes) -> nib.Nifti1Header:

@@ -464,7 +464,7 @@ def test_a_size_at_the_end_of_gzip_that_lies_takes_no_memory(tmp_path, nifti):
     t1, *_ = nifti.write_subject(tmp_path / "a", "a")
     subject = only_subject(tmp_path)
     t1.write_bytes(t1.read_bytes()[:-4] + b"\xff\xff\xff\xff")
-    refused(subject, "truncated or unreadable: Incorrect length of data produced")
+    refused(subject, "truncated or unreadable: .*incorrect length")
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
