@@ -119,6 +119,15 @@ def test_the_table_ends_in_a_report(table, work):
     assert (work / "out" / "index.html").read_bytes() == (report / "index.html").read_bytes()
 
 
+def test_the_report_leads_to_the_card_of_what_was_read(table, client, work):
+    (prepared,) = _runs(client, "prepare")
+    assert "cohort.html" in [file.path for file in client.list_artifacts(prepared.info.run_id)]
+    card = (Path(prepared.data.tags["path"]) / "cohort.html").read_text()
+    assert "none is a patient" in card
+    assert 'href="cohort.html"' in (work / "out" / "index.html").read_text()
+    assert (work / "out" / "cohort.html").read_text() == card
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_is_no_wider_than_the_screen(table, tmp_path, width):
