@@ -104,7 +104,8 @@ def prepare(
                 else:
                     usable[subject.name], kept[subject.name] = subject, int(result.kept.sum())
                     _append(main, subject, folder, result, slice(None) if result.kept.all() else result.kept)
-                    facts[subject.name], thumbnails[subject.name] = result.facts, result.thumbnail
+                    facts[subject.name] = result.facts
+                    thumbnails[subject.name] = np.load(folder / "thumbnail.npy", allow_pickle=False)
                     if result.cut:
                         warnings.append(f"{subject.name}: {result.cut} voxels above 0 lie outside the field of view")
                     warnings += [f"{subject.name}: {remark}" for remark in result.remarks]

@@ -21,7 +21,8 @@ AT_A_TIME = 16  # slices that are framed and resized together
 
 @dataclass(frozen=True)
 class SubjectSlices:
-    """What is known of a subject's slices; their pixels lie in a folder, as images.npy and labels.npy."""
+    """What is known of a subject's slices. What is large lies in a folder: images.npy, labels.npy, and thumbnail.npy of
+    the brain. A worker killed while it hands a large result over would leave the others waiting for the rest of it."""
 
     z: np.ndarray  # int [n]
     kept: np.ndarray  # bool [n]: enough brain
@@ -30,7 +31,6 @@ class SubjectSlices:
     cut: int  # voxels above zero that lie outside the field of view
     facts: dict  # of the volume, for people: see nifti.Volume
     remarks: tuple[str, ...]
-    thumbnail: np.ndarray  # of the brain: see `anatomy.thumbnail`
 
 
 def slice_subject(subject: Subject, folder: Path, image_size: int, every: bool) -> SubjectSlices:
@@ -56,6 +56,7 @@ def slice_subject(subject: Subject, folder: Path, image_size: int, every: bool) 
         labels[some] = resize_labels(centre(volume.labels[None], z[some], rows, columns)[:, 0], image_size)
     np.save(folder / "images.npy", images)
     np.save(folder / "labels.npy", labels)
+    np.save(folder / "thumbnail.npy", thumbnail(volume.images, volume.spacing))
     return SubjectSlices(
         z=z,
         kept=kept[z],
@@ -68,7 +69,6 @@ def slice_subject(subject: Subject, folder: Path, image_size: int, every: bool) 
         cut=0 if cropped.size == volume.images.size else np.count_nonzero(volume.images) - np.count_nonzero(cropped),
         facts=volume.facts,
         remarks=volume.remarks,
-        thumbnail=thumbnail(volume.images, volume.spacing),
     )
 
 
