@@ -39,7 +39,8 @@ def for_file(name: str) -> str:
     clean = re.sub(r"[^A-Za-z0-9_\-. ]+", "-", name).strip("-. ")
     if clean and clean == name and len(name) <= FILE_MOST and not _RESERVED.match(name):
         return name
-    return f"{clean[: FILE_MOST - 9] or 'unnamed'}-{_mark(name)}"
+    front = "_" if _RESERVED.match(clean) else ""
+    return f"{front}{clean[: FILE_MOST - 10] or 'unnamed'}-{_mark(name)}"
 
 
 def for_files(names: Iterable[str]) -> dict[str, str]:
