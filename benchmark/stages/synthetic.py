@@ -3,13 +3,17 @@
 import os
 from pathlib import Path
 
+import numpy as np
+
 import generators
 from benchmark.config import Config
 from benchmark.data.foreign.detect import ACCEPTED, is_slice_set, recognised, set_name
-from benchmark.data.slices import SliceSet
+from benchmark.data.slices import CLASSES, SliceSet
 from benchmark.errors import UserError
 from benchmark.files import content_hashes
 from benchmark.parsing import nearest
+
+BATCH = 256  # slices in memory at once
 
 
 def generator_of(config: Config, synthetic: str | None) -> str | None:
@@ -54,7 +58,20 @@ def open_synthetic(config: Config, synthetic: str | None, inputs: dict) -> Slice
             f"{folder}: slices of {height} × {width} px, but the cohort is prepared at {size} px: "
             f"give image_size={height}, or a set of that size"
         )
+    if "synthetic" not in inputs:  # made elsewhere
+        _refuse_unknown_labels(slices)
     return slices
+
+
+def _refuse_unknown_labels(slices: SliceSet) -> None:
+    for start in range(0, len(slices), BATCH):
+        highest = slices.labels[start : start + BATCH].max((1, 2))
+        if (unknown := np.flatnonzero(highest >= len(CLASSES))).size:
+            number = unknown[0]
+            raise UserError(
+                f"{slices.folder / 'labels.npy'}: label {highest[number]} in slice {start + number}; "
+                f"expected 0–3 = {', '.join(CLASSES)}"
+            )
 
 
 def _path(name: str) -> Path:

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from benchmark.data.foreign import importing
 from benchmark.data.slices import SliceSet, SliceWriter
 from benchmark.errors import UserError
 from benchmark.parsing import parse
@@ -117,3 +119,163 @@ def test_an_import_says_whose_set_it_is_and_what_became_of_it(tmp_path, sent):
     }
     assert len(SliceSet.open(out)) == 5
     assert sorted(logged) == ["preview.npz", "rejected.csv", "samples.png"]
+
+
+@pytest.fixture
+def head():
+    """uint8 [4, SIZE, SIZE]: longer from front to back than wide, and brighter in front."""
+    y, x = np.indices((SIZE, SIZE)) - (SIZE - 1) / 2
+    inside = (x / 5) ** 2 + (y / 7) ** 2 < 1
+    return np.stack([np.where(inside, grey - 8 * y, 0) for grey in (180, 160, 120, 100)]).astype(np.uint8)
+
+
+@pytest.fixture
+def prepared(tmp_path, head):
+    """A cohort of eight such heads."""
+    meta = {"kind": "real", "cohort": "somewhere", "simulated": False, "spacing": {"a": [1, 1, 1]}}
+    with SliceWriter(tmp_path / "prepared", SIZE, meta) as writer:
+        images = np.stack([head] * 8)
+        writer.append(images, images[:, 0] * 0, subject="a", z=range(8), split="train")
+    return {"prepare": StageResult("prepare", "", "", tmp_path / "prepared", False)}
+
+
+def send(folder, images, annotation):
+    """PNG slices, uint8 [N, 4, H, W] and [N, H, W], in a folder per channel."""
+    for number, channels in enumerate(np.concatenate([images, annotation[:, None]], axis=1)):
+        for name, pixels in zip(("T1", "T1ce", "T2", "FLAIR", "SEG"), channels, strict=True):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / name / f"{number:04d}.png")
+    return folder
+
+
+def imported(tmp_path, folder, inputs, **given):
+    """The stage's headline, tags, and the set."""
+    tags = {}
+    tracked = SimpleNamespace(log_artifact=lambda *_: None, set_tags=tags.update)
+    out = tmp_path / "imported"
+    out.mkdir(exist_ok=True)
+    headline = import_samples.run(
+        configured("import_samples", tmp_path, synthetic=str(folder), **given), inputs, out, tracked
+    )
+    return headline, tags, SliceSet.open(out)
+
+
+def test_et_at_3_times_51_is_et_and_said(tmp_path, head, prepared, caplog):
+    """As BraTS 2023 has it: 0, 51, 102, 153."""
+    labels = np.random.default_rng(0).integers(0, 4, (12, SIZE, SIZE), np.uint8)
+    folder = send(tmp_path / "sent", np.stack([head] * 12), 51 * labels)
+    headline, tags, slices = imported(tmp_path, folder, prepared)
+    np.testing.assert_array_equal(slices.labels, labels)
+    np.testing.assert_array_equal(slices.images, np.stack([head] * 12))
+    assert headline["annotation"] == tags["annotation"] == "BraTS 2023 values × 51 (153 is ET), decoded by thresholds"
+    assert headline["absent_classes"] == []
+    assert "153 is taken for ET" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("turn", "name"),
+    [
+        (lambda x: x, "as the cohort"),
+        (lambda x: x[..., ::-1], "as the cohort"),  # this head is symmetric
+        (lambda x: x[..., ::-1, :], "upside down"),
+        (lambda x: np.rot90(x, 2, (-2, -1)), "upside down"),
+        (lambda x: np.rot90(x, 1, (-2, -1)), "t"),
+        (lambda x: np.swapaxes(x, -2, -1), "t"),
+    ],
+)
+def test_a_set_that_lies_otherwise_is_warned_of(tmp_path, head, prepared, caplog, turn, name):
+    images = turn(np.stack([head] * 3)).copy()
+    labels = np.zeros((3, SIZE, SIZE), np.uint8)
+    labels[:, 5:8, 5:8] = 1, 2, 4
+    headline, tags, slices = imported(tmp_path, send(tmp_path / "sent", images, labels), prepared)
+    np.testing.assert_array_equal(slices.images, images)  # warned of, and left as it is
+    assert headline["orientation"] == tags["orientation"]
+    assert headline["orientation"].startswith(name)
+    warned = any("the set seems to lie" in warning for warning in headline["warnings"])
+    assert warned == ("the set seems to lie" in caplog.text) == (name != "as the cohort")
+
+
+@pytest.mark.parametrize(
+    ("values", "absent", "said"),
+    [
+        ((0, 1, 2, 4), [], None),
+        ((0, 1, 1, 1), ["ED", "ET"], "no ED and no ET in the whole set. Are these masks of the whole tumour?"),
+        ((0, 51, 102, 102), ["ET"], "no ET in the whole set"),
+        ((0, 0, 0, 0), [], "no slice has any tumour annotated"),
+    ],
+)
+def test_classes_that_no_slice_has_are_said_aloud(tmp_path, head, prepared, caplog, values, absent, said):
+    labels = np.random.default_rng(0).integers(0, 4, (3, SIZE, SIZE), np.uint8)
+    folder = send(tmp_path / "sent", np.stack([head] * 3), np.array(values, np.uint8)[labels])
+    headline, *_ = imported(tmp_path, folder, prepared)
+    assert headline["absent_classes"] == absent
+    assert headline["warnings"] == ([said] if said else [])
+    assert said is None or said in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sent (1)", "=cmd|' /C calc'!A0", "<script>", "$\\input{x}$", "a\nb", "\u202edetrevni", "ä" * 120, b"\xff\xfe"],
+    ids=range(8),
+)
+def test_a_set_is_called_as_its_folder_whatever_that_is(tmp_path, head, prepared, name):
+    folder = tmp_path / (os.fsdecode(name) if isinstance(name, bytes) else name.replace("/", "∕"))
+    plain = "\\xff\\xfe" if isinstance(name, bytes) else folder.name
+    send(folder, np.stack([head] * 2), np.zeros((2, SIZE, SIZE), np.uint8))
+    if isinstance(name, bytes):  # no key may be such a name, but a link may lead to it
+        (tmp_path / "link").symlink_to(folder)
+        folder = tmp_path / "link"
+    config = configured("import_samples", tmp_path, synthetic=str(folder))
+    assert import_samples.tags(config)["generator"] == import_samples.settings(config)["synthetic"] == plain
+    assert synthetic.name_of(configured("audit", tmp_path, synthetic=str(folder)), str(folder)) == plain
+    _, _, slices = imported(tmp_path, folder, prepared)
+    assert slices.meta["generator"] == plain
+    assert slices.meta["spacing"] == {plain: [1, 1, 1]}
+
+
+def test_a_pipe_or_a_broken_link_in_a_set_neither_hangs_nor_ends_the_call(tmp_path, head, prepared):
+    folder = send(tmp_path / "sent", np.stack([head] * 4), np.zeros((4, SIZE, SIZE), np.uint8))
+    for path, make in ((folder / "T2" / "0001.png", os.mkfifo), (folder / "SEG" / "0002.png", os.mkdir)):
+        path.unlink()
+        make(path)
+    headline, _, slices = imported(tmp_path, folder, prepared)
+    assert slices.index["subject"].tolist() == ["0000", "0003"]
+    assert headline["rejected"] == 2
+    before = import_samples.settings(configured("import_samples", tmp_path, synthetic=str(folder)))
+    (folder / "SEG" / "0002.png").rmdir()
+    Image.fromarray(head[0] * 0).save(folder / "SEG" / "0002.png")
+    assert import_samples.settings(configured("import_samples", tmp_path, synthetic=str(folder))) != before
+
+
+def test_a_set_that_changes_while_it_is_read_is_refused(tmp_path, head, prepared, monkeypatch):
+    folder = send(tmp_path / "sent", np.stack([head] * 4), np.zeros((4, SIZE, SIZE), np.uint8))
+
+    def meddling(*arguments, **named):
+        Image.fromarray(head[1]).save(folder / "T1" / "0003.png")
+        return write(*arguments, **named)
+
+    write = importing.write
+    monkeypatch.setattr(importing, "write", meddling)
+    with pytest.raises(UserError, match="files changed while they were read"):
+        imported(tmp_path, folder, prepared)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody_of_this_name/sent", "/dev/null", "/dev/zero"])
+def test_what_is_no_folder_is_refused_in_a_sentence(tmp_path, name):
+    for stage in ("import_samples", "audit"):
+        with pytest.raises(UserError) as error:
+            fingerprint(stage, configured(stage, tmp_path, synthetic=name))
+        assert len(str(error.value)) < 900
+
+
+def test_a_sent_slice_set_with_a_label_that_is_no_class_is_refused(tmp_path):
+    """In one slice of many: opening a set looks at 64 of them."""
+    with SliceWriter(tmp_path / "made", SIZE, {"kind": "synthetic", "cohort": "made", "spacing": {}}) as writer:
+        images = np.full((500, 4, SIZE, SIZE), 100, np.uint8)
+        writer.append(images, images[:, 0] * 0, subject="made", z=-1, split="synthetic", off_code=[0.0] * 500)
+    labels = np.load(tmp_path / "made" / "labels.npy", mmap_mode="r+")
+    labels[3, 5, 5] = 4
+    labels.flush()
+    config = configured("audit", tmp_path, synthetic=str(tmp_path / "made"))
+    with pytest.raises(UserError, match=r"labels\.npy: label 4 in slice 3; expected 0–3"):
+        synthetic.open_synthetic(config, config.audit.synthetic, {})
