@@ -1,9 +1,15 @@
+import json
 
 import numpy as np
 import pytest
 
+from analysis import memorization
 from benchmark.data.anatomy import likeness, thumbnail
+from benchmark.data.cohorts import find
 from benchmark.data.patients import grouping, likeness_warnings, look_alikes, named_patient, patients_of
+from benchmark.data.preparation import prepare
+from benchmark.data.slices import SliceSet, SliceWriter
+from benchmark.errors import UserError
 
 # --- names ---
 
@@ -155,3 +161,111 @@ def test_pairs_in_different_splits_are_named_first_and_long_lists_are_cut():
     assert "a (train) and b (test), 0.91" in apart
     assert "c9 and c29, 0.70; and 10 more pairs" in together
     assert likeness_warnings([], split) == []
+
+
+# --- through preparation ---
+
+SPACING = (6.0, 6.4, 6.4)
+
+
+def write_cohort(nifti, folder, names: list[str], scans: int) -> None:
+    """People scanned `scans` times in a row, with other noise and gain; a tumour of three shells."""
+    rng = np.random.default_rng(0)
+    persons = [blobs(rng) for _ in range(len(names) // scans)]
+    axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in (24, 32, 32)), indexing="ij")
+    radius = np.sqrt(sum(axis**2 for axis in axes))
+    labels = np.select([radius < 0.1, radius < 0.2, radius < 0.3], [1, 3, 2], 0).astype(np.uint8)
+    for number, name in enumerate(names):
+        images = scan(persons[number // scans], (24, 32, 32), SPACING, gain=rng.uniform(0.8, 1)).astype(float)
+        images = np.where(images > 0, np.clip(images + rng.normal(0, 3, images.shape), 1, 255), 0).astype(np.int16)
+        images[:, 0, 0, 0] = 255  # so that grey levels stay as they are
+        nifti.save_brats(folder, name, images, labels, style="2023", et=3, spacing=SPACING)
+
+
+def test_two_time_points_lie_in_one_split_and_are_written_down(tmp_path, nifti):
+    names = [f"BraTS-GLI-{patient:05d}-{time}" for patient in range(5) for time in (100, 101)]
+    write_cohort(nifti, tmp_path / "cohort", names, 2)
+    result = prepare(find(tmp_path / "cohort"), tmp_path / "out", image_size=16)
+    assert result.subjects == {"train": 6, "validation": 2, "test": 2}
+    assert result.patients == {"train": 3, "validation": 1, "test": 1}
+    assert result.grouping.startswith("10 subjects are scans of 5 patients, grouped by their names: BraTS-GLI-00000 (2")
+    groups = {f"BraTS-GLI-{patient:05d}": names[2 * patient : 2 * patient + 2] for patient in range(5)}
+    assert result.cohort["groups"] == groups
+    assert result.cohort["similar"] == []  # known to be the same people
+    assert {subject["subject"]: subject["patient"] for subject in result.cohort["subjects"]} == {
+        scan: patient for patient, scans in groups.items() for scan in scans
+    }
+    for opened in (SliceSet.open(tmp_path / "out"), SliceSet.open(tmp_path / "out" / "volumes")):
+        assert (opened.index["patient"] == opened.index["subject"].str[:-4]).all()
+        assert (opened.index.groupby("patient")["split"].nunique() == 1).all()
+
+
+def test_one_person_under_two_names_is_warned_of_with_the_splits(tmp_path, nifti):
+    names = [f"s{number:02d}" for number in range(24)]
+    write_cohort(nifti, tmp_path / "cohort", names, 2)
+    result = prepare(find(tmp_path / "cohort"), tmp_path / "out", image_size=16)
+    pairs = {(a, b) for a, b, _ in result.cohort["similar"]}
+    assert pairs == {(names[number], names[number + 1]) for number in range(0, 24, 2)}
+    split = dict(SliceSet.open(tmp_path / "out").index[["subject", "split"]].itertuples(index=False))
+    apart = next((a, b) for a, b, _ in result.cohort["similar"] if split[a] != split[b])
+    assert "DIFFERENT SPLITS" in result.warnings[0]
+    assert f"{apart[0]} ({split[apart[0]]}) and {apart[1]} ({split[apart[1]]})" in result.warnings[0]
+    assert result.grouping is None
+    assert json.loads(json.dumps(result.cohort["similar"])) == [list(pair) for pair in result.cohort["similar"]]
+
+
+def test_a_column_patient_groups_what_names_do_not_and_parts_what_they_do(tmp_path, nifti):
+    names = ["a", "b", "UPENN-GBM-00001_11", "UPENN-GBM-00001_21", "c", "d"]
+    write_cohort(nifti, tmp_path / "cohort", names, 1)
+    rows = ["a,train,P1", "b,train,P1", "UPENN-GBM-00001_11,train,P2", "UPENN-GBM-00001_21,test,P3", "c,val,P4"]
+    path = tmp_path / "s.csv"
+    path.write_text("\n".join(["subject,split,patient", *rows, "d,test,P5"]))
+    result = prepare(find(tmp_path / "cohort"), tmp_path / "out", image_size=16, split_file=path)
+    assert result.patients == {"train": 2, "validation": 1, "test": 2}
+    assert result.cohort["groups"]["P1"] == ["a", "b"]
+    assert "6 subjects are scans of 5 patients, grouped by the column patient of " in result.grouping
+    path.write_text("\n".join(["subject,split", *(row.rsplit(",", 1)[0] for row in rows), "d,test"]))
+    with pytest.raises(UserError, match=r"_11 \(line 4, train\) and .*_21 \(line 5, test\) are scans of one"):
+        prepare(find(tmp_path / "cohort"), tmp_path / "refused", image_size=16, split_file=path)
+
+
+def test_copies_of_patients_are_seen_only_where_the_null_holds_other_patients(tmp_path, nifti):
+    """The measurement behind all this: with scans split one by one, held-out scans are themselves copies of training
+    patients, and a set of noisy copies looks innocent beside them."""
+    shares = {}
+    for name, style in (("by scan", "s{:02d}{}"), ("by patient", "UCSD-PTGBM-{:04d}_{}")):
+        names = [style.format(patient, time) for patient in range(12) for time in ("01", "02")]
+        write_cohort(nifti, tmp_path / name, names, 2)
+        prepare(find(tmp_path / name), tmp_path / f"{name} out", image_size=32, test_share=0.25)
+        real = SliceSet.open(tmp_path / f"{name} out")
+        trained, held_out = real.rows("train"), np.concatenate([real.rows("validation"), real.rows("test")])
+        patients = real.index["patient"].to_numpy(str)
+        copied = real.images[trained[::6]]
+        noise = np.random.default_rng(1).normal(0, 8, copied.shape)
+        copies = np.where(copied > 0, np.clip(copied + noise, 1, 255), 0).astype(np.uint8)
+        trained, held_out = trained[::2], held_out[::2]
+        reference = memorization.Reference(
+            real.images[trained], patients[trained], real.images[held_out], patients[held_out]
+        )
+        shares[name] = reference.shares(copies)["memorized_share"]
+    assert shares["by patient"] == 1.0
+    assert shares["by scan"] == 0.0
+
+
+# --- sets without the column ---
+
+
+def test_a_set_without_the_column_reads_as_one_patient_a_subject(tmp_path):
+    meta = {"kind": "real", "cohort": "x", "simulated": False, "spacing": {}}
+    images, labels = np.ones((2, 4, 16, 16), np.uint8), np.ones((2, 16, 16), np.uint8)
+    with SliceWriter(tmp_path / "without", 16, meta) as writer:
+        writer.append(images, labels, subject=["a", "b"], z=0, split="train")
+    assert SliceSet.open(tmp_path / "without").index["patient"].tolist() == ["a", "b"]
+    for name, whose, message in (
+        ("empty", ["p", None], "1 rows have no patient"),
+        ("two", ["p", "q"], "subject a is a scan of 2 patients"),
+    ):
+        with SliceWriter(tmp_path / name, 16, meta) as writer:
+            writer.append(images, labels, subject="a", z=0, split="train", patient=whose)
+        with pytest.raises(UserError, match=message):
+            SliceSet.open(tmp_path / name)
