@@ -13,6 +13,9 @@ from analysis.figures import BLUE, CLASS_COLOURS, GREY, MODALITIES, ORANGE, WIDT
 from analysis.text import visible
 
 NAMED = 4  # outliers of a class that are named beside their dot; all of them stand in the table
+MOST_LINES = (
+    300  # faint ones in a panel: with more, every second, every third, … subject is drawn; the median is of all
+)
 LONGEST = 22  # characters of a name in a figure
 GOLDEN = 0.618034  # its multiples, modulo 1, spread evenly however many there are
 
@@ -123,8 +126,9 @@ def intensity_lines(
             bins = shares.shape[1]
             x = (np.arange(bins) + 0.5) * top / bins
             lines = [np.column_stack([x, 100 * line]) for line in shares[np.isfinite(shares).all(axis=1)]]
-            opacity = np.clip(6 / max(len(lines), 1), 0.03, 0.5)
-            axis.add_collection(LineCollection(lines, colors=BLUE, alpha=opacity, linewidths=0.8, rasterized=True))
+            faint = lines[:: 1 + len(lines) // MOST_LINES]
+            opacity = np.clip(6 / max(len(faint), 1), 0.03, 0.5)
+            axis.add_collection(LineCollection(faint, colors=BLUE, alpha=opacity, linewidths=0.8, rasterized=True))
             if lines:
                 axis.plot(x, np.median([line[:, 1] for line in lines], axis=0), color="black", linewidth=1.8)
             for position, subject in far.get(name, []):

@@ -224,7 +224,7 @@ def _remarks(unusual: Unusual, similar: list[tuple[str, str, float]]) -> dict[st
         for name in names:
             odd.setdefault(name, []).append(modality)
     for name, modalities in odd.items():
-        remarks.setdefault(name, []).append(f"{' and '.join(modalities)} intensities")
+        remarks.setdefault(name, []).append(f"intensities of {', '.join(modalities)}")
     for name, class_, why in unusual.volumes[["subject", "class", "why"]].itertuples(index=False):
         if name not in unusual.empty:
             remarks.setdefault(name, []).append(f"{class_} {why}")
@@ -256,9 +256,9 @@ def _intensity_picture(
     names: list[str], before: dict[str, np.ndarray], after: dict[str, np.ndarray], far: dict[str, list[str]]
 ) -> Picture:
     caption = (
-        "Intensities of every subject, faint, and their median, bold. Left: as stored, over the subject's own range, "
-        "background left out. Right: the 8-bit values above 0 that models see. A subject whose curve clearly lies away "
-        f"from the others is drawn in orange and named (at most {DRAWN} of a modality)."
+        "Intensities of each subject (in large cohorts, of evenly spaced ones), faint, and their median, bold. Left: "
+        "as stored, over the subject's own range, background left out. Right: 8-bit values above 0, as models see. "
+        f"A subject whose curve clearly lies away from the others is orange and named (at most {DRAWN} of a modality)."
     )
     named = {modality: [(names.index(name), name) for name in found[:DRAWN]] for modality, found in far.items()}
     return picture(cohort_figures.intensity_lines(before, after, named), "intensities", "intensities", caption)[0]
