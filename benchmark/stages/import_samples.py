@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.config import Config
-from benchmark.data.foreign import detect, importing
+from benchmark.data.foreign import detect, importing, likeness
 from benchmark.data.foreign.detect import set_name
-from benchmark.data.foreign.likeness import backgrounds, mean_image, orientation
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
 from benchmark.files import content_hashes
@@ -91,10 +90,8 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         raise UserError(f"{found.folder}: files changed while they were read. Call again when nothing writes there")
 
     slices = SliceSet.open(folder)
-    sent_mean, real_mean = mean_image(slices, slices.rows("synthetic")), mean_image(real, real.rows("train"))
-    lies = orientation(sent_mean, real_mean)
-    warnings = [*coding.remarks, *imported.remarks, *_warnings(imported, folder)]
-    warnings += [*filter(None, [lies.warning()]), *backgrounds(sent_mean, real_mean)]
+    lies, differences = likeness.compare(slices, real)
+    warnings = [*coding.remarks, *imported.remarks, *_warnings(imported, folder), *differences]
     for warning in warnings:
         log.warning("%s: %s", name, warning)
     tracked.set_tags({"annotation": coding.name, "orientation": lies.name})

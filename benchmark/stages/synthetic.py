@@ -1,5 +1,6 @@
 """`synthetic` names a set of slices wherever one is wanted: a generator, or a folder, of a SliceSet or to import."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -7,12 +8,14 @@ import numpy as np
 
 import generators
 from benchmark.config import Config
+from benchmark.data.foreign import likeness
 from benchmark.data.foreign.detect import ACCEPTED, is_slice_set, recognised, set_name
 from benchmark.data.slices import CLASSES, SliceSet
 from benchmark.errors import UserError
 from benchmark.files import content_hashes
 from benchmark.parsing import nearest
 
+log = logging.getLogger(__name__)
 BATCH = 256  # slices in memory at once
 
 
@@ -48,7 +51,10 @@ def settings_of(config: Config, synthetic: str | None) -> dict[str, str]:
 
 
 def open_synthetic(config: Config, synthetic: str | None, inputs: dict) -> SliceSet:
-    """The set itself. Raises UserError where its slices are not of the cohort's size."""
+    """The set itself; of one made elsewhere, it is said where it lies otherwise than the cohort.
+
+    Raises UserError where its slices are not of the cohort's size, or such a set has a label that is no class.
+    """
     folder = inputs["synthetic"].path if "synthetic" in inputs else _folder(str(synthetic))
     slices = SliceSet.open(folder)
     size = config.prepare.image_size
@@ -60,6 +66,9 @@ def open_synthetic(config: Config, synthetic: str | None, inputs: dict) -> Slice
         )
     if "synthetic" not in inputs:  # made elsewhere
         _refuse_unknown_labels(slices)
+        _, differences = likeness.compare(slices, SliceSet.open(inputs["prepare"].path))
+        for difference in differences:
+            log.warning("%s: %s", folder, difference)
     return slices
 
 

@@ -45,6 +45,13 @@ class Orientation:
         )
 
 
+def compare(sent: SliceSet, real: SliceSet) -> tuple[Orientation, list[str]]:
+    """How a set lies against its cohort's training slices, and what to say of that and of its background."""
+    sent_mean, real_mean = mean_image(sent, np.arange(len(sent))), mean_image(real, real.rows("train"))
+    lies = orientation(sent_mean, real_mean)
+    return lies, [*filter(None, [lies.warning()]), *backgrounds(sent_mean, real_mean)]
+
+
 def mean_image(slices: SliceSet, rows: np.ndarray) -> np.ndarray:
     """float64 [4, H, W] over those of the rows (at most MOST_SLICES, evenly spaced) that have enough brain, if any."""
     picked = rows[np.unique(np.linspace(0, len(rows) - 1, MOST_SLICES).astype(int))]

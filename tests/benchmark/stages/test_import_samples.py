@@ -60,14 +60,14 @@ def test_what_is_sent_is_known_by_its_content(tmp_path, sent, monkeypatch, same_
     assert mark(sent) != before
 
 
-def test_a_slice_set_is_used_as_it_is(tmp_path):
+def test_a_slice_set_is_used_as_it_is(tmp_path, prepared):
     with SliceWriter(tmp_path / "made", SIZE, {"kind": "synthetic", "cohort": "made", "spacing": {}}) as writer:
         images = np.full((2, 4, SIZE, SIZE), 100, np.uint8)
         writer.append(images, images[:, 0] * 0, subject="made", z=-1, split="synthetic", off_code=[0.0, 0.0])
     config = configured("audit", tmp_path, synthetic=str(tmp_path / "made"))
     assert needs("audit", config).keys() == {"prepare"}
     assert synthetic.settings_of(config, config.audit.synthetic).keys() == {"images.npy", "labels.npy", "index.parquet"}
-    np.testing.assert_array_equal(synthetic.open_synthetic(config, config.audit.synthetic, {}).images, images)
+    np.testing.assert_array_equal(synthetic.open_synthetic(config, config.audit.synthetic, prepared).images, images)
 
     (tmp_path / "made" / "labels.npy").rename(tmp_path / "made" / "labels.npy.partial")  # unfinished is no arrays
     with pytest.raises(UserError, match=r"labels\.npy"):
@@ -279,3 +279,14 @@ def test_a_sent_slice_set_with_a_label_that_is_no_class_is_refused(tmp_path):
     config = configured("audit", tmp_path, synthetic=str(tmp_path / "made"))
     with pytest.raises(UserError, match=r"labels\.npy: label 4 in slice 3; expected 0–3"):
         synthetic.open_synthetic(config, config.audit.synthetic, {})
+
+
+def test_a_sent_slice_set_that_lies_upside_down_is_warned_of(tmp_path, head, prepared, caplog):
+    for name, images in (("right", np.stack([head] * 3)), ("wrong", np.stack([head[:, ::-1]] * 3))):
+        with SliceWriter(tmp_path / name, SIZE, {"kind": "synthetic", "cohort": "made", "spacing": {}}) as writer:
+            writer.append(images, images[:, 0] * 0, subject="made", z=-1, split="synthetic", off_code=[0.0] * 3)
+        config = configured("audit", tmp_path, synthetic=str(tmp_path / name))
+        caplog.clear()
+        opened = synthetic.open_synthetic(config, config.audit.synthetic, prepared)
+        np.testing.assert_array_equal(opened.images, images)
+        assert ("the set seems to lie upside down" in caplog.text) == (name == "wrong")
