@@ -13,6 +13,7 @@ from benchmark.data.cohorts import Cohort, shown
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
 from benchmark.files import content_hash, content_hashes, write_atomically
+from benchmark.names import for_store
 from benchmark.progress import progress_bar
 from benchmark.report.cohort_card import write_card
 from benchmark.report.sheets import save_sheet
@@ -76,7 +77,7 @@ def tags(config: Config) -> dict:
 
 def cohort_name(config: Config) -> str:
     """What the cohort is called in tables."""
-    return PHANTOM if config.prepare.data == PHANTOM else Path(config.prepare.data).expanduser().resolve().name
+    return PHANTOM if config.prepare.data == PHANTOM else for_store(Path(config.prepare.data).expanduser().resolve().name)
 
 
 def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:

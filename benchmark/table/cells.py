@@ -1,7 +1,8 @@
 """The table's jobs: every stage run behind it, once each, parents first."""
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -9,8 +10,11 @@ from pathlib import Path
 from benchmark.config import Config
 from benchmark.errors import UserError
 from benchmark.stages import READ_FILES, StageResult, fingerprint, finished, folder_of, needs, run_name
-from benchmark.stages.prepare import cohort_name
+from benchmark.stages.prepare import PHANTOM, cohort_name
 from benchmark.stages.synthetic import name_of
+
+MOST_CELLS = 100_000
+RESERVED = ("real", "none")  # what the tables call the cohort's own slices, and no synthetic set
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ def cohorts(config: Config) -> dict[str, Config]:
     ]
     names = [cohort_name(one) for one in each]
     _refuse_twins("cohorts", names)
+    _refuse_missing("data", [folder for folder in data if folder != PHANTOM])
     return dict(zip(names, each, strict=True))
 
 
@@ -55,6 +60,25 @@ def _refuse_twins(what: str, names: Iterable[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise UserError(f"two {what} are called '{twice[0]}' in the tables: name each once, or rename a folder")
+
+
+def _refuse_missing(key: str, paths: Sequence[str]) -> None:
+    """Of a list, for which a comma inside a path is the likeliest reason; of one path whoever reads it says so."""
+    missing = [path for path in paths if not os.path.exists(os.path.expanduser(path))]
+    if missing and len(paths) > 1:
+        raise UserError(
+            f"{key}: '{missing[0]}' does not exist. Commas separate, so {len(paths)} paths were read; one that holds a "
+            "comma is taken whole where it is there"
+        )
+
+
+def _refuse_too_many(config: Config, cells: int) -> None:
+    planned = cells * config.sample.ensemble  # each cell's chain is followed through all of them
+    if planned > MOST_CELLS:
+        raise UserError(
+            f"the table has {cells:,} cells, with ensembles of {config.sample.ensemble}: more than {MOST_CELLS:,} are "
+            "not planned; give fewer models, shares, repeats or cohorts"
+        )
 
 
 def jobs(config: Config) -> list[Job]:
@@ -69,11 +93,15 @@ def jobs(config: Config) -> list[Job]:
     """
     table = config.analyze
     sets = [*table.model, *table.synthetic]
-    _refuse_twins("synthetic sets", (name_of(config, given) for given in sets))
+    names = [name_of(config, given) for given in sets]
+    _refuse_twins("synthetic sets", [*names, *RESERVED])
+    _refuse_missing("synthetic", table.synthetic)
     by_cohort = cohorts(config)
     arms = [("real", None), *((arm, name) for name in sets for arm in table.train_on if arm != "real")]
     amounts = list(product({1.0, *table.real_subjects}, {1.0, *table.synthetic_share}))
     settings = product(arms, table.segmenter, table.augment, range(table.repeats), sorted(amounts, reverse=True))
+    count = len(arms) * len(table.segmenter) * len(table.augment) * table.repeats * len(amounts) * len(by_cohort)
+    _refuse_too_many(config, count)
     cells = []
     for (arm, name), segmenter, augment, repeat, (real_subjects, synthetic_share) in settings:
         cell = {

@@ -20,6 +20,31 @@ def test_two_sets_of_one_name_are_refused(synthetic):
         jobs(parse("benchmark", {**SMOKE, "synthetic": synthetic}))
 
 
+def test_a_set_is_not_called_as_the_tables_call_real_slices(tmp_path):
+    for name in ("real", "none"):
+        with pytest.raises(UserError, match=f"two synthetic sets are called '{name}'"):
+            jobs(parse("benchmark", {**SMOKE, "synthetic": str(tmp_path / name)}))
+
+
+def test_a_comma_in_a_path_that_is_not_there_is_told(tmp_path):
+    for key in ("data", "synthetic"):
+        with pytest.raises(UserError, match=f"{key}: '.*Site A' does not exist. Commas separate, so 2 paths were read"):
+            jobs(parse("benchmark", {**SMOKE, key: f"{tmp_path}/Site A,B/x"}))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"repeats": "1000", "segmenter": ",".join(["unet"] * 50)},
+        {"repeats": "1000", "ensemble": "100"},
+        {"real_subjects": ",".join(f"0.{n}" for n in range(1, 400)), "synthetic_share": "0.1,0.2", "repeats": "100"},
+    ],
+)
+def test_a_table_of_too_many_cells_is_refused_before_it_is_planned(keys):
+    with pytest.raises(UserError, match="more than 100,000 are not planned"):
+        jobs(parse("benchmark", {**SMOKE, **keys}))
+
+
 def test_every_stage_run_comes_once_and_after_what_it_needs():
     planned = jobs(parse("benchmark", {**SMOKE, "repeats": "2"}))
     marks = [job.fingerprint for job in planned]
