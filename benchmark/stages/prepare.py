@@ -77,7 +77,8 @@ def tags(config: Config) -> dict:
 
 def cohort_name(config: Config) -> str:
     """What the cohort is called in tables."""
-    return PHANTOM if config.prepare.data == PHANTOM else for_store(Path(config.prepare.data).expanduser().resolve().name)
+    data = config.prepare.data
+    return PHANTOM if data == PHANTOM else for_store(Path(data).expanduser().resolve().name)
 
 
 def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
