@@ -84,6 +84,8 @@ def _be_child(call: list[str], folder: Path, log: Path, setup: Callable[[], None
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
+        sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         mapped, resident = _memory()
@@ -136,12 +138,12 @@ def judge(case: Case, ended: Ended) -> tuple[str, str]:
         return "hang", f"not done after {ended.seconds:.0f} s"
     if ended.code < 0:
         return "died", f"{signal.Signals(-ended.code).name}: {_tail(ended.output)}"
-    if "Traceback (most recent call last)" in ended.output or ended.code not in (0, 1, 2):
-        return "traceback", _tail(ended.output)
     if ended.grown_mib > RESIDENT_MIB:
         return "memory", f"{ended.grown_mib:.0f} MiB for a small input"
     if re.search(r"MemoryError|[Uu]nable to allocate|Cannot allocate", ended.output):
         return "memory", _tail(ended.output)
+    if "Traceback (most recent call last)" in ended.output or ended.code not in (0, 1, 2):
+        return "traceback", _tail(ended.output)
     if ended.code and not (said := message(ended)):
         return "mute", _tail(ended.output)
     if ended.code and len(said) > MESSAGE_CHARACTERS:
