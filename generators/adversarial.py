@@ -59,9 +59,9 @@ class GAN(Generator):
         return losses | {"gradient_norm_discriminator": self.step("discriminator", losses["loss_discriminator"])}
 
     def finish(self, losses: dict[str, Tensor], batch: int, seen: int) -> dict[str, Tensor]:
-        """Averages the generator's weights; the losses, detached."""
+        """Averages the generator's weights; the losses, detached, and repaired_gradients."""
         self.update_averages(batch, seen, self.config.ema_half_life, self.config.ema_ramp)
-        return {name: loss.detach() for name, loss in losses.items()}
+        return {name: loss.detach() for name, loss in (losses | self.repaired()).items()}
 
 
 def generator_loss(fake: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ class Generator(ABC):
         self.networks: dict[str, nn.Module] = {}
         self.ema: dict[str, nn.Module] = {}  # averaged copies, keyed like `networks`; what sampling uses
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._repaired = torch.zeros(())  # whether a gradient of this train_step had to be
 
     @abstractmethod
     def train_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
@@ -50,14 +51,23 @@ class Generator(ABC):
     def step(self, name: str, loss: Tensor, clip: float = math.inf) -> Tensor:
         """One optimizer step of the named network down its loss's gradient, shortened to a norm of `clip` at most.
 
-        Parameters without a gradient stay as they are. Returns the norm that the gradient had.
+        Parameters without a gradient stay as they are; one that is not finite is repaired, see `repaired`. Returns the
+        norm that the gradient then had.
         """
+        parameters = list(self.networks[name].parameters())
         self.optimizers[name].zero_grad(set_to_none=True)
         loss.backward()
-        parallel.average_gradients(self.networks[name].parameters())
-        norm = nn.utils.clip_grad_norm_(self.networks[name].parameters(), clip)
+        parallel.average_gradients(parameters)
+        broken = repair([parameter.grad for parameter in parameters if parameter.grad is not None])
+        self._repaired = self._repaired.to(broken.device).maximum(broken)
+        norm = nn.utils.clip_grad_norm_(parameters, clip)
         self.optimizers[name].step()
         return norm
+
+    def repaired(self) -> dict[str, Tensor]:
+        """repaired_gradients: 1 where a gradient was not finite since the last call, else 0. For `train_step`."""
+        flag, self._repaired = self._repaired, torch.zeros(())
+        return {"repaired_gradients": flag}
 
     def update_averages(self, batch: int, seen: int, half_life: float, ramp: float) -> None:
         """EMA after a step on `batch` images: a weight's share halves every `half_life` images, or every `ramp` (a
@@ -123,6 +133,17 @@ class Generator(ABC):
         for name, module in self.ema.items():
             prefix = f"{name}."
             module.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+
+
+def repair(gradients: Sequence[Tensor]) -> Tensor:
+    """Replaces what is no number by 0 and what is infinite by ±1e5, in place; 1 where there was any such, else 0.
+
+    One infinite entry would otherwise make the norm infinite, and clipping by it every gradient NaN.
+    """
+    finite = torch.stack(torch._foreach_norm(gradients)).isfinite().all()
+    for gradient in gradients:
+        torch.nan_to_num(gradient, nan=0.0, posinf=1e5, neginf=-1e5, out=gradient)
+    return 1 - finite.float()
 
 
 def latents(seeds: Sequence[int], *shape: int) -> Tensor:

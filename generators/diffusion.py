@@ -166,7 +166,7 @@ class Diffusion(Generator):
             group["lr"] = config.learning_rate * min(1.0, (seen + parallel.total(batch)) / max(config.warm_up, 1))
         norm = self.step("denoiser", loss, config.clip)
         self.update_averages(batch, seen, config.ema_half_life, config.ema_ramp)
-        return {"loss": loss.detach(), "gradient_norm": norm}
+        return {"loss": loss.detach(), "gradient_norm": norm, **self.repaired()}
 
     @torch.no_grad()
     def sample(self, seeds: Sequence[int]) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -79,16 +80,18 @@ class Segmenter(ABC):
             return self.encode(images).float()
 
     def step(self, loss: Tensor, learning_rate: float, clip: float = math.inf) -> dict[str, Tensor]:
-        """One optimizer step down the loss's gradient, its norm clipped; returns what `train_step` does."""
-        network, optimizer = self.networks["segmenter"], self.optimizers["segmenter"]
+        """One optimizer step down the loss's gradient, its norm clipped; returns what `train_step` does, and
+        repaired_gradients: 1 where the gradient was not finite, else 0."""
+        parameters, optimizer = list(self.networks["segmenter"].parameters()), self.optimizers["segmenter"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        parallel.average_gradients(network.parameters())
-        gradient = nn.utils.clip_grad_norm_(network.parameters(), clip)
+        parallel.average_gradients(parameters)
+        repaired = repair([parameter.grad for parameter in parameters if parameter.grad is not None])
+        norm = nn.utils.clip_grad_norm_(parameters, clip)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         optimizer.step()
-        return {"loss": loss.detach(), "gradient_norm": gradient.detach()}
+        return {"loss": loss.detach(), "gradient_norm": norm.detach(), "repaired_gradients": repaired}
 
     def autocast(self) -> torch.autocast:
         """The configured precision, as a context."""
@@ -131,6 +134,17 @@ class Segmenter(ABC):
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         """Inverse of `weights`; raises RuntimeError where names or shapes disagree."""
         self.networks["segmenter"].load_state_dict({k.removeprefix("segmenter."): v for k, v in weights.items()})
+
+
+def repair(gradients: Sequence[Tensor]) -> Tensor:
+    """Replaces what is no number by 0 and what is infinite by ±1e5, in place; 1 where there was any such, else 0.
+
+    One infinite entry would otherwise make the norm infinite, and clipping by it every gradient NaN.
+    """
+    finite = torch.stack(torch._foreach_norm(gradients)).isfinite().all()
+    for gradient in gradients:
+        torch.nan_to_num(gradient, nan=0.0, posinf=1e5, neginf=-1e5, out=gradient)
+    return 1 - finite.float()
 
 
 BRAIN_THRESHOLD = 10  # of 255: generators leave a faint background (PROTOCOL, section 4)

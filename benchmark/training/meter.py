@@ -9,9 +9,12 @@ from torch import Tensor
 
 from benchmark.training.checkpoints import Progress
 
+REPAIRED = "repaired_gradients"  # 1 at a step whose gradients had to be made finite
+MOST_REPAIRED = 0.5  # share of the steps between two points of the curve; beyond, the training has diverged
+
 
 class NotFinite(Exception):
-    """A loss is infinite or not a number; says which, and at which step."""
+    """A loss is infinite or not a number, or gradients keep being so; says which, and at which step."""
 
 
 class Meter:
@@ -49,6 +52,8 @@ class Meter:
         progress, (seen, seconds) = self._progress, self._read
         losses = {key: value / progress.loss_counts[key] for key, value in progress.loss_sums.items()}
         progress.loss_sums, progress.loss_counts = {}, {}
+        if (share := losses.get(REPAIRED, 0.0)) > MOST_REPAIRED:
+            raise NotFinite(f"gradients were not finite in {share:.0%} of the steps before {progress.seen:,} images")
         self._read = progress.seen, progress.seconds
         return {**losses, "images_per_second": (progress.seen - seen) / (progress.seconds - seconds)}
 

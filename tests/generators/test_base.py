@@ -44,3 +44,17 @@ def test_averages_halve_the_past_every_half_life(seen, share):
     nn.init.ones_(model.networks["only"].weight)
     model.update_averages(100, seen, half_life=100, ramp=0.05)
     assert model.ema["only"].weight[0].tolist() == pytest.approx([1 - share] * 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("broken", [float("inf"), -float("inf"), float("nan")])
+@pytest.mark.parametrize("clip", [float("inf"), 1.0])
+def test_a_gradient_that_is_not_finite_in_one_place_leaves_the_rest_of_the_network_alone(broken, clip):
+    model = Straight()
+    weight = model.networks["only"].weight
+    weight.register_hook(lambda gradient: torch.tensor([[broken, 3.0]]))
+    norm = model.step("only", weight.sum(), clip)
+    expected = torch.tensor([torch.tensor(broken).nan_to_num(0.0, 1e5, -1e5), 3.0])
+    assert norm.item() == pytest.approx(float(expected.norm()))
+    moved = -expected * min(1.0, clip / float(expected.norm()))
+    assert weight[0].tolist() == pytest.approx(moved.tolist(), rel=1e-4)
+    assert [float(model.repaired()["repaired_gradients"]) for _ in range(2)] == [1, 0]

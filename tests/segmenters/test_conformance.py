@@ -220,3 +220,14 @@ def test_configuration_is_frozen_strict_and_described(name):
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match="unknown segmenter 'unett'; known: unet"):
         segmenters.load("unett")
+
+
+def test_a_gradient_that_is_not_finite_in_one_place_leaves_the_rest_of_the_network_alone(name):
+    model = create(name)
+    assert float(model.train_step(*batch(0), 0)["repaired_gradients"]) == 0
+    first = next(model.networks["segmenter"].parameters())
+    first.register_hook(lambda gradient: gradient.index_fill(0, torch.tensor([0]), float("inf")))
+    step = model.train_step(*batch(1), BATCH)
+    assert float(step["repaired_gradients"]) == 1
+    assert step["gradient_norm"].isfinite()
+    assert all(parameter.isfinite().all() for parameter in model.networks["segmenter"].parameters())

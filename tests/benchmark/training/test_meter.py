@@ -51,3 +51,16 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step(clock, value):
         meter.step(losses(loss))
     with pytest.raises(NotFinite, match=rf"'loss' is {value} at 8 images \(step 1\)"):
         meter.settle()
+
+
+@pytest.mark.parametrize(("repaired", "diverged"), [(2, False), (3, True)])
+def test_gradients_that_keep_being_repaired_end_the_training(clock, repaired, diverged):
+    meter = Meter(Progress(), 8)
+    for step in range(4):
+        meter.step({**losses(1.0), "repaired_gradients": torch.tensor(float(step < repaired))})
+    clock[0] += 1
+    if diverged:
+        with pytest.raises(NotFinite, match="not finite in 75% of the steps before 32 images"):
+            meter.means()
+    else:
+        assert meter.means()["repaired_gradients"] == 0.5
