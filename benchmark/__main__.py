@@ -1,6 +1,5 @@
 """Command line: python -m benchmark STAGE --key value …"""
 
-import errno
 import json
 import logging
 import os
@@ -11,6 +10,7 @@ from typing import Any
 from analysis.text import visible_lines
 from benchmark import parsing
 from benchmark.errors import UserError
+from benchmark.files import disk_fault
 
 # glibc gives every freed block above 128 KiB back to the kernel and faults it in again; networks free many a step.
 _ALLOCATOR = {
@@ -19,8 +19,6 @@ _ALLOCATOR = {
     "MALLOC_TOP_PAD_": "67108864",
 }
 
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)  # what no code can put right
 ONCE_MENDED = "once that is put right, the same command goes on where this one stopped"
 
 
@@ -171,14 +169,14 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(visible_lines(f"error: {error}"), file=sys.stderr)
         return 1
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        print(visible_lines(f"error: {error.filename or 'disk'}: {error.strerror}; {ONCE_MENDED}"), file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
+    except Exception as error:
+        if (fault := disk_fault(error)) is None:
+            raise
+        print(visible_lines(f"error: {fault}; {ONCE_MENDED}"), file=sys.stderr)
+        return 1
     if result is None:  # a helper's
         return 0
     if config.common.json_:

@@ -1,10 +1,12 @@
 """Files that several processes share: content hashes, atomic writes, locks. Nothing else does these."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -46,6 +48,24 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # what no code can put right
+_NOT_PERMITTED = (errno.EACCES, errno.EPERM)
+
+
+def disk_fault(error: BaseException | None) -> str | None:
+    """'FILE: No space left on device' and the like where a disk, or a permission, is behind an error; else None.
+
+    Libraries wrap what the system said, some as text only, so the whole chain of causes is read.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (*_DISK_FAULTS, *_NOT_PERMITTED):
+            return f"{error.filename}: {os.strerror(error.errno)}" if error.filename else os.strerror(error.errno)
+        if found := re.search("|".join(map(os.strerror, _DISK_FAULTS)), str(error)):
+            return found[0]
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @contextmanager

@@ -24,6 +24,7 @@ import torch
 
 from benchmark.config import Benchmark
 from benchmark.errors import UserError
+from benchmark.files import disk_fault
 from benchmark.stages import StageResult, pull
 from benchmark.table.cells import Job
 from benchmark.tracking import runs as tracking
@@ -46,12 +47,15 @@ def failed(job: Job, reason: str, **more: str) -> StageResult:
 
 
 def _attempt(job: Job, inputs: Mapping[str, StageResult], team: Team | None = None) -> StageResult:
-    """The job's result; one with status FAILED and the reason where it raises whatever error."""
+    """The job's result; one with status FAILED and the reason where it raises whatever error but a disk's: that is
+    every job's, and none could say how it ended."""
     try:
         return pull(job.stage, job.config, inputs, team=team)
-    except UserError as error:
-        return failed(job, str(error))
     except Exception as error:
+        if disk_fault(error):
+            raise
+        if isinstance(error, UserError):
+            return failed(job, str(error))
         return failed(job, f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
 
 

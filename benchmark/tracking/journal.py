@@ -4,6 +4,7 @@ One JSON line for each entry, [kind, content], only ever appended; a small file 
 Whoever has a journal open holds the kernel's lock on it, so nobody else delivers what a live run still writes.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -52,9 +53,15 @@ class Journal:
         return bool(lines) and json.loads(lines[-1])[0] == "end"
 
     def append(self, kind: str, *contents: Any) -> None:
-        """One entry for each content, in one write."""
-        self._file.seek(0, os.SEEK_END)
-        self._file.write(b"".join(json.dumps([kind, content]).encode() + b"\n" for content in contents))
+        """One entry for each content, in one write: all of it, or nothing where the disk is full and OSError raised."""
+        lines = b"".join(json.dumps([kind, content]).encode() + b"\n" for content in contents)
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(lines) < len(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        except OSError:
+            self._file.truncate(end)
+            raise
 
     def batches(self, limits: Mapping[str, int]) -> Iterator[tuple[str, list[Any], int]]:
         """What is not delivered yet, in order: (kind, contents, where they end), at most limits[kind] at a time."""

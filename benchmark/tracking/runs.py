@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 
 from benchmark.errors import GivenUp, UserError
-from benchmark.files import content_hash
+from benchmark.files import content_hash, disk_fault
 from benchmark.names import for_mlflow, for_store
 from benchmark.tracking.delivery import deliver, deliver_left
 from benchmark.tracking.journal import SUFFIX, Journal
@@ -168,6 +168,8 @@ class StageRun:
                         if refusals == 1:
                             log.warning("tracking store %s refuses what a run logged: %s", store, error)
                         patient = refusals < REFUSALS
+                    elif disk_fault(error):  # no progress can be noted; waiting for the store would not help
+                        patient = False
                     else:
                         store.is_away(error)
                         patient = not ending or store.may_wait()

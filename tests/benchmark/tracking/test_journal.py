@@ -1,5 +1,6 @@
 """What a run's journal keeps across kills, and who may open it."""
 
+import resource
 from contextlib import closing
 
 import pytest
@@ -25,6 +26,20 @@ def test_entries_come_back_in_order_and_bundled_by_kind(tmp_path):
         ("tag", [["a", "ä\n"]]),
         ("metric", [["loss", 4]]),
     ]
+
+
+def test_an_entry_that_a_full_disk_cuts_short_is_told_and_leaves_nothing(tmp_path):
+    with closing(Journal(tmp_path / "run.jsonl", create=True)) as journal:
+        journal.append("tag", "fits")
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "run.jsonl").stat().st_size + 20, limits[1]))
+        try:
+            with pytest.raises(OSError, match="No space left on device"):
+                journal.append("tag", "x" * 100)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        journal.append("tag", "room again")
+        assert _entries(journal) == [("tag", "fits"), ("tag", "room again")]
 
 
 def test_what_was_delivered_does_not_come_again(tmp_path):
