@@ -28,7 +28,7 @@ from typing import Any
 from benchmark.config import Config
 from benchmark.files import content_hash, locked, write_atomically
 from benchmark.tracking import runs as tracking
-from benchmark.tracking.store import finished_run
+from benchmark.tracking.store import current, finished_run
 from benchmark.training import processes
 from benchmark.training.loop import Watch
 from benchmark.training.processes import Team
@@ -129,6 +129,14 @@ def _run(
         "path": str(folder.resolve()),
         **tags_of(stage, config),
     }
+    if (folder / MANIFEST).is_file() and finished_run(mark) is None:
+        log.warning(
+            "%s is finished, but the tracking store %s knows no finished run of it: the store was deleted, or it is "
+            "another one (MLFLOW_TRACKING_URI). This %s runs again",
+            folder,
+            current(),
+            stage,
+        )
     (folder / MANIFEST).unlink(missing_ok=True)
     with tracking.open_run(run_name(stage, config), tags, module.settings(config)) as tracked:
         if inputs is None:

@@ -219,13 +219,14 @@ def test_a_stage_whose_files_were_touched_runs_again(table, call):
     assert second.headline["dice"] == pytest.approx(first.headline["dice"])
 
 
-def test_a_folder_without_a_finished_run_is_never_reused(table, call, client):
+def test_a_folder_without_a_finished_run_is_never_reused_and_says_why(table, call, client, caplog):
     first = call("evaluate")
     for run in _runs(client, "evaluate"):
         if run.data.tags["fingerprint"] == first.fingerprint:
             client.set_terminated(run.info.run_id, "FAILED")
     again = call("evaluate")
     assert not again.reused
+    assert re.search(r"the tracking store .* knows no finished run of it", caplog.text)
 
 
 def test_a_change_of_one_key_gives_another_fingerprint_and_leaves_parents_alone(table, call):
