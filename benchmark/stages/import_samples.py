@@ -38,7 +38,7 @@ def settings(config: Config) -> dict:
 def _content(folder: Path, work_dir: Path) -> str:
     """One hash over names and contents of a set's files, in every call as they are then.
 
-    Of 100,000 small PNGs, 2 s where they were hashed before by the same process, 5 s by another, 13 s where never.
+    100,000 small PNGs take 8 s of a core where they were never hashed, 5 in another process, 1 again in the same.
     """
     state = hashlib.sha256()
     for path in detect.find(folder).files:
