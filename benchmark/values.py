@@ -145,7 +145,7 @@ Text = Annotated[str, BeforeValidator(_text), Field(max_length=500)]
 PathText = Annotated[str, BeforeValidator(check_path)]
 Folder = Annotated[Path, BeforeValidator(check_path), AfterValidator(_check_folder)]  # to write into
 File = Annotated[Path, BeforeValidator(check_path), AfterValidator(_check_file)]
-TextOrNone = Annotated[str | None, BeforeValidator(_unless_none(_text)), Field(max_length=500)]
+TextOrNone = Annotated[Annotated[str, Field(max_length=500)] | None, BeforeValidator(_unless_none(_text))]
 PathTextOrNone = Annotated[str | None, BeforeValidator(_unless_none(check_path))]
 FolderOrNone = Annotated[Path | None, BeforeValidator(_unless_none(check_path))]
 FileOrNone = Annotated[

@@ -14,9 +14,10 @@ import torch
 
 import generators
 import segmenters
+from benchmark.config import Config
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
-from benchmark.parsing import parse
+from benchmark.parsing import STAGES, parse
 from benchmark.stages import train_segmenter
 from benchmark.training import loop, processes
 from benchmark.training.checkpoints import Checkpoints
@@ -245,6 +246,13 @@ def end_in_every_way(folder):
 
 def test_helpers_end_with_their_leader(tmp_path):
     together(tmp_path, end_in_every_way)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_helpers_read_the_configuration_that_the_leader_sends(stage):
+    config = parse(stage, {"preset": "smoke", "unet.learning_rate": "0.01"})
+    sent = json.loads(json.dumps(config.model_dump(mode="json", by_alias=True)))
+    assert Config.model_validate(sent) == config
 
 
 def torchrun(folder, port, *arguments):
