@@ -40,7 +40,11 @@ _TIME = re.compile(
 SHOWN = 10  # groups or pairs in a message
 # Likeness above which two scans are taken for one person's. Calibrated by tests/bench/bench_patients.py on the phantom,
 # 400 people scanned twice: the second scan with another growth of the tumour, contrast, coil, noise and skull
-# stripping, turned by 1.5° and moved by 1 mm (standard deviations, about each axis).
+# stripping, turned by 1.5° and moved by 1 mm (standard deviations, about each axis). Found were 94 % of the pairs
+# where people differ in pose and size, too, and 98 % where only in shape, as on an atlas; of 319,200 pairs of different
+# people none was taken for one (one, where half of the people lay this way and half that). With another tumour in
+# another place instead, 27 and 47 % are found; in cohorts of 8–16 scans, 46–90 % of the pairs as
+# above. On patients nothing was measured.
 ALIKE = 0.57
 ALIKE_LEAST, DEVIATIONS, ENOUGH = 0.5, 5.5, 20
 
