@@ -78,7 +78,10 @@ def prepare(
     # Subjects that reading sets aside may shift it at its boundaries.
     likely = assign(patients) if len({*patients.values()}) >= splits.MINIMUM else {}
 
-    understood = understand(cohort, convention, workers)
+    try:
+        understood = understand(cohort, convention, workers)
+    except UserError as error:
+        raise UserError(f"{cohort.folder}: {error}") from error
     cohort, warnings = understood.cohort, [*warnings, *understood.warnings]
     every = [likely.get(subject.name) in ("validation", "test") for subject in cohort.subjects]
     unread = len(patients) - len(every)

@@ -106,6 +106,16 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
         log.info(result.grouping)
     for warning in (*cohort.notes, *result.warnings):
         log.warning(warning)
+    if result.rejections:
+        first, count = result.rejections[0], len(result.rejections)
+        log.warning(
+            "%d set aside: %s (%s: %s)%s",
+            count,
+            first.subject,
+            first.file,
+            first.reason,
+            f"; all are in {folder / 'rejected.csv'}" if count > 1 else "",
+        )
     write_atomically(folder / "cohort.json", json.dumps(result.cohort, ensure_ascii=False))
     slices = SliceSet.open(folder)
     tumour = slices.index["tumour_pixels"].nlargest(200).index[::25]
