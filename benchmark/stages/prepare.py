@@ -103,7 +103,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
     if settings(config) != before:
         raise UserError(f"{own.data}: files changed while they were read. Call again when nothing writes there")
     if result.grouping:
-        log.info(result.grouping)
+        log.warning(result.grouping)
     for warning in (*cohort.notes, *result.warnings):
         log.warning(warning)
     if result.rejections:

@@ -19,9 +19,9 @@ from benchmark.training.devices import pick_device
 from benchmark.training.models import WEIGHTS, create_segmenter, extractor_config, pooled_dice
 from benchmark.training.order import Phase, drawn, mix, phase_at
 from segmenters.augment import augment
-from segmenters.base import normalize
+from segmenters.base import Segmenter, normalize
 
-SCHEMA = 2
+SCHEMA = 3  # 3: the share of real subjects is drawn by patient
 SCORE = "validation_dice"
 
 
@@ -107,7 +107,7 @@ def assist(config: Config, inputs: dict, folder: Path) -> None:
     loop.assist(training_of(config, real, phases_of(config, real, inputs), device), folder)
 
 
-def training_of(config: Config, real: SliceSet, phases: list[Phase], device: torch.device) -> loop.Training:
+def training_of(config: Config, real: SliceSet, phases: list[Phase], device: torch.device) -> loop.Training[Segmenter]:
     """The configured training, in any of the processes that take part."""
     keys = config.train_segmenter
     torch.manual_seed(mix(keys.seed, 0))
