@@ -10,6 +10,7 @@ import generators
 import segmenters
 from benchmark.data.labels import CONVENTIONS, check_name
 from benchmark.data.layouts import LAYOUTS
+from benchmark.names import for_store
 from benchmark.values import (
     File,
     FileOrNone,
@@ -28,11 +29,15 @@ from benchmark.values import (
 )
 
 
+def _shown(name: Any) -> str:
+    return for_store(str(name), most=100)
+
+
 def _known(*registries) -> BeforeValidator:
     def check(name: Any) -> Any:
         known = [known for registry in registries for known in registry.names()]
         if name not in known:
-            raise ValueError(f"'{name}' is not one of: {', '.join(known)}")
+            raise ValueError(f"'{_shown(name)}' is not one of: {', '.join(known)}")
         return name
 
     return BeforeValidator(check)
@@ -41,7 +46,9 @@ def _known(*registries) -> BeforeValidator:
 def _known_layout(name: Any) -> Any:
     if isinstance(name, str) and (name in ("auto", *LAYOUTS) or name.lower().endswith((".yaml", ".yml"))):
         return name
-    raise ValueError(f"'{name}' is not one of: auto, {', '.join(LAYOUTS)}; or a .yaml file of your own patterns")
+    raise ValueError(
+        f"'{_shown(name)}' is not one of: auto, {', '.join(LAYOUTS)}; or a .yaml file of your own patterns"
+    )
 
 
 Layout = Annotated[str, BeforeValidator(_known_layout)]

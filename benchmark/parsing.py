@@ -39,6 +39,7 @@ REACH: dict[str, list[tuple[str, ...]]] = {
     },
 }
 STAGES = tuple(REACH)
+LARGEST = 10**9  # number that a model's key takes
 MOST_FINDINGS = 10  # that one message lists
 
 # Keys that the table's cells set themselves; a call for the whole table cannot.
@@ -159,6 +160,7 @@ def _message(error: ValidationError) -> str:
     for finding in error.errors()[:MOST_FINDINGS]:
         key = ".".join(str(part) for part in finding["loc"])
         said = finding["msg"].removeprefix("Value error, ")
+        said = said if len(said) < 600 else f"{said[:599]}…"
         lines.append(f"{key}: {said} (got {_shown(finding['input'])})" if key else said)  # else of several keys at once
     if (more := error.error_count() - len(lines)) > 0:
         lines.append(f"… and {more} more")
@@ -192,6 +194,9 @@ def parse(stage: str, given: Mapping[str, Any]) -> Config:
         config = Config.model_validate(tree)
     except ValidationError as error:
         raise UserError(_message(error)) from error
+    except UnicodeEncodeError as error:
+        keys = [key for key, value in given.items() if any("\ud800" <= char <= "\udfff" for char in str(value))]
+        raise UserError(f"{', '.join(keys) or f'preset {preset}'}: the value holds bytes that are no UTF-8") from error
     return config.replace({"prepare.split": config.prepare.split and config.prepare.split.expanduser()})
 
 
@@ -219,6 +224,11 @@ def resolve_model(config: Config, name: str, **fixed: Any) -> dict[str, Any]:
         if get_origin(annotation) is tuple:
             given[key] = _parts(f"{name}.{key}", value)
     try:
-        return model_config(**{**given, **fixed}).model_dump(mode="json")
+        resolved = model_config(**{**given, **fixed}).model_dump(mode="json")
     except ValidationError as error:
         raise UserError("\n".join(f"{name}.{line}" for line in _message(error).splitlines())) from error
+    for key in given:
+        values = resolved[key] if isinstance(resolved[key], list) else [resolved[key]]
+        if any(isinstance(value, int | float) and not abs(value) <= LARGEST for value in values):  # nan, too
+            raise UserError(f"{name}.{key}: no number up to {LARGEST:,} (got {_shown(given[key])})")
+    return resolved

@@ -150,6 +150,20 @@ def test_a_key_of_a_model_without_its_value_is_refused():
             resolve_model(parse("train_segmenter", {"preset": "smoke", "unet.widths": value}), "unet")
 
 
+@pytest.mark.parametrize("value", ["\udc80", "x" * 5000, True, "a\nb"])
+@pytest.mark.parametrize("key", ["model", "layout", "segmenter", "labels", "device", "train_on"])
+def test_a_name_that_nothing_has_is_refused_in_few_words(key, value):
+    said = _refused("prepare" if key in ("layout", "labels") else "benchmark", **{key: value})
+    assert key in said
+    assert len(said) < 900
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e30", 10**30])
+def test_a_number_of_a_model_is_finite_and_has_a_bound(value):
+    with pytest.raises(UserError, match=r"stylegan3\.r1_gamma"):
+        resolve_model(parse("train_generator", {"stylegan3.r1_gamma": value}), "stylegan3")
+
+
 BOMB = "a: &a {x: 1}\nprepare: {data: *a}"
 
 
