@@ -46,6 +46,8 @@ def settings_of(config: Config, synthetic: str | None) -> dict[str, str]:
         return {}
     folder = _folder(str(synthetic))
     files = [folder / name for name in ("images.npy", "labels.npy", "index.parquet")]
+    if not all(os.path.isfile(path) for path in files):  # a pipe or a device would be hashed for ever
+        SliceSet.open(folder)  # says which
     hashes = content_hashes(files, config.common.work_dir / "hashes.json")
     return {path.name: value for path, value in hashes.items()}
 

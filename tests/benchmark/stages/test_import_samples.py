@@ -290,3 +290,14 @@ def test_a_sent_slice_set_that_lies_upside_down_is_warned_of(tmp_path, head, pre
         opened = synthetic.open_synthetic(config, config.audit.synthetic, prepared)
         np.testing.assert_array_equal(opened.images, images)
         assert ("the set seems to lie upside down" in caplog.text) == (name == "wrong")
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "nowhere", "labels.npy"])
+def test_a_sent_slice_set_is_never_hashed_without_end(tmp_path, target):
+    with SliceWriter(tmp_path / "made", SIZE, {"kind": "synthetic", "cohort": "made", "spacing": {}}) as writer:
+        images = np.full((2, 4, SIZE, SIZE), 100, np.uint8)
+        writer.append(images, images[:, 0] * 0, subject="made", z=-1, split="synthetic", off_code=[0.0, 0.0])
+    (tmp_path / "made" / "labels.npy").unlink()
+    (tmp_path / "made" / "labels.npy").symlink_to(target)
+    with pytest.raises(UserError, match=r"labels\.npy is missing"):
+        fingerprint("audit", configured("audit", tmp_path, synthetic=str(tmp_path / "made")))
