@@ -4,9 +4,9 @@ import csv
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from benchmark.data.slicing import SubjectSlices
 from benchmark.errors import UserError
 
 REASONS = 5  # in a sentence
+EVALUATED = ("validation", "test")  # whose every slice is wanted
 Progress = Callable[[int, int, str], None]  # subjects read so far, subjects in all, the name of the last one
 
 
@@ -77,80 +78,107 @@ def prepare(
     # A first assignment, before hours of reading, refuses a bad split file and says whose every slice will be wanted.
     # Subjects that reading sets aside may shift it at its boundaries.
     likely = assign(patients) if len({*patients.values()}) >= splits.MINIMUM else {}
-
     try:
         understood = understand(cohort, convention, workers)
     except UserError as error:
         raise UserError(f"{cohort.folder}: {error}") from error
-    cohort, warnings = understood.cohort, [*warnings, *understood.warnings]
-    every = [likely.get(subject.name) in ("validation", "test") for subject in cohort.subjects]
-    unread = len(patients) - len(every)
 
     meta = {"kind": "real", "cohort": cohort.name, "simulated": simulated, "labels": understood.convention.facts()}
-    rejections, digests = list(cohort.rejections), {}
-    usable: dict[str, Subject] = {}
-    facts: dict[str, dict] = {}  # of each usable subject, for people
-    thumbnails: dict[str, np.ndarray] = {}
-    kept: dict[str, int] = {}  # slices of the main set
-    whole: dict[str, tuple[Path, SubjectSlices]] = {}  # subjects whose every slice waits in a folder
     with (
         scratch_folder(out / "subjects.partial") as scratch,
         SliceWriter(out, image_size, {**meta, "spacing": {}}) as main,  # closed last: when it opens, `volumes` does
         SliceWriter(out / "volumes", image_size, {**meta, "spacing": {}}) as volumes,
     ):
-        with closing(slice_all(cohort, cohort.subjects, every, scratch / "first", image_size, workers)) as sliced:
-            for done, (subject, folder, result) in enumerate(sliced, 1):
-                if isinstance(result, SubjectSlices):
-                    result = useless(cohort, subject, result, digests) or result
-                if isinstance(result, Rejection):
-                    rejections.append(result)
-                else:
-                    usable[subject.name], kept[subject.name] = subject, int(result.kept.sum())
-                    _append(main, subject, folder, result, slice(None) if result.kept.all() else result.kept)
-                    facts[subject.name] = result.facts
-                    thumbnails[subject.name] = np.load(folder / "thumbnail.npy", allow_pickle=False)
-                    if result.cut:
-                        warnings.append(f"{subject.name}: {result.cut} voxels above 0 lie outside the field of view")
-                    warnings += [f"{subject.name}: {remark}" for remark in result.remarks]
-                    if every[done - 1]:
-                        whole[subject.name] = folder, result
-                if subject.name not in whole:
-                    shutil.rmtree(folder)
-                if progress:
-                    progress(unread + done, len(patients), subject.name)
-
-        rejections.sort(key=lambda rejection: rejection.subject)
-        write_rejected(out / "rejected.csv", rejections)
-        _refuse(cohort, rejections, nothing_left=not usable, strict=strict)
-
-        split = assign({name: patients[name] for name in usable})
+        read = partial(slice_all, understood.cohort, image_size=image_size, workers=workers)
+        found = _gather(understood.cohort, likely, main, partial(read, scratch=scratch / "first"), progress)
+        write_rejected(out / "rejected.csv", found.rejections)
+        _refuse(cohort, found.rejections, nothing_left=not found.usable, strict=strict)
+        split = assign({name: patients[name] for name in found.usable})
         main.assign_splits(split)
-        evaluated = [name for name in usable if split[name] in ("validation", "test")]
-        missed = [usable[name] for name in evaluated if name not in whole]
-        for subject, folder, result in slice_all(
-            cohort, missed, [True] * len(missed), scratch / "missed", image_size, workers
-        ):
-            if isinstance(result, Rejection):
-                raise UserError(f"{subject.name}: {result.file} changed while the cohort was read: {result.reason}")
-            whole[subject.name] = folder, result
-        for name in evaluated:
-            _append(volumes, usable[name], *whole[name], slice(None), split[name])
+        _write_volumes(volumes, found, split, partial(read, scratch=scratch / "missed"))
+    by = f"the column patient of {split_file}" if declared else "their names"
+    return _result(understood, found, split, [*warnings, *understood.warnings], by)
 
+
+@dataclass
+class _Found:
+    """What reading the subjects has given so far."""
+
+    rejections: list[Rejection]
+    usable: dict[str, Subject] = field(default_factory=dict)
+    kept: dict[str, int] = field(default_factory=dict)  # slices of the main set
+    facts: dict[str, dict] = field(default_factory=dict)  # of each usable subject, for people
+    thumbnails: dict[str, np.ndarray] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    whole: dict[str, tuple[Path, SubjectSlices]] = field(default_factory=dict)  # whose every slice waits in a folder
+
+
+def _gather(
+    cohort: Cohort, likely: Mapping[str, str], main: SliceWriter, read: Callable, progress: Progress | None
+) -> _Found:
+    """Reads all subjects: their slices with enough brain go to the main set, those that are of no use are set aside."""
+    found, digests = _Found(list(cohort.rejections)), {}
+    every = [likely.get(subject.name) in EVALUATED for subject in cohort.subjects]
+    with closing(read(subjects=cohort.subjects, every=every)) as sliced:
+        for done, (subject, folder, result) in enumerate(sliced, 1):
+            if isinstance(result, SubjectSlices):
+                result = useless(cohort, subject, result, digests) or result
+            if isinstance(result, Rejection):
+                found.rejections.append(result)
+            else:
+                _keep(found, main, subject, folder, result)
+                if every[done - 1]:
+                    found.whole[subject.name] = folder, result
+            if subject.name not in found.whole:
+                shutil.rmtree(folder)
+            if progress:
+                progress(done, len(cohort.subjects), subject.name)
+    found.rejections.sort(key=lambda rejection: rejection.subject)
+    return found
+
+
+def _keep(found: _Found, main: SliceWriter, subject: Subject, folder: Path, result: SubjectSlices) -> None:
+    name = subject.name
+    found.usable[name], found.kept[name] = subject, int(result.kept.sum())
+    _append(main, subject, folder, result, slice(None) if result.kept.all() else result.kept)
+    found.facts[name] = result.facts
+    found.thumbnails[name] = np.load(folder / "thumbnail.npy", allow_pickle=False)
+    if result.cut:
+        found.warnings.append(f"{name}: {result.cut} voxels above 0 lie outside the field of view")
+    found.warnings += [f"{name}: {remark}" for remark in result.remarks]
+
+
+def _write_volumes(volumes: SliceWriter, found: _Found, split: Mapping[str, str], read: Callable) -> None:
+    """Every slice of each validation and test subject; those of whom it was not expected are read once more."""
+    evaluated = [name for name in found.usable if split[name] in EVALUATED]
+    missed = [found.usable[name] for name in evaluated if name not in found.whole]
+    for subject, folder, result in read(subjects=missed, every=[True] * len(missed)):
+        if isinstance(result, Rejection):
+            raise UserError(f"{subject.name}: {result.file} changed while the cohort was read: {result.reason}")
+        found.whole[subject.name] = folder, result
+    for name in evaluated:
+        _append(volumes, found.usable[name], *found.whole[name], slice(None), split[name])
+
+
+def _result(
+    understood: Understood, found: _Found, split: Mapping[str, str], warnings: list[str], grouped_by: str
+) -> PreparationResult:
+    patients = {name: subject.patient for name, subject in found.usable.items()}
     slices = Counter()
-    for name in usable:
-        slices[split[name]] += kept[name]
-    if absent := labels.absent_classes([of_subject["class_ml"] for of_subject in facts.values()]):
-        warnings.append(labels.absence(absent, understood.convention))
-    of_usable = {name: patients[name] for name in usable}
-    similar = look_alikes(thumbnails, of_usable)
+    for name, count in found.kept.items():
+        slices[split[name]] += count
+    absent = labels.absent_classes([of_subject["class_ml"] for of_subject in found.facts.values()])
+    absence = [labels.absence(absent, understood.convention)] if absent else []
+    similar = look_alikes(found.thumbnails, patients)
+    facts = _facts(understood, found.usable, found.facts, absent)
     return PreparationResult(
         subjects=dict(Counter(split.values())),
         slices=dict(slices),
-        rejections=rejections,
-        warnings=[*likeness_warnings(similar, split), *warnings],
-        cohort={**_facts(understood, usable, facts, absent), "groups": grouped(of_usable), "similar": similar},
-        patients=dict(Counter(dict(zip(of_usable.values(), split.values(), strict=True)).values())),
-        grouping=grouping(of_usable, f"the column patient of {split_file}" if declared else "their names"),
+        rejections=found.rejections,
+        warnings=[*likeness_warnings(similar, split), *warnings, *found.warnings, *absence],
+        cohort={**facts, "groups": grouped(patients), "similar": similar},
+        patients=dict(Counter({patient: split[name] for name, patient in patients.items()}.values())),
+        grouping=grouping(patients, grouped_by),
     )
 
 
