@@ -23,6 +23,7 @@ from benchmark.training.devices import pick_device
 from benchmark.training.models import WEIGHTS, create_generator, draw, extractor_config, load_segmenter
 from benchmark.training.monitor import COLUMNS, Monitor
 from benchmark.training.order import mix, shuffled_rows
+from generators.base import Generator
 
 SCHEMA = 2
 SHOWN = 8  # samples of a snapshot's sheet
@@ -90,7 +91,7 @@ def assist(config: Config, inputs: dict, folder: Path) -> None:
     loop.assist(training_of(config, slices, pick_device(config.common.device)), folder)
 
 
-def training_of(config: Config, slices: SliceSet, device: torch.device) -> loop.Training:
+def training_of(config: Config, slices: SliceSet, device: torch.device) -> loop.Training[Generator]:
     """The configured training, in any of the processes that take part."""
     keys, rows = config.train_generator, slices.rows("train")
     torch.manual_seed(mix(keys.seed, 0))

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from benchmark.training.processes import Team
 
 LOG_POINTS = 200  # points of a training curve
 
+Model = TypeVar("Model", bound=Trainable)
 Metrics = Mapping[str, float]
 Watch = Callable[[int, float], None]  # is told every snapshot's number and score; what it raises ends the training
 
@@ -65,7 +66,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Generic[Model]):
     """What is trained, on what and for how long: the same in every process that takes part.
 
     read(seen) fetches this process's share of the batch that starts at `seen`, in a thread of its own while the step
@@ -73,7 +74,7 @@ class Training:
     """
 
     name: str  # as progress and errors show it
-    model: Trainable
+    model: Model
     read: Callable[[int], Any]
     to_batch: Callable[[Any], tuple[Tensor, ...]]
     budget: Budget
