@@ -207,11 +207,19 @@ def read_only(bench: Bench) -> Row:
     with mounted(place.work, "ro") as mount_anew:
         hit = place.call(TRAINING)
         mount_anew("rw")
-        row.count(hit, r"Read-only file system", place.call(TRAINING), place, bench.expected[TRAINING])
+        row.count(
+            hit,
+            r"Read-only file system|nothing can be written into",
+            place.call(TRAINING),
+            place,
+            bench.expected[TRAINING],
+        )
         mount_anew("ro")
         hit = place.call(TABLE)
         mount_anew("rw")
-        row.count(hit, r"Read-only file system", place.call(TABLE), place, bench.expected[TABLE])
+        row.count(
+            hit, r"Read-only file system|nothing can be written into", place.call(TABLE), place, bench.expected[TABLE]
+        )
     return row
 
 
