@@ -116,7 +116,7 @@ def _call_together(stage: str, config: Any) -> Any:
 
 
 def _sync(config: Any) -> Any:
-    from benchmark.stages import StageResult
+    from benchmark.stages import CallResult
     from benchmark.tracking.delivery import sync
 
     found = sync(config.common.work_dir)
@@ -126,7 +126,7 @@ def _sync(config: Any) -> Any:
     for run, reason in found["left"].items():
         print(f"{run}: not delivered: {reason}", file=sys.stderr)
     status = "FAILED" if found["left"] else "FINISHED"
-    return StageResult("sync", "", "", config.common.work_dir / "tracking", False, found, status=status)
+    return CallResult("sync", "", config.common.work_dir / "tracking", False, found, status)
 
 
 class _OnScreen(logging.Formatter):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -62,6 +62,7 @@ Snapshots = Annotated[Whole, Field(ge=1, le=10_000)]
 Seconds = Annotated[Number, Field(ge=0, le=10**7)]
 Axis = Annotated[Whole, Field(ge=8, le=512)]
 BATCH_PIXELS = 2**29  # most of a batch's slices together: 10 GiB of five channels in float32
+PHANTOM = "phantom"  # in place of a folder: the simulated cohort
 PHANTOM_VOXELS = 2**25  # most of a phantom's volume: a process holds a score of such arrays
 SYNTHETIC = "synthetic set: a generator, or a folder; default: the generator in 'model'"
 
@@ -85,7 +86,7 @@ class Common(Section):
 class Prepare(Section):
     """NIfTI cohort → SliceSet."""
 
-    data: PathText = Field("phantom", description="folder of NIfTI subjects, or 'phantom' for the simulated cohort")
+    data: PathText = Field(PHANTOM, description="folder of NIfTI subjects, or 'phantom' for the simulated cohort")
     layout: Layout = Field(
         "auto", description="how the cohort's files are named; or a YAML file of your own patterns (docs/cohorts.md)"
     )
@@ -106,6 +107,11 @@ class Prepare(Section):
     phantom_grid: Annotated[tuple[Axis, Axis, Axis], Listed] = Field(
         (60, 60, 40), description="phantom voxels along x, y, z over 240 × 240 × 155 mm [voxels]"
     )
+
+    @property
+    def cohort(self) -> str:
+        """What the cohort is called in tables."""
+        return PHANTOM if self.data == PHANTOM else for_store(Path(self.data).expanduser().resolve().name)
 
 
 class ImportSamples(Section):
@@ -322,3 +328,10 @@ class Config(BaseModel):
         return self.model_copy(
             update={name: getattr(self, name).model_copy(update=changed) for name, changed in sections.items()}
         )
+
+
+class Need(NamedTuple):
+    """A stage that another one needs, and with which configuration."""
+
+    stage: str
+    config: Config

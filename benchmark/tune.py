@@ -30,8 +30,7 @@ from benchmark.config import Config
 from benchmark.errors import GivenUp, UserError
 from benchmark.names import for_file, for_store
 from benchmark.parsing import resolve_model
-from benchmark.stages import StageResult, fingerprint, needs, pull
-from benchmark.stages.prepare import cohort_name
+from benchmark.stages import CallResult, fingerprint, needs, pull
 from benchmark.tracking import runs as tracking
 from benchmark.tracking.runs import StageRun
 from benchmark.tracking.store import connect
@@ -46,7 +45,7 @@ COPIED_BY_CHANCE = 0.05  # of a generator that copies nobody: PROTOCOL, section 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
-def tune(config: Config, team: Team | None = None) -> StageResult:
+def tune(config: Config, team: Team | None = None) -> CallResult:
     """Runs trials until the study has as many as asked for; the same call on several machines shares the work.
 
     Leaves best.yaml, a preset that lists the best settings, trials.csv and Optuna's plots in work/tune/<study>.
@@ -62,7 +61,7 @@ def tune(config: Config, team: Team | None = None) -> StageResult:
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     connect(config.common.work_dir)
-    tags = {"stage": "tune", "model": own.model, "cohort": cohort_name(config), "seed": own.seed, "study": name}
+    tags = {"stage": "tune", "model": own.model, "cohort": config.prepare.cohort, "seed": own.seed, "study": name}
     settings = {**own.model_dump(mode="json", exclude={"storage"}), "space": space}
     with tracking.open_run(f"tune {own.model}", {**tags, "commit": tracking.commit()}, settings) as tracked:
         study = _study(config, name, space, mark)
@@ -100,7 +99,7 @@ def tune(config: Config, team: Team | None = None) -> StageResult:
         }
         tracked.log_summary(headline)
     print(f"tune: {folder / 'best.yaml'}", file=sys.stderr)
-    return StageResult("tune", tracked.run_id, mark, folder, False, headline)
+    return CallResult("tune", tracked.run_id, folder, False, headline)
 
 
 def search_space(model: str) -> dict[str, tuple | list]:

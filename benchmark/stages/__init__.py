@@ -1,17 +1,6 @@
 """Stages pull: asked for one, `pull` finds its finished result or runs what it needs and then the stage itself.
 
-A stage is a module of this package with
-
-    SCHEMA               raised whenever the same settings would give another result
-    settings(config)     what determines its result, beside its parents; part of its fingerprint
-    needs(config)        {name: (stage, config)} of its parents; analyze and report are handed theirs by the table
-    tags(config)         what its MLflow run is found by: model, cohort, arm, seed
-    run(config, inputs, folder, tracked)  the work itself; returns the stage's headline numbers
-
-and one that trains (see benchmark.training) has
-
-    run(config, inputs, folder, tracked, team, watch)  which calls the team's helpers, and is watched
-    assist(config, inputs, folder)                     a helper's part of that
+A stage is a module of this package: see `Stage`, and `TrainingStage` for one that trains.
 """
 
 import json
@@ -22,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol, cast
 
-from benchmark.config import Config
+from benchmark.config import Config, Need
 from benchmark.files import content_hash, locked, write_atomically
 from benchmark.tracking import runs as tracking
+from benchmark.tracking.runs import StageRun
 from benchmark.tracking.store import current, finished_run
 from benchmark.training import processes
 from benchmark.training.loop import Watch
@@ -39,18 +28,55 @@ MANIFEST = "stage.json"
 READ_FILES = ("prepare", "import_samples")  # stages whose settings are found in files that people gave
 
 
+Settings = dict[str, Any]  # what determines a stage's result, beside its parents
+Headline = dict[str, Any]  # a stage's numbers for people, by name; nested ones become dotted metrics
+
+
 @dataclass(frozen=True)
 class StageResult:
-    """A finished stage: where it lies, which run made it, its headline numbers."""
+    """A finished stage: where it lies, which run made it, its headline."""
 
     stage: str
     run_id: str
     fingerprint: str
     path: Path
     reused: bool
-    headline: dict[str, Any] = field(default_factory=dict)
+    headline: Headline = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)  # model, arm, seed, …
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A stage run of the table that came to nothing, and why."""
+
+    stage: str
+    reason: str
+    path: Path
+    traceback: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """What depends on it is made anew once the reason is another."""
+        return f"failed: {self.reason}"
+
+
+Outcome = StageResult | Failure
+
+
+@dataclass(frozen=True)
+class CallResult:
+    """What came of a call, for `--json` and the exit code."""
+
+    stage: str
+    run_id: str
+    path: Path
+    reused: bool
+    headline: Headline
     status: str = "FINISHED"
+
+    @classmethod
+    def of(cls, result: StageResult) -> "CallResult":
+        return cls(result.stage, result.run_id, result.path, result.reused, result.headline)
 
     def summary(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -58,10 +84,50 @@ class StageResult:
         return {**fixed, "path": str(self.path), **self.headline}
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a stage works on: its configuration, its parents' results by name, the folder that is its own."""
+
+    config: Config
+    inputs: Mapping[str, Outcome]
+    folder: Path
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """Where its parents' results lie, by name."""
+        return {name: result.path for name, result in self.inputs.items()}
+
+
+@dataclass(frozen=True)
+class RunningTask(Task):
+    """A task whose MLflow run is open. The team helps it with a training, which `watch` is told the scores of."""
+
+    tracked: StageRun
+    team: Team
+    watch: Watch | None
+
+
+class Stage(Protocol):
+    """What a module of this package has."""
+
+    SCHEMA: int  # raised whenever the same settings would give another result
+
+    def settings(self, config: Config) -> Settings: ...  # part of its fingerprint
+    def needs(self, config: Config) -> dict[str, Need]: ...  # analyze and report are handed theirs by the table
+    def tags(self, config: Config) -> dict[str, Any]: ...  # what its MLflow run is found by: model, cohort, arm, seed
+    def run(self, task: RunningTask) -> Headline: ...
+
+
+class TrainingStage(Stage, Protocol):
+    """A stage in which the helpers of a team take part."""
+
+    def assist(self, task: Task) -> None: ...  # a helper's part of `run`
+
+
 def fingerprint(
     stage: str,
     config: Config,
-    inputs: Mapping[str, StageResult] | None = None,
+    inputs: Mapping[str, Outcome] | None = None,
     looked: dict[tuple, str] | None = None,
 ) -> str:
     """The stage's fingerprint; runs nothing, hashes a cohort's files at most.
@@ -82,7 +148,7 @@ def fingerprint(
     return mark
 
 
-def needs(stage: str, config: Config) -> dict[str, tuple[str, Config]]:
+def needs(stage: str, config: Config) -> dict[str, Need]:
     """The stage's parents by name."""
     return _module(stage).needs(config)
 
@@ -90,7 +156,7 @@ def needs(stage: str, config: Config) -> dict[str, tuple[str, Config]]:
 def pull(
     stage: str,
     config: Config,
-    inputs: Mapping[str, StageResult] | None = None,
+    inputs: Mapping[str, Outcome] | None = None,
     *,
     team: Team | None = None,
     watch: Watch | None = None,
@@ -117,7 +183,7 @@ def _run(
     config: Config,
     mark: str,
     folder: Path,
-    inputs: Mapping[str, StageResult] | None,
+    inputs: Mapping[str, Outcome] | None,
     team: Team,
     watch: Watch | None,
 ) -> StageResult:
@@ -148,8 +214,7 @@ def _run(
         folder.mkdir(parents=True, exist_ok=True)
         log.info("%s → %s", run_name(stage, config), folder)
         started = time.monotonic()
-        trains = {"team": team, "watch": watch} if hasattr(module, "assist") else {}
-        headline = module.run(config, inputs, folder, tracked, **trains)
+        headline = module.run(RunningTask(config, inputs, folder, tracked, team, watch))
         headline = {**headline, "stage_seconds": round(time.monotonic() - started, 3)}
         tracked.log_summary(headline)
         result = StageResult(stage, tracked.run_id, mark, folder, False, headline, tags_of(stage, config))
@@ -169,14 +234,25 @@ def tags_of(stage: str, config: Config) -> dict[str, Any]:
 
 
 def run_name(stage: str, config: Config) -> str:
-    """'train_segmenter unet real aug on seed 0': stage, then its tags' values."""
+    """'train_segmenter unet real aug on seed 0'."""
+    return " ".join(filter(None, (stage, topic(stage, config), seed_of(stage, config))))
+
+
+def topic(stage: str, config: Config) -> str:
+    """'unet real aug on': what the stage's run is about, whatever its seed."""
     tags = _module(stage).tags(config)
-    named = [f"{word} {tags[key]}" for key, word in (("augmentation", "aug"), ("seed", "seed")) if key in tags]
-    return " ".join([stage, *(tags[key] for key in ("model", "arm") if key in tags), *named])
+    augmentation = [f"aug {tags['augmentation']}"] if "augmentation" in tags else []
+    return " ".join([*(tags[key] for key in ("model", "arm") if key in tags), *augmentation])
 
 
-def _module(stage: str) -> ModuleType:
-    return import_module(f"benchmark.stages.{stage}")
+def seed_of(stage: str, config: Config) -> str:
+    """'seed 0', or nothing where the stage has none."""
+    tags = _module(stage).tags(config)
+    return f"seed {tags['seed']}" if "seed" in tags else ""
+
+
+def _module(stage: str) -> Stage:
+    return cast(Stage, import_module(f"benchmark.stages.{stage}"))
 
 
 def finished(stage: str, mark: str, folder: Path) -> StageResult | None:
@@ -203,14 +279,14 @@ def _write_manifest(result: StageResult) -> None:
     write_atomically(folder / MANIFEST, json.dumps({**facts, "files": files}, indent=1))
 
 
-def call_helpers(team: Team, stage: str, config: Config, inputs: Mapping[str, StageResult], folder: Path) -> None:
+def call_helpers(stage: str, task: RunningTask) -> None:
     """Under torchrun, has the other processes call the stage's `assist`."""
-    team.call(
+    task.team.call(
         {
             "stage": stage,
-            "config": config.model_dump(mode="json", by_alias=True),
-            "inputs": {name: str(result.path) for name, result in inputs.items()},
-            "folder": str(folder),
+            "config": task.config.model_dump(mode="json", by_alias=True),
+            "inputs": {name: str(result.path) for name, result in task.inputs.items()},
+            "folder": str(task.folder),
         }
     )
 
@@ -219,7 +295,8 @@ def assist() -> None:
     """What every process but the leader does under torchrun: helps with trainings until there are no more."""
     while (order := processes.announce()) is not None:
         inputs = {name: StageResult(name, "", "", Path(path), True) for name, path in order["inputs"].items()}
-        _module(order["stage"]).assist(Config.model_validate(order["config"]), inputs, Path(order["folder"]))
+        task = Task(Config.model_validate(order["config"]), inputs, Path(order["folder"]))
+        cast(TrainingStage, _module(order["stage"])).assist(task)
 
 
 def workers(config: Config) -> int:

@@ -1,7 +1,7 @@
 """All cells' scores → the long table, ratios with intervals, paired tests, ranks, Dice against amount of data."""
 
 from collections import Counter
-from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -9,35 +9,35 @@ from analysis import ranks, statistics
 from analysis.long_table import Scores
 from analysis.statistics import counted
 from analysis.text import csv_frame
-from benchmark.config import Config
+from benchmark.config import Config, Need
 from benchmark.errors import UserError
-from benchmark.stages.prepare import cohort_name
-from benchmark.tracking.runs import StageRun
+from benchmark.stages import Headline, RunningTask, Settings, StageResult
 
 SCHEMA = 3  # 3: a patient's scans are averaged first; intervals and tests hold for other trainings, too
 
 
-def settings(config: Config) -> dict:
+def settings(config: Config) -> Settings:
     return config.analyze.model_dump(mode="json", include={"seed", "replicates"})
 
 
-def needs(config: Config) -> dict:
+def needs(config: Config) -> dict[str, Need]:
     raise NotImplementedError("the table hands its evaluations in")
 
 
-def tags(config: Config) -> dict:
-    return {"cohort": cohort_name(config), "seed": config.analyze.seed}
+def tags(config: Config) -> dict[str, Any]:
+    return {"cohort": config.prepare.cohort, "seed": config.analyze.seed}
 
 
-def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
+def run(task: RunningTask) -> Headline:
     """Writes scores, ratios, tests, ranks, rank_tests and amounts, each as .csv and .parquet.
 
     `inputs` are evaluations.
     """
+    config, inputs, folder, tracked = task.config, task.inputs, task.folder, task.tracked
     own = config.analyze
-    parts = [pd.read_parquet(cell.path / "scores.parquet") for cell in inputs.values() if cell.status == "FINISHED"]
+    parts = [pd.read_parquet(cell.path / "scores.parquet") for cell in inputs.values() if isinstance(cell, StageResult)]
     if not parts:
-        counts = Counter(cell.headline["reason"] for cell in inputs.values())
+        counts = Counter(cell.reason for cell in inputs.values())
         reasons = "\n".join(f"  {counted(count, 'cell')}: {reason}" for reason, count in counts.items())
         raise UserError(f"no cell of the table could be evaluated:\n{reasons}")
     scores = Scores(pd.concat(parts, ignore_index=True))

@@ -1,41 +1,41 @@
 """A synthetic set against the training slices behind it: was anybody copied?"""
 
 import json
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from analysis import memorization
 from analysis.neighbours import Rows
 from analysis.text import csv_frame
-from benchmark.config import Config
+from benchmark.config import Config, Need
+from benchmark.data import synthetic
 from benchmark.data.slices import SliceSet
-from benchmark.stages import synthetic
-from benchmark.stages.prepare import cohort_name
-from benchmark.tracking.runs import StageRun
+from benchmark.stages import Headline, RunningTask, Settings
 from benchmark.training import devices
 
 SCHEMA = 3  # 3: patients, not scans, are trained on, held out and counted
 PAIRS = 6  # closest pairs kept for the report
 
 
-def settings(config: Config) -> dict:
+def settings(config: Config) -> Settings:
     keys = config.audit.model_dump(mode="json", exclude={"synthetic", "memory_gib"})
     return {**keys, "synthetic": synthetic.settings_of(config, config.audit.synthetic)}
 
 
-def needs(config: Config) -> dict:
-    return {"prepare": ("prepare", config), **synthetic.needs_of(config, config.audit.synthetic)}
+def needs(config: Config) -> dict[str, Need]:
+    return {"prepare": Need("prepare", config), **synthetic.needs_of(config, config.audit.synthetic)}
 
 
-def tags(config: Config) -> dict:
+def tags(config: Config) -> dict[str, Any]:
     name = synthetic.name_of(config, config.audit.synthetic)
-    return {"model": name, "generator": name, "cohort": cohort_name(config), "seed": config.audit.seed}
+    return {"model": name, "generator": name, "cohort": config.prepare.cohort, "seed": config.audit.seed}
 
 
-def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
-    real = SliceSet.open(inputs["prepare"].path)
-    made = synthetic.open_synthetic(config, config.audit.synthetic, inputs)
+def run(task: RunningTask) -> Headline:
+    config, folder, tracked = task.config, task.folder, task.tracked
+    real = SliceSet.open(task.folders["prepare"])
+    made = synthetic.open_synthetic(config, config.audit.synthetic, task.folders)
     patients = real.index["patient"].to_numpy(str)
     trained, held_out = real.rows("train"), np.concatenate([real.rows("validation"), real.rows("test")])
     result = memorization.audit(

@@ -5,40 +5,40 @@ so tumour there counts as missed. Asked about nearly empty slices, networks inve
 0.07 Dice, where 1 % of the tumour lay in such slices.
 """
 
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.scores import subject_scores
 from analysis.text import csv_frame
-from benchmark.config import Config
+from benchmark.config import Config, Need
 from benchmark.data.slices import SliceSet
 from benchmark.progress import progress_bar
-from benchmark.stages import train_segmenter
-from benchmark.tracking.runs import StageRun
+from benchmark.stages import Headline, RunningTask, Settings, train_segmenter
 from benchmark.training.devices import pick_device
 from benchmark.training.models import load_segmenter, predict
 
 SCHEMA = 3  # 3: a row says whose scan it is
 
 
-def settings(config: Config) -> dict:
+def settings(config: Config) -> Settings:
     return {}
 
 
-def needs(config: Config) -> dict:
-    return {"prepare": ("prepare", config), "train_segmenter": ("train_segmenter", config)}
+def needs(config: Config) -> dict[str, Need]:
+    return {"prepare": Need("prepare", config), "train_segmenter": Need("train_segmenter", config)}
 
 
-def tags(config: Config) -> dict:
+def tags(config: Config) -> dict[str, Any]:
     return train_segmenter.tags(config)
 
 
-def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
-    shown = SliceSet.open(inputs["prepare"].path).index.set_index(["subject", "z"]).index
-    volumes = SliceSet.open(inputs["prepare"].path / "volumes")
-    model = load_segmenter(config, volumes.meta["image_size"], inputs["train_segmenter"].path)
+def run(task: RunningTask) -> Headline:
+    config, folder, tracked = task.config, task.folder, task.tracked
+    shown = SliceSet.open(task.folders["prepare"]).index.set_index(["subject", "z"]).index
+    volumes = SliceSet.open(task.folders["prepare"] / "volumes")
+    model = load_segmenter(config, volumes.meta["image_size"], task.folders["train_segmenter"])
     model.to(pick_device(config.common.device))
 
     cell = tags(config)

@@ -1,19 +1,17 @@
 """A synthetic set beside real slices: how like them, how varied, how well its annotations fit."""
 
 import json
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from analysis import fidelity
 from analysis.neighbours import Rows
-from benchmark.config import Config
+from benchmark.config import Config, Need
+from benchmark.data import synthetic
 from benchmark.data.slices import CLASSES, MODALITIES, SliceSet
-from benchmark.stages import synthetic
-from benchmark.stages.prepare import cohort_name
-from benchmark.stages.train_segmenter import need_extractor
-from benchmark.tracking.runs import StageRun
+from benchmark.stages import Headline, RunningTask, Settings
 from benchmark.training import devices, models
 from segmenters.base import Segmenter
 
@@ -22,29 +20,31 @@ READ = 256  # slices in memory at once
 HEADLINE = ("frechet", "kernel", "precision", "recall", "density", "coverage", "label_dice")
 
 
-def settings(config: Config) -> dict:
+def settings(config: Config) -> Settings:
     keys = config.fidelity.model_dump(mode="json", exclude={"synthetic"})
     return {**keys, "synthetic": synthetic.settings_of(config, config.fidelity.synthetic)}
 
 
-def needs(config: Config) -> dict:
+def needs(config: Config) -> dict[str, Need]:
+    extractor = Need("train_segmenter", models.extractor_config(config))
     wanted = synthetic.needs_of(config, config.fidelity.synthetic)
-    return {"prepare": ("prepare", config), "extractor": need_extractor(config), **wanted}
+    return {"prepare": Need("prepare", config), "extractor": extractor, **wanted}
 
 
-def tags(config: Config) -> dict:
+def tags(config: Config) -> dict[str, Any]:
     name = synthetic.name_of(config, config.fidelity.synthetic)
-    return {"model": name, "generator": name, "cohort": cohort_name(config), "seed": config.fidelity.seed}
+    return {"model": name, "generator": name, "cohort": config.prepare.cohort, "seed": config.fidelity.seed}
 
 
-def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
+def run(task: RunningTask) -> Headline:
     """Writes fidelity.json: `values` of the synthetic set against training slices, `floor` of the slices of validation
     and test subjects against the same, equally many of each; what cannot be measured is null, with its reason."""
+    config, folder, tracked = task.config, task.folder, task.tracked
     own = config.fidelity
     device = devices.pick_device(config.common.device)
-    real = SliceSet.open(inputs["prepare"].path)
-    made = synthetic.open_synthetic(config, own.synthetic, inputs)
-    size, trained_in = real.meta["image_size"], inputs["extractor"].path
+    real = SliceSet.open(task.folders["prepare"])
+    made = synthetic.open_synthetic(config, own.synthetic, task.folders)
+    size, trained_in = real.meta["image_size"], task.folders["extractor"]
     model = models.load_segmenter(models.extractor_config(config), size, trained_in).to(device)
     trained, held_out = real.rows("train"), np.concatenate([real.rows("validation"), real.rows("test")])
     drawn = fidelity.equal_draws((len(made), len(trained), len(held_out)), own.samples, own.seed)
@@ -66,7 +66,7 @@ def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
             result["reasons"] = reasons | result["reasons"]
 
     found = {
-        "extractor": f"U-Net encoder (spread of all channels), trained on real slices of {cohort_name(config)}",
+        "extractor": f"U-Net encoder (spread of all channels), trained on real slices of {config.prepare.cohort}",
         "features": features[0].shape[1],
         "n": {"synthetic": len(sampled), "reference": len(reference), "floor": len(floor)},
         "ms_ssim_scales": fidelity.scales(real.meta["image_size"]),

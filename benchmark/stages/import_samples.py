@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmark.config import Config
+from benchmark.config import Config, Need
 from benchmark.data.foreign import detect, importing, likeness
 from benchmark.data.foreign.detect import set_name
 from benchmark.data.slices import SliceSet
@@ -17,8 +18,7 @@ from benchmark.errors import UserError
 from benchmark.files import content_hashes
 from benchmark.progress import progress_bar
 from benchmark.report.sheets import save_sheet
-from benchmark.stages import workers
-from benchmark.stages.prepare import cohort_name
+from benchmark.stages import Headline, RunningTask, Settings, workers
 from benchmark.stages.sample import PREVIEW
 from benchmark.tracking.runs import StageRun
 
@@ -26,7 +26,7 @@ SCHEMA = 2  # 153 may be ET; damaged files, labels and grey values of volumes ar
 log = logging.getLogger(__name__)
 
 
-def settings(config: Config) -> dict:
+def settings(config: Config) -> Settings:
     folder = _folder(config)
     return {
         "synthetic": set_name(folder),
@@ -60,18 +60,19 @@ def _hashed(folder: Path, work_dir: Path, state: str) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
-def needs(config: Config) -> dict:
-    return {"prepare": ("prepare", config)}
+def needs(config: Config) -> dict[str, Need]:
+    return {"prepare": Need("prepare", config)}
 
 
-def tags(config: Config) -> dict:
+def tags(config: Config) -> dict[str, Any]:
     name = set_name(_folder(config))
-    return {"model": name, "generator": name, "cohort": cohort_name(config)}
+    return {"model": name, "generator": name, "cohort": config.prepare.cohort}
 
 
-def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
+def run(task: RunningTask) -> Headline:
+    config, folder, tracked = task.config, task.folder, task.tracked
     before = settings(config)
-    real = SliceSet.open(inputs["prepare"].path)
+    real = SliceSet.open(task.folders["prepare"])
     found, name, image_size = detect.find(_folder(config)), set_name(_folder(config)), real.meta["image_size"]
     meta = {
         "kind": "synthetic",

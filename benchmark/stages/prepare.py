@@ -6,26 +6,24 @@ import logging
 import os
 from dataclasses import astuple, replace
 from pathlib import Path
+from typing import Any
 
-from benchmark.config import Config
+from benchmark.config import PHANTOM, Config, Need
 from benchmark.data import cohorts, phantom, preparation
 from benchmark.data.cohorts import Cohort, shown
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
 from benchmark.files import content_hash, content_hashes, write_atomically
-from benchmark.names import for_store
 from benchmark.progress import progress_bar
 from benchmark.report.cohort_card import write_card
 from benchmark.report.sheets import save_sheet
-from benchmark.stages import workers
-from benchmark.tracking.runs import StageRun
+from benchmark.stages import Headline, RunningTask, Settings, workers
 
 SCHEMA = 2  # what is hashed is what finding gives; labels are decided for the cohort, grey values and grids checked
 log = logging.getLogger(__name__)
-PHANTOM = "phantom"
 
 
-def settings(config: Config) -> dict:
+def settings(config: Config) -> Settings:
     own = config.prepare.model_dump(mode="json")
     own["split"] = config.prepare.split and content_hash(_split_file(config.prepare.split))
     if config.prepare.data == PHANTOM:
@@ -67,24 +65,19 @@ def _content(cohort: Cohort, work_dir: Path) -> str:
     return hashlib.sha256(repr(listing).encode()).hexdigest()
 
 
-def needs(config: Config) -> dict:
+def needs(config: Config) -> dict[str, Need]:
     return {}
 
 
-def tags(config: Config) -> dict:
-    return {"cohort": cohort_name(config), "seed": config.prepare.seed}
+def tags(config: Config) -> dict[str, Any]:
+    return {"cohort": config.prepare.cohort, "seed": config.prepare.seed}
 
 
-def cohort_name(config: Config) -> str:
-    """What the cohort is called in tables."""
-    data = config.prepare.data
-    return PHANTOM if data == PHANTOM else for_store(Path(data).expanduser().resolve().name)
-
-
-def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
+def run(task: RunningTask) -> Headline:
+    config, folder, tracked = task.config, task.folder, task.tracked
     own, before = config.prepare, settings(config)
     cohort = cohorts.find(_write_phantom(config)) if own.data == PHANTOM else _find(config)
-    cohort = replace(cohort, name=cohort_name(config))
+    cohort = replace(cohort, name=config.prepare.cohort)
     with progress_bar(len(cohort.subjects), "prepare", "subject") as bar:
         result = preparation.prepare(
             cohort,

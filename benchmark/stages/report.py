@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,15 +15,14 @@ import torch
 from analysis.arms import in_order
 from analysis.fidelity import rank_correlations
 from analysis.long_table import Scores
-from benchmark.config import Config
+from benchmark.config import Config, Need
+from benchmark.data import synthetic
 from benchmark.data.foreign.detect import is_slice_set
 from benchmark.data.slices import SliceSet
 from benchmark.report.cohort_card import CARD
 from benchmark.report.page import CohortFacts, ReportInputs, build_report
-from benchmark.stages import StageResult, synthetic
-from benchmark.stages.prepare import cohort_name
+from benchmark.stages import Failure, Headline, RunningTask, Settings, StageResult
 from benchmark.tracking import runs as tracking
-from benchmark.tracking.runs import StageRun
 
 SCHEMA = 3  # 3: intervals and tests hold for other trainings, too
 SHOWN = 8  # slices of each set
@@ -35,21 +35,22 @@ DEMO_NOTICE = (
 PACKAGES = ("torch", "monai", "nibabel", "mlflow", "numpy", "scipy", "pandas")
 
 
-def settings(config: Config) -> dict:
+def settings(config: Config) -> Settings:
     return {**config.report.model_dump(mode="json", exclude={"out"}), "demo": _is_demo(config)}
 
 
-def needs(config: Config) -> dict:
+def needs(config: Config) -> dict[str, Need]:
     raise NotImplementedError("the table hands its results in")
 
 
-def tags(config: Config) -> dict:
-    return {"cohort": cohort_name(config)}
+def tags(config: Config) -> dict[str, Any]:
+    return {"cohort": config.prepare.cohort}
 
 
-def run(config: Config, inputs: dict[str, StageResult], folder: Path, tracked: StageRun) -> dict:
-    finished = [result for result in inputs.values() if result.status == "FINISHED"]
-    failed = [{"cell": name, "reason": r.headline["reason"]} for name, r in inputs.items() if r.status != "FINISHED"]
+def run(task: RunningTask) -> Headline:
+    config, inputs, folder = task.config, task.inputs, task.folder
+    finished = [result for result in inputs.values() if isinstance(result, StageResult)]
+    failed = [{"cell": name, "reason": r.reason} for name, r in inputs.items() if isinstance(r, Failure)]
     analyzed = next(result for result in finished if result.stage == "analyze")
     prepared = next(result for result in finished if result.stage == "prepare")
     names = ("scores", "ratios", "tests", "ranks", "rank_tests", "amounts")
@@ -136,7 +137,7 @@ def _correlations(config: Config, fidelity: dict[str, dict], ratios: pd.DataFram
     """Rank correlation of every fidelity number with the Dice ratio; empty where there is neither."""
     if not fidelity or ratios.empty:
         return pd.DataFrame()
-    rows = [{"cohort": cohort_name(config), "generator": name, **each["values"]} for name, each in fidelity.items()]
+    rows = [{"cohort": config.prepare.cohort, "generator": name, **each["values"]} for name, each in fidelity.items()]
     return rank_correlations(pd.DataFrame(rows), ratios)
 
 

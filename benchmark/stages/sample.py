@@ -1,16 +1,15 @@
 """A trained generator, or several of one kind → a synthetic SliceSet."""
 
 import copy
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmark.config import Config
+from benchmark.config import Config, Need
 from benchmark.data.slices import SliceSet, SliceWriter
 from benchmark.progress import progress_bar
 from benchmark.report.sheets import save_sheet
-from benchmark.stages.prepare import cohort_name
-from benchmark.tracking.runs import StageRun
+from benchmark.stages import Headline, RunningTask, Settings
 from benchmark.training.devices import pick_devices
 from benchmark.training.models import load_generator
 from benchmark.training.sampling import sample
@@ -19,26 +18,27 @@ SCHEMA = 2
 PREVIEW = 16  # slices that travel to the tracking server
 
 
-def settings(config: Config) -> dict:
+def settings(config: Config) -> Settings:
     return config.sample.model_dump(mode="json")
 
 
-def needs(config: Config) -> dict:
+def needs(config: Config) -> dict[str, Need]:
     first = config.train_generator.seed
     seeds = range(first, first + config.sample.ensemble)
-    trainings = [("train_generator", config.replace({"train_generator.seed": seed})) for seed in seeds]
-    return {"prepare": ("prepare", config), **{f"train_generator_{i}": need for i, need in enumerate(trainings)}}
+    trainings = [Need("train_generator", config.replace({"train_generator.seed": seed})) for seed in seeds]
+    return {"prepare": Need("prepare", config), **{f"train_generator_{i}": need for i, need in enumerate(trainings)}}
 
 
-def tags(config: Config) -> dict:
-    return {"model": config.train_generator.model, "cohort": cohort_name(config), "seed": config.sample.seed}
+def tags(config: Config) -> dict[str, Any]:
+    return {"model": config.train_generator.model, "cohort": config.prepare.cohort, "seed": config.sample.seed}
 
 
-def run(config: Config, inputs: dict, folder: Path, tracked: StageRun) -> dict:
+def run(task: RunningTask) -> Headline:
+    config, folder, tracked = task.config, task.folder, task.tracked
     keys, name = config.sample, config.train_generator.model
-    real = SliceSet.open(inputs["prepare"].path)
+    real = SliceSet.open(task.folders["prepare"])
     size, devices = real.meta["image_size"], pick_devices(config.common.device)
-    trained = [load_generator(config, size, inputs[f"train_generator_{i}"].path) for i in range(keys.ensemble)]
+    trained = [load_generator(config, size, task.folders[f"train_generator_{i}"]) for i in range(keys.ensemble)]
     members = [[copy.deepcopy(member).to(device) for device in devices] for member in trained]
 
     spacing = np.median(list(real.meta["spacing"].values()), axis=0).tolist()

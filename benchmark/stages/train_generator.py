@@ -3,20 +3,17 @@
 Kept are those of the snapshot closest to validation subjects, of the snapshots in the second half of training.
 """
 
-from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from benchmark.config import Config
+from benchmark.config import Config, Need
 from benchmark.data.slices import SliceSet, to_network
 from benchmark.parsing import resolve_model
 from benchmark.report.sheets import save_sheet
-from benchmark.stages import call_helpers
-from benchmark.stages.prepare import cohort_name
-from benchmark.stages.train_segmenter import need_extractor
-from benchmark.tracking.runs import StageRun
+from benchmark.stages import Headline, RunningTask, Settings, Task, call_helpers
 from benchmark.training import loop, processes
 from benchmark.training.checkpoints import Progress, save_weights
 from benchmark.training.devices import pick_device
@@ -29,26 +26,25 @@ SCHEMA = 2
 SHOWN = 8  # samples of a snapshot's sheet
 
 
-def settings(config: Config) -> dict:
+def settings(config: Config) -> Settings:
     name = config.train_generator.model
     keys = config.train_generator.model_dump(mode="json", exclude={"checkpoint_seconds"})
     return {**keys, name: resolve_model(config, name)}
 
 
-def needs(config: Config) -> dict:
-    return {"prepare": ("prepare", config), "extractor": need_extractor(config)}
+def needs(config: Config) -> dict[str, Need]:
+    return {"prepare": Need("prepare", config), "extractor": Need("train_segmenter", extractor_config(config))}
 
 
-def tags(config: Config) -> dict:
-    return {"model": config.train_generator.model, "cohort": cohort_name(config), "seed": config.train_generator.seed}
+def tags(config: Config) -> dict[str, Any]:
+    return {"model": config.train_generator.model, "cohort": config.prepare.cohort, "seed": config.train_generator.seed}
 
 
-def run(
-    config: Config, inputs: dict, folder: Path, tracked: StageRun, team: processes.Team, watch: loop.Watch | None
-) -> dict:
+def run(task: RunningTask) -> Headline:
+    config, folder, tracked = task.config, task.folder, task.tracked
     keys, device = config.train_generator, pick_device(config.common.device)
-    slices = SliceSet.open(inputs["prepare"].path)
-    extractor = load_segmenter(extractor_config(config), slices.meta["image_size"], inputs["extractor"].path)
+    slices = SliceSet.open(task.folders["prepare"])
+    extractor = load_segmenter(extractor_config(config), slices.meta["image_size"], task.folders["extractor"])
     monitor = Monitor(extractor.to(device), slices)
     training = training_of(config, slices, device)
 
@@ -59,7 +55,7 @@ def run(
         tracked.log_artifact(sheet, "snapshots")
         return {**monitor(images), "off_code_share": float(off_code.mean())}
 
-    call_helpers(team, "train_generator", config, inputs, folder)
+    call_helpers("train_generator", task)
     progress = loop.train(
         training,
         folder,
@@ -67,8 +63,8 @@ def run(
         on_snapshot=snapshot,
         score=lambda metrics: -metrics["kernel_distance"],
         keep_from=keys.images // 2,  # early samples have no shape yet, and their distance from real slices says little
-        team=team,
-        watch=watch,
+        team=task.team,
+        watch=task.watch,
     )
     save_weights(load_file(folder / "best.safetensors"), folder / WEIGHTS)
     curve = _curve(progress)
@@ -85,10 +81,10 @@ def run(
     }
 
 
-def assist(config: Config, inputs: dict, folder: Path) -> None:
+def assist(task: Task) -> None:
     """A helper's part of `run`."""
-    slices = SliceSet.open(inputs["prepare"].path)
-    loop.assist(training_of(config, slices, pick_device(config.common.device)), folder)
+    slices = SliceSet.open(task.folders["prepare"])
+    loop.assist(training_of(task.config, slices, pick_device(task.config.common.device)), task.folder)
 
 
 def training_of(config: Config, slices: SliceSet, device: torch.device) -> loop.Training[Generator]:

@@ -1,22 +1,21 @@
 """Real and / or synthetic slices → a segmenter's weights, the best ones on real validation subjects."""
 
 from operator import itemgetter
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from benchmark.config import Config
+from benchmark.config import Config, Need
+from benchmark.data import synthetic
 from benchmark.data.slices import CLASSES, SliceSet
 from benchmark.parsing import resolve_model
-from benchmark.stages import call_helpers, synthetic
-from benchmark.stages.prepare import cohort_name
-from benchmark.tracking.runs import StageRun
+from benchmark.stages import Headline, RunningTask, Settings, Task, call_helpers
 from benchmark.training import loop, processes
 from benchmark.training.checkpoints import save_weights
 from benchmark.training.devices import pick_device
-from benchmark.training.models import WEIGHTS, create_segmenter, extractor_config, pooled_dice
+from benchmark.training.models import WEIGHTS, create_segmenter, pooled_dice
 from benchmark.training.order import Phase, drawn, mix, phase_at
 from segmenters.augment import augment
 from segmenters.base import Segmenter, normalize
@@ -25,7 +24,7 @@ SCHEMA = 3  # 3: the share of real subjects is drawn by patient
 SCORE = "validation_dice"
 
 
-def settings(config: Config) -> dict:
+def settings(config: Config) -> Settings:
     keys = config.train_segmenter
     resolved = resolve_model(config, keys.segmenter, images=keys.images)
     content = synthetic.settings_of(config, keys.synthetic) if keys.train_on != "real" else {}
@@ -42,25 +41,20 @@ def shares(config: Config) -> dict[str, float]:
     }
 
 
-def needs(config: Config) -> dict:
+def needs(config: Config) -> dict[str, Need]:
     keys = config.train_segmenter
     wanted = synthetic.needs_of(config, keys.synthetic) if keys.train_on != "real" else {}
-    return {"prepare": ("prepare", config), **wanted}
+    return {"prepare": Need("prepare", config), **wanted}
 
 
-def need_extractor(config: Config) -> tuple[str, Config]:
-    """The training behind every fidelity number: this stage's, of the extractor."""
-    return "train_segmenter", extractor_config(config)
-
-
-def tags(config: Config) -> dict:
+def tags(config: Config) -> dict[str, Any]:
     keys = config.train_segmenter
     generator = synthetic.name_of(config, keys.synthetic) if keys.train_on != "real" else "none"
     arm = keys.train_on if generator == "none" else f"{keys.train_on} {generator}"
     parts = [f"{key} {share:g}" for key, share in shares(config).items() if share < 1]
     return {
         "model": keys.segmenter,
-        "cohort": cohort_name(config),
+        "cohort": config.prepare.cohort,
         "arm": " ".join([arm, *parts]),
         "generator": generator,
         "augmentation": "on" if keys.augment else "off",
@@ -68,11 +62,10 @@ def tags(config: Config) -> dict:
     }
 
 
-def run(
-    config: Config, inputs: dict, folder: Path, tracked: StageRun, team: processes.Team, watch: loop.Watch | None
-) -> dict:
-    device, real = pick_device(config.common.device), SliceSet.open(inputs["prepare"].path)
-    phases, validation = phases_of(config, real, inputs), real.rows("validation")
+def run(task: RunningTask) -> Headline:
+    config, folder, tracked = task.config, task.folder, task.tracked
+    device, real = pick_device(config.common.device), SliceSet.open(task.folders["prepare"])
+    phases, validation = phases_of(task, real), real.rows("validation")
     training = training_of(config, real, phases, device)
 
     def validate(seen: int) -> dict[str, float]:
@@ -80,7 +73,7 @@ def run(
         of_class = zip(CLASSES[1:], dice.tolist(), strict=True)
         return {SCORE: float(dice.mean()), **{f"{SCORE}_{name}": value for name, value in of_class}}
 
-    call_helpers(team, "train_segmenter", config, inputs, folder)
+    call_helpers("train_segmenter", task)
     progress = loop.train(
         training,
         folder,
@@ -88,8 +81,8 @@ def run(
         on_snapshot=validate,
         score=itemgetter(SCORE),
         keep_from=phases[-1].start + 1,  # pretraining alone is never kept, nor a reason to stop
-        team=team,
-        watch=watch,
+        team=task.team,
+        watch=task.watch,
     )
     save_weights(load_file(folder / "best.safetensors"), folder / WEIGHTS)
     tracked.log_artifact(folder / WEIGHTS, "checkpoints")
@@ -101,10 +94,10 @@ def run(
     }
 
 
-def assist(config: Config, inputs: dict, folder: Path) -> None:
+def assist(task: Task) -> None:
     """A helper's part of `run`."""
-    device, real = pick_device(config.common.device), SliceSet.open(inputs["prepare"].path)
-    loop.assist(training_of(config, real, phases_of(config, real, inputs), device), folder)
+    device, real = pick_device(task.config.common.device), SliceSet.open(task.folders["prepare"])
+    loop.assist(training_of(task.config, real, phases_of(task, real), device), task.folder)
 
 
 def training_of(config: Config, real: SliceSet, phases: list[Phase], device: torch.device) -> loop.Training[Segmenter]:
@@ -129,12 +122,12 @@ def training_of(config: Config, real: SliceSet, phases: list[Phase], device: tor
     return loop.Training(name, model, read, to_batch, budget, advice)
 
 
-def phases_of(config: Config, real: SliceSet, inputs: dict) -> list[Phase]:
+def phases_of(task: Task, real: SliceSet) -> list[Phase]:
     """What is trained on, in turn.
 
     Shares are drawn from the training's seed: a smaller share lies within a larger one, and every arm has the same.
     """
-    keys, share = config.train_segmenter, shares(config)
+    keys, share = task.config.train_segmenter, shares(task.config)
     originals, made = [], []
     if keys.train_on != "synthetic":
         rows = real.rows("train")
@@ -142,7 +135,7 @@ def phases_of(config: Config, real: SliceSet, inputs: dict) -> list[Phase]:
         chosen = drawn(np.unique(patients), share["real_subjects"], keys.seed)
         originals = [(real, rows[np.isin(patients, chosen)])]
     if keys.train_on != "real":
-        slices = synthetic.open_synthetic(config, keys.synthetic, inputs)
+        slices = synthetic.open_synthetic(task.config, keys.synthetic, task.folders)
         made = [(slices, np.sort(drawn(np.arange(len(slices)), share["synthetic_share"], keys.seed)))]
     if keys.train_on == "pretrain":
         half = keys.images // 2 // keys.batch_size * keys.batch_size

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from benchmark.config import Config
+from benchmark.config import PHANTOM, Config
+from benchmark.data.synthetic import name_of
 from benchmark.errors import UserError
-from benchmark.stages import READ_FILES, StageResult, fingerprint, finished, folder_of, needs, run_name
-from benchmark.stages.prepare import PHANTOM, cohort_name
-from benchmark.stages.synthetic import name_of
+from benchmark.stages import READ_FILES, StageResult, fingerprint, finished, folder_of, needs, run_name, seed_of, topic
 
 MOST_CELLS = 100_000
 RESERVED = ("real", "none")  # what the tables call the cohort's own slices, and no synthetic set
@@ -23,6 +22,7 @@ class Job:
 
     name: str  # its own among its cohort's
     title: str  # its own among the table's
+    topic: str  # what it is about, whatever its seed
     stage: str
     config: Config
     fingerprint: str
@@ -34,7 +34,7 @@ class Job:
 
     @property
     def cohort(self) -> str:
-        return cohort_name(self.config)
+        return self.config.prepare.cohort
 
 
 def cohorts(config: Config) -> dict[str, Config]:
@@ -50,7 +50,7 @@ def cohorts(config: Config) -> dict[str, Config]:
         config.replace({"prepare.data": folder, "prepare.split": split})
         for folder, split in zip(data, splits, strict=True)
     ]
-    names = [cohort_name(one) for one in each]
+    names = [one.prepare.cohort for one in each]
     _refuse_twins("cohorts", names)
     _refuse_missing("data", [folder for folder in data if folder != PHANTOM])
     return dict(zip(names, each, strict=True))
@@ -128,13 +128,15 @@ def jobs(config: Config) -> list[Job]:
         parents = {name: add(*need, name) for name, need in needs(stage, config).items()}
         mark = fingerprint(stage, config, parents)
         if mark not in found:
-            name = run_name(stage, config)
-            title = name.replace(stage, f"{stage} {cohort_name(config)}", 1) if len(by_cohort) > 1 else name
+            name, about = run_name(stage, config), topic(stage, config)
+            if len(by_cohort) > 1:
+                about = f"{config.prepare.cohort} {about}".strip()
+            title = " ".join(filter(None, (stage, about, seed_of(stage, config))))
             if title in taken:  # the extractor is a U-Net on real slices, as a cell's may be
                 name, title = f"{name} as {role}", f"{title} as {role}"
             taken.add(title)
             marks = {name: parent.fingerprint for name, parent in parents.items()}
-            found[mark] = Job(name, title, stage, config, mark, marks)
+            found[mark] = Job(name, title, about, stage, config, mark, marks)
         if stage in READ_FILES:
             known[reads] = found[mark]
         return found[mark]

@@ -16,7 +16,6 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, redirect_stdout
 from dataclasses import dataclass
-from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import torch
 from benchmark.config import Benchmark
 from benchmark.errors import UserError
 from benchmark.files import disk_fault
-from benchmark.stages import StageResult, pull
+from benchmark.stages import Failure, Outcome, pull
 from benchmark.table.cells import Job
 from benchmark.tracking import runs as tracking
 from benchmark.tracking.store import Store, current
@@ -37,36 +36,25 @@ GRACE = 15  # for interrupted runs to say that they were [s]
 
 log = logging.getLogger(__name__)
 
-Results = dict[str, StageResult]
+Results = dict[str, Outcome]
 
 
-def failed(job: Job, reason: str, **more: str) -> StageResult:
-    """What stands in the table for a job without a result."""
-    headline = {"reason": reason, **more}
-    return StageResult(job.stage, "", f"failed: {reason}", job.folder, False, headline, {}, "FAILED")
-
-
-def _attempt(job: Job, inputs: Mapping[str, StageResult], team: Team | None = None) -> StageResult:
-    """The job's result; one with status FAILED and the reason where it raises whatever error but a disk's: that is
+def _attempt(job: Job, parents: Mapping[str, Outcome], team: Team | None = None) -> Outcome:
+    """The job's result; its failure where a parent failed, or where it raises whatever error but a disk's: that is
     every job's, and none could say how it ended."""
+    for parent in parents.values():
+        if isinstance(parent, Failure):
+            return Failure(job.stage, parent.reason, job.folder)
     try:
-        return pull(job.stage, job.config, inputs, team=team)
+        return pull(job.stage, job.config, parents, team=team)
+    except UserError as error:
+        if disk_fault(error):
+            raise
+        return Failure(job.stage, str(error), job.folder)
     except Exception as error:
         if disk_fault(error):
             raise
-        if isinstance(error, UserError):
-            return failed(job, str(error))
-        return failed(job, f"{type(error).__name__}: {error}", traceback=traceback.format_exc())
-
-
-def _inputs(job: Job, results: Results) -> dict[str, StageResult]:
-    return {name: results[mark] for name, mark in job.parents.items()}
-
-
-def _blocked(job: Job, results: Results) -> StageResult | None:
-    """The job's failure where one before it failed."""
-    reasons = [parent.headline["reason"] for parent in _inputs(job, results).values() if parent.status != "FINISHED"]
-    return failed(job, reasons[0]) if reasons else None
+        return Failure(job.stage, f"{type(error).__name__}: {error}", job.folder, traceback.format_exc())
 
 
 class Serial(AbstractContextManager):
@@ -79,14 +67,15 @@ class Serial(AbstractContextManager):
 
     def __exit__(self, *_: Any) -> None: ...
 
-    def run(self, left: list[Job], results: Results, parent_run: str) -> Iterator[tuple[Job, StageResult]]:
+    def run(self, left: list[Job], results: Results, parent_run: str) -> Iterator[tuple[Job, Outcome]]:
         for job in left:
-            results[job.fingerprint] = _blocked(job, results) or _attempt(job, _inputs(job, results), self._team)
+            parents = {name: results[mark] for name, mark in job.parents.items()}
+            results[job.fingerprint] = _attempt(job, parents, self._team)
             yield job, results[job.fingerprint]
 
 
 class OnRay(AbstractContextManager):
-    """Each job is a task of a Ray cluster, submitted when its parents are done.
+    """Each job is a task of a Ray cluster that is handed references to its parents' outcomes: Ray starts it after them.
 
     Workers work in this folder, which every node sees at the same path, with this process's tracking store and number
     of threads: with another number, torch adds in another order, and weights differ in their last bits.
@@ -157,34 +146,25 @@ class OnRay(AbstractContextManager):
                 self.gpus,
             )
 
-    def run(self, left: list[Job], results: Results, parent_run: str) -> Iterator[tuple[Job, StageResult]]:
+    def run(self, left: list[Job], results: Results, parent_run: str) -> Iterator[tuple[Job, Outcome]]:
         ray = self._ray
         environment = {"env_vars": self._environment()}
         task = ray.remote(_work).options(
             num_cpus=self.threads, num_gpus=self.gpus, max_retries=RETRIES, runtime_env=environment
         )
         place = Place(Path.cwd(), current(), parent_run)
-        by_mark = {job.fingerprint: job for job in left}
-        order = TopologicalSorter({job.fingerprint: by_mark.keys() & job.parents.values() for job in left})
-        order.prepare()
-        running: dict[Any, Job] = {}
-
-        def end(job: Job, result: StageResult) -> tuple[Job, StageResult]:
-            results[job.fingerprint] = result
-            order.done(job.fingerprint)
-            return job, result
-
+        references: dict[str, Any] = {}  # to outcomes that are still to come, by fingerprint
+        for job in left:  # parents first
+            known = {mark: results[mark] for mark in job.parents.values() if mark in results}
+            awaited = {mark: references[mark] for mark in job.parents.values() if mark in references}
+            references[job.fingerprint] = task.remote(job, place, known, [*awaited], *awaited.values())
+        running = {references[job.fingerprint]: job for job in left}
         try:
-            while order.is_active():
-                for job in map(by_mark.get, order.get_ready()):
-                    if failure := _blocked(job, results):
-                        yield end(job, failure)
-                    else:
-                        running[task.remote(job, _inputs(job, results), place)] = job
-                if running:
-                    (reference,), _ = ray.wait(list(running), num_returns=1)
-                    job = running.pop(reference)
-                    yield end(job, self._result(reference, job))
+            while running:
+                (reference,), _ = ray.wait(list(running), num_returns=1)
+                job = running.pop(reference)
+                results[job.fingerprint] = self._outcome(reference, job)
+                yield job, results[job.fingerprint]
         finally:
             if running:  # interrupted
                 for reference in running:
@@ -197,12 +177,12 @@ class OnRay(AbstractContextManager):
         allocator = {key: value for key, value in os.environ.items() if key.startswith("MALLOC_")}
         return {"PYTHONPATH": os.pathsep.join(code), "OMP_NUM_THREADS": str(self.threads), **allocator}
 
-    def _result(self, reference: Any, job: Job) -> StageResult:
+    def _outcome(self, reference: Any, job: Job) -> Outcome:
         try:
             return self._ray.get(reference)
         except self._ray.exceptions.RayError as error:  # lost once too often, or the node lacks our code
             cause = getattr(error, "cause", None) or error
-            return failed(job, f"Ray: {type(cause).__name__}: {cause}")
+            return Failure(job.stage, f"Ray: {type(cause).__name__}: {cause}", job.folder)
 
 
 @dataclass(frozen=True)
@@ -214,15 +194,16 @@ class Place:
     parent_run: str
 
 
-def _work(job: Job, inputs: Mapping[str, StageResult], place: Place) -> StageResult:
-    """In a worker."""
+def _work(job: Job, place: Place, known: Mapping[str, Outcome], awaited: list[str], *outcomes: Outcome) -> Outcome:
+    """In a worker: the job's outcome, from those of its parents, which were known before or awaited."""
     if not place.folder.is_dir():
-        return failed(
-            job, f"{socket.gethostname()} does not see {place.folder}: start in a folder that all nodes share"
-        )
+        reason = f"{socket.gethostname()} does not see {place.folder}: start in a folder that all nodes share"
+        return Failure(job.stage, reason, job.folder)
     os.chdir(place.folder)
+    ended = {**known, **dict(zip(awaited, outcomes, strict=True))}
+    parents = {name: ended[mark] for name, mark in job.parents.items()}
     with tracking.under(place.parent_run, place.store):
-        return _attempt(job, inputs)
+        return _attempt(job, parents)
 
 
 EXECUTORS = {"serial": Serial, "ray": OnRay}

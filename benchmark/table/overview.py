@@ -12,12 +12,12 @@ from analysis.set_tables import NOT_PROOF
 from analysis.statistics import MARGINS
 from benchmark.names import for_files
 from benchmark.report.page import template
-from benchmark.stages import MANIFEST, StageResult
+from benchmark.stages import MANIFEST, Failure, Outcome
 from benchmark.stages.report import cohort_facts
 
 
 def build_overview(
-    out: Path, title: str, cohorts: Mapping[str, Mapping[str, StageResult]], reasons: Mapping[str, str]
+    out: Path, title: str, cohorts: Mapping[str, Mapping[str, Outcome]], reasons: Mapping[str, str]
 ) -> None:
     """Writes out/index.html, self-contained and without a script, and a copy of each cohort's report to out/NAME.
 
@@ -29,7 +29,7 @@ def build_overview(
         prepared = next(result for result in results.values() if result.stage == "prepare")
         shutil.copytree(results["report"].path, out / folders[name], ignore=shutil.ignore_patterns(MANIFEST))
         facts[name] = cohort_facts(prepared.path)
-        failed[name] = sum(result.status != "FINISHED" for result in results.values())
+        failed[name] = sum(isinstance(result, Failure) for result in results.values())
         ratios, tests = (pd.read_parquet(results["analyze"].path / f"{table}.parquet") for table in ("ratios", "tests"))
         if not ratios.empty:
             tables += score_tables.ratio_tables(ratios, tests)

@@ -89,7 +89,7 @@ def measured(kinds: Iterable[Kind], work_dir: Path, *, store: bool = True) -> Du
     return durations
 
 
-def spoken(seconds: float) -> str:
+def in_words(seconds: float) -> str:
     """'42 s', '12 min', '3.4 h'."""
     if seconds < 100:
         return f"{seconds:.0f} s" if seconds >= 1 else "< 1 s"
@@ -123,7 +123,7 @@ class Plan:
         """Cells that differ in their seed alone share a line, as do stage runs that take as long as each other."""
         cells, runs = defaultdict(list), defaultdict(list)
         for job in self.cells:
-            cells[job.title.removeprefix("evaluate ").rpartition(" seed ")[0]].append(job)
+            cells[job.topic].append(job)
         for job in self.planned:
             runs[Work.of(job)].append(job)
         lines = [_row("cells, all seeds together", "done", "left")]
@@ -133,7 +133,7 @@ class Plan:
         for work, group in runs.items():
             ended, left = self._counts(group)
             each = self.durations.seconds(work)
-            time = "unknown" if each is None else spoken(left * each)
+            time = "unknown" if each is None else in_words(left * each)
             lines += [_row(str(work), ended, left, time if left else "")]
         return "\n".join([*lines, "", *wrap(self._conclusion(), 80)])
 
@@ -148,7 +148,7 @@ class Plan:
         seconds, unknown = self.durations.total(Counter(map(Work.of, self.left)))
         if not self.left:
             return f"{counts}."
-        time = f"{spoken(seconds)}, one after another" if unknown < len(self.left) else "unknown"
+        time = f"{in_words(seconds)}, one after another" if unknown < len(self.left) else "unknown"
         more = f", and {unknown} runs the like of which were never measured" if 0 < unknown < len(self.left) else ""
         return (
             f"{counts}. Time of what is left: {time}{more}. A time is the median of finished runs of the same stage, "

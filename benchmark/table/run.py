@@ -14,11 +14,11 @@ from typing import TextIO
 from analysis.text import csv_cell, visible, visible_lines
 from benchmark.config import Config
 from benchmark.errors import UserError
-from benchmark.stages import MANIFEST, StageResult, fingerprint, pull
+from benchmark.stages import MANIFEST, CallResult, Failure, Outcome, fingerprint, pull
 from benchmark.table.cells import Job, cohorts, done, jobs
 from benchmark.table.executors import EXECUTORS
 from benchmark.table.overview import build_overview
-from benchmark.table.plan import Durations, Plan, Work, dry_run, measured, spoken
+from benchmark.table.plan import Durations, Plan, Work, dry_run, in_words, measured
 from benchmark.tracking import runs as tracking
 from benchmark.tracking.runs import StageRun
 from benchmark.tracking.store import connect
@@ -28,7 +28,7 @@ TABLE_STAGES = ("analyze", "report", "benchmark")
 COLUMNS = ("job", "stage", "status", "reused", "seconds", "reason", "run_id", "path")
 
 
-def call(stage: str, config: Config, team: Team | None = None) -> StageResult | Plan:
+def call(stage: str, config: Config, team: Team | None = None) -> CallResult | Plan:
     """What the command line asks for: one stage with all that it needs, or the table."""
     if stage in TABLE_STAGES:
         if not config.benchmark.dry_run:
@@ -43,10 +43,10 @@ def call(stage: str, config: Config, team: Team | None = None) -> StageResult | 
     if result.reused:
         tracking.adopt_reused(stage, result.run_id)
     print(f"{stage}: {'reused' if result.reused else 'done'} → {result.path}", file=sys.stderr)
-    return result
+    return CallResult.of(result)
 
 
-def run_table(stage: str, config: Config, team: Team | None = None) -> StageResult:
+def run_table(stage: str, config: Config, team: Team | None = None) -> CallResult:
     """Runs what the table needs, then analyze and, unless only that was asked for, report, once for each cohort.
 
     A job that fails is recorded with its reason and the others go on; the result's status is then FAILED. Which jobs
@@ -94,17 +94,17 @@ def run_table(stage: str, config: Config, team: Team | None = None) -> StageResu
             tracked.log_artifact(path, "report")
             _copy_report(path, config.report.out)
         tracked.log_summary({**headline, "table_seconds": time.monotonic() - started})
-        failed = [job.title for job in planned if results[job.fingerprint].status != "FINISHED"]
+        failed = [job.title for job in planned if isinstance(results[job.fingerprint], Failure)]
         tracked.set_tags({"failed_jobs": len(failed)})
     reused = not left and all(result.reused for result in last.values())
     status = "FAILED" if failed or reasons else "FINISHED"
     run_id = tracked.run_id if stage == "benchmark" else run_id
-    return StageResult(stage, run_id, "", path, reused, headline, {}, status)
+    return CallResult(stage, run_id, path, reused, headline, status)
 
 
 def _conclude(
-    stage: str, by_cohort: Mapping[str, Config], of_cohorts: Mapping[str, Mapping[str, StageResult]]
-) -> tuple[dict[str, dict[str, StageResult]], dict[str, str]]:
+    stage: str, by_cohort: Mapping[str, Config], of_cohorts: Mapping[str, Mapping[str, Outcome]]
+) -> tuple[dict[str, dict[str, Outcome]], dict[str, str]]:
     """Each cohort's results with its analysis and, unless only that was asked for, its report last; and the reasons of
     those cohorts that have nothing to analyze. Raises UserError where that is all of them."""
     concluded, reasons = {}, {}
@@ -139,27 +139,31 @@ class Board:
         self._rows = csv.DictWriter(self.file, COLUMNS)
         self._rows.writeheader()
 
-    def write(self, job: Job, result: StageResult) -> None:
-        facts = {**result.headline, **result.summary(), "job": job.title}
-        row = {**facts, "seconds": facts.get("stage_seconds"), "reason": facts.get("reason")}
-        self._rows.writerow({column: csv_cell(row[column]) for column in COLUMNS})
+    def write(self, job: Job, outcome: Outcome) -> None:
+        facts = {"job": job.title, "stage": job.stage, "path": str(outcome.path)}
+        if isinstance(outcome, Failure):
+            facts |= {"status": "FAILED", "reused": False, "reason": outcome.reason}
+        else:
+            facts |= {"status": "FINISHED", "reused": outcome.reused, "run_id": outcome.run_id}
+            facts["seconds"] = outcome.headline["stage_seconds"]
+        self._rows.writerow({column: csv_cell(facts.get(column)) for column in COLUMNS})
 
-    def end(self, job: Job, result: StageResult) -> None:
+    def end(self, job: Job, outcome: Outcome) -> None:
         """A job has ended just now."""
-        self.write(job, result)
+        self.write(job, outcome)
         work = Work.of(job)
         self.left[work] -= 1
-        if result.status == "FINISHED":
-            self.durations.add(work.kind, result.headline)
-            outcome = "reused" if result.reused else f"done in {spoken(result.headline['stage_seconds'])}"
-        else:
+        if isinstance(outcome, Failure):
             self.failed += 1
-            outcome = visible_lines(f"FAILED: {result.headline['reason']}")
-            print(result.headline.get("traceback", ""), end="", file=sys.stderr)
+            told = visible_lines(f"FAILED: {outcome.reason}")
+            print(outcome.traceback, end="", file=sys.stderr)
+        else:
+            self.durations.add(work.kind, outcome.headline)
+            told = "reused" if outcome.reused else f"done in {in_words(outcome.headline['stage_seconds'])}"
         ended = self.total - self.left.total()
-        so_far = spoken(time.monotonic() - self.started)
+        so_far = in_words(time.monotonic() - self.started)
         print(
-            f"[{ended}/{self.total}] {visible(job.title)}: {outcome} | {so_far} so far, {self._ahead()}",
+            f"[{ended}/{self.total}] {visible(job.title)}: {told} | {so_far} so far, {self._ahead()}",
             file=sys.stderr,
         )
         self.tracked.log_metrics({"jobs_ended": ended, "jobs_failed": self.failed}, ended)
@@ -170,7 +174,7 @@ class Board:
         seconds, unknown = self.durations.total(+self.left)
         if unknown == self.left.total():
             return "time left unknown"
-        return f"{'at least' if unknown else 'about'} {spoken(max(1, seconds / self.width))} left"
+        return f"{'at least' if unknown else 'about'} {in_words(max(1, seconds / self.width))} left"
 
 
 def _copy_report(report: Path, out: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 import benchmark.table.run
 import benchmark.tune
-from benchmark.stages import StageResult
+from benchmark.stages import CallResult, StageResult
 from tests.fuzz import call_files, call_presets, call_words, harness
 from tests.fuzz.harness import Case, Ended
 from tests.fuzz.spoiled import ANY, PASSED, REFUSED, TABLE, Call
@@ -70,4 +70,4 @@ def _stop_before_work() -> None:
         return pull(stage, config, *more, **named) if stage == "prepare" else StageResult(stage, "", "", Path(), True)
 
     benchmark.table.run.pull = stopped
-    benchmark.tune.tune = lambda config, *_, **__: StageResult("tune", "", "", Path(), True)
+    benchmark.tune.tune = lambda config, *_, **__: CallResult("tune", "", Path(), True, {})

@@ -7,8 +7,9 @@ import torch
 
 from benchmark.data.slices import SliceWriter
 from benchmark.parsing import parse
-from benchmark.stages import fidelity
+from benchmark.stages import RunningTask, fidelity
 from benchmark.training import checkpoints, models
+from benchmark.training.processes import Team
 from segmenters.base import normalize
 
 SIZE = 16
@@ -46,7 +47,8 @@ def measure(cohort, folder, images, labels, **keys):
     config = parse("fidelity", {"image_size": SIZE, "synthetic": str(made), "device": "cpu", **keys})
     inputs = {"prepare": SimpleNamespace(path=cohort.real), "extractor": SimpleNamespace(path=cohort.folder)}
     logged = []
-    headline = fidelity.run(config, inputs, folder, SimpleNamespace(log_artifact=logged.append))
+    tracked = SimpleNamespace(log_artifact=logged.append)
+    headline = fidelity.run(RunningTask(config, inputs, folder, tracked, Team(), None))
     assert logged == [folder / "fidelity.json"]
     return json.loads(logged[0].read_text(), parse_constant=pytest.fail), headline
 

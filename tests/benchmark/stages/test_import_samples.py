@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmark.data import synthetic
 from benchmark.data.foreign import importing
 from benchmark.data.slices import SliceSet, SliceWriter
 from benchmark.errors import UserError
 from benchmark.parsing import parse
-from benchmark.stages import StageResult, fingerprint, import_samples, needs, synthetic
+from benchmark.stages import RunningTask, StageResult, fingerprint, import_samples, needs
+from benchmark.training.processes import Team
 
 SIZE = 16
 
@@ -67,7 +69,9 @@ def test_a_slice_set_is_used_as_it_is(tmp_path, prepared):
     config = configured("audit", tmp_path, synthetic=str(tmp_path / "made"))
     assert needs("audit", config).keys() == {"prepare"}
     assert synthetic.settings_of(config, config.audit.synthetic).keys() == {"images.npy", "labels.npy", "index.parquet"}
-    np.testing.assert_array_equal(synthetic.open_synthetic(config, config.audit.synthetic, prepared).images, images)
+    np.testing.assert_array_equal(
+        synthetic.open_synthetic(config, config.audit.synthetic, {"prepare": prepared["prepare"].path}).images, images
+    )
 
     (tmp_path / "made" / "labels.npy").rename(tmp_path / "made" / "labels.npy.partial")  # unfinished is no arrays
     with pytest.raises(UserError, match=r"labels\.npy"):
@@ -96,7 +100,7 @@ def test_an_import_says_whose_set_it_is_and_what_became_of_it(tmp_path, sent):
     out.mkdir()
     config = configured("import_samples", tmp_path, synthetic=str(sent))
     inputs = {"prepare": StageResult("prepare", "", "", tmp_path / "real", False)}
-    headline = import_samples.run(config, inputs, out, tracked)
+    headline = import_samples.run(RunningTask(config, inputs, out, tracked, Team(), None))
     assert headline == {
         "samples": 5,
         "rejected": 1,
@@ -154,9 +158,8 @@ def imported(tmp_path, folder, inputs, **given):
     tracked = SimpleNamespace(log_artifact=lambda *_: None, set_tags=tags.update)
     out = tmp_path / "imported"
     out.mkdir(exist_ok=True)
-    headline = import_samples.run(
-        configured("import_samples", tmp_path, synthetic=str(folder), **given), inputs, out, tracked
-    )
+    config = configured("import_samples", tmp_path, synthetic=str(folder), **given)
+    headline = import_samples.run(RunningTask(config, inputs, out, tracked, Team(), None))
     return headline, tags, SliceSet.open(out)
 
 
@@ -287,7 +290,7 @@ def test_a_sent_slice_set_that_lies_upside_down_is_warned_of(tmp_path, head, pre
             writer.append(images, images[:, 0] * 0, subject="made", z=-1, split="synthetic", off_code=[0.0] * 3)
         config = configured("audit", tmp_path, synthetic=str(tmp_path / name))
         caplog.clear()
-        opened = synthetic.open_synthetic(config, config.audit.synthetic, prepared)
+        opened = synthetic.open_synthetic(config, config.audit.synthetic, {"prepare": prepared["prepare"].path})
         np.testing.assert_array_equal(opened.images, images)
         assert ("the set seems to lie upside down" in caplog.text) == (name == "wrong")
 

@@ -9,7 +9,7 @@ from benchmark.errors import UserError
 from benchmark.parsing import parse
 from benchmark.table import run as table
 from benchmark.table.cells import jobs
-from benchmark.table.plan import spoken
+from benchmark.table.plan import in_words
 
 SMOKE = {"preset": "smoke", "model": "stylegan3"}
 
@@ -62,7 +62,7 @@ def test_every_stage_run_comes_once_and_after_what_it_needs():
     ("seconds", "text"), [(0.2, "< 1 s"), (42, "42 s"), (720, "12 min"), (5940, "99 min"), (12240, "3.4 h")]
 )
 def test_times_are_told_in_the_unit_that_suits_them(seconds, text):
-    assert spoken(seconds) == text
+    assert in_words(seconds) == text
 
 
 @pytest.fixture

@@ -2,12 +2,13 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 import generators
-from benchmark.config import Config
+from benchmark.config import Config, Need
 from benchmark.data.foreign import likeness
 from benchmark.data.foreign.detect import ACCEPTED, is_slice_set, recognised, set_name
 from benchmark.data.slices import CLASSES, SliceSet
@@ -30,14 +31,14 @@ def name_of(config: Config, synthetic: str | None) -> str:
     return generator_of(config, synthetic) or set_name(_path(str(synthetic)).resolve())
 
 
-def needs_of(config: Config, synthetic: str | None) -> dict[str, tuple[str, Config]]:
+def needs_of(config: Config, synthetic: str | None) -> dict[str, Need]:
     """The sample stage for a generator; for a folder its import, or nothing where it is a SliceSet already."""
     if generator := generator_of(config, synthetic):
-        return {"synthetic": ("sample", config.replace({"train_generator.model": generator}))}
+        return {"synthetic": Need("sample", config.replace({"train_generator.model": generator}))}
     folder = _folder(str(synthetic))
     if is_slice_set(folder):
         return {}
-    return {"synthetic": ("import_samples", config.replace({"import_samples.synthetic": folder}))}
+    return {"synthetic": Need("import_samples", config.replace({"import_samples.synthetic": folder}))}
 
 
 def settings_of(config: Config, synthetic: str | None) -> dict[str, str]:
@@ -52,12 +53,13 @@ def settings_of(config: Config, synthetic: str | None) -> dict[str, str]:
     return {path.name: value for path, value in hashes.items()}
 
 
-def open_synthetic(config: Config, synthetic: str | None, inputs: dict) -> SliceSet:
+def open_synthetic(config: Config, synthetic: str | None, folders: Mapping[str, Path]) -> SliceSet:
     """The set itself; of one made elsewhere, it is said where it lies otherwise than the cohort.
 
+    folders: where the results of the needed stages lie, "synthetic" and "prepare" among them.
     Raises UserError where its slices are not of the cohort's size, or such a set has a label that is no class.
     """
-    folder = inputs["synthetic"].path if "synthetic" in inputs else _folder(str(synthetic))
+    folder = folders["synthetic"] if "synthetic" in folders else _folder(str(synthetic))
     slices = SliceSet.open(folder)
     size = config.prepare.image_size
     if slices.images.shape[2:] != (size, size):
@@ -66,9 +68,9 @@ def open_synthetic(config: Config, synthetic: str | None, inputs: dict) -> Slice
             f"{folder}: slices of {height} × {width} px, but the cohort is prepared at {size} px: "
             f"give image_size={height}, or a set of that size"
         )
-    if "synthetic" not in inputs:  # made elsewhere
+    if "synthetic" not in folders:  # made elsewhere
         _refuse_unknown_labels(slices)
-        _, differences = likeness.compare(slices, SliceSet.open(inputs["prepare"].path))
+        _, differences = likeness.compare(slices, SliceSet.open(folders["prepare"]))
         for difference in differences:
             log.warning("%s: %s", folder, difference)
     return slices
