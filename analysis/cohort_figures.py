@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 from scipy import ndimage
 
-from analysis.figures import BLUE, CLASS_COLOURS, GREY, MODALITIES, ORANGE, WIDTH, styled
+from analysis.drawing import BLUE, CLASS_COLOURS, GREY, MODALITIES, ORANGE, WIDTH, styled
 from analysis.text import visible
 
 NAMED = 4  # outliers of a class that are named beside their dot; all of them stand in the table

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import figures, score_tables, set_tables, tables
+from analysis import score_figures, score_tables, set_figures, set_tables, tables
 from analysis.arms import label
 from analysis.calibration import calibration_table, caveats
 from analysis.long_table import AMOUNT, Scores
@@ -194,7 +194,7 @@ def _figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
             "training",
             f"{label(name)}: fidelity and memorization side by side while it trained, on validation subjects. "
             "Of the second half, the snapshot closest to them is kept; fidelity alone would not show copying.",
-            figures.training_curve(curve, name),
+            set_figures.training_curve(curve, name),
         )
     yield from _memorization_figures(inputs)
     for name, samples in inputs.sample_images.items():
@@ -203,7 +203,7 @@ def _figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
                 f"samples_{name}",
                 "samples",
                 f"Real slices above, slices of {label(name)} below.",
-                figures.sample_sheet(samples, inputs.sample_images["real"], name),
+                set_figures.sample_sheet(samples, inputs.sample_images["real"], name),
             )
 
 
@@ -216,14 +216,14 @@ def _utility_figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figu
                 f"forest_{cohort}_{segmenter}",
                 "utility",
                 f"Dice kept relative to real-only training, against the margins of non-inferiority ({which}).",
-                figures.forest_plot(inputs.ratios, segmenter),
+                score_figures.forest_plot(inputs.ratios, segmenter),
             )
             yield (
                 f"subjects_{cohort}_{segmenter}",
                 "utility",
                 f"Every test subject after training with synthetic images against after real-only training ({which}). "
                 "Above the diagonal: better than real-only.",
-                figures.dice_per_subject(inputs.scores, segmenter),
+                score_figures.dice_per_subject(inputs.scores, segmenter),
             )
         for by, what in zip(AMOUNT, ("real training subjects", "the synthetic set"), strict=True):
             if inputs.amounts[by].nunique() > 1:
@@ -232,7 +232,7 @@ def _utility_figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figu
                     "utility",
                     f"Dice against the share of {what} that training used ({which}). Dashed: an arm that uses none "
                     "or all of it.",
-                    figures.dice_against_amount(inputs.amounts, segmenter, by),
+                    score_figures.dice_against_amount(inputs.amounts, segmenter, by),
                 )
 
 
@@ -243,14 +243,14 @@ def _memorization_figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str,
             f"similarity_{name}",
             "memorization",
             f"{label(name)}: how close synthetic slices come to training slices, beside held-out real slices.",
-            figures.similarity_histogram(arrays["synthetic"], arrays["null"], audit["tau95"], audit["tau99"], name),
+            set_figures.similarity_histogram(arrays["synthetic"], arrays["null"], audit["tau95"], audit["tau99"], name),
         )
         yield (
             f"pairs_{name}",
             "memorization",
             f"{label(name)}: the closest of {len(arrays['synthetic']):,} synthetic slices beside the training "
             "slice they resemble.",
-            figures.closest_pairs(
+            set_figures.closest_pairs(
                 arrays["pairs"], arrays["pair_similarity"], arrays["pair_shift"], arrays["pair_mirrored"], name
             ),
         )

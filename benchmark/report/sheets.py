@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from analysis.figures import overlay
+from analysis.drawing import overlay
 
 SMALLEST = 96  # px a slice on the sheet; smaller slices are enlarged by whole pixels
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from analysis import figures, statistics
+from analysis import drawing, score_figures, set_figures, statistics
 from analysis.long_table import Scores
 
 
@@ -50,23 +50,23 @@ def test_nothing_global_is_left_behind(scores):
     import matplotlib.pyplot as plt
 
     before = dict(matplotlib.rcParams)
-    drawn(figures.forest_plot(statistics.ratios(Scores(scores)), "unet"))
-    drawn(figures.similarity_histogram(np.linspace(0.5, 0.9, 30), np.linspace(0.4, 0.8, 20), 0.78, 0.79, "mine"))
+    drawn(score_figures.forest_plot(statistics.ratios(Scores(scores)), "unet"))
+    drawn(set_figures.similarity_histogram(np.linspace(0.5, 0.9, 30), np.linspace(0.4, 0.8, 20), 0.78, 0.79, "mine"))
     assert dict(matplotlib.rcParams) == before
     assert plt.get_fignums() == []
 
 
 def test_every_chart_names_its_axes_and_prints_n(scores):
     ratios = statistics.ratios(Scores(scores))
-    texts = drawn(figures.forest_plot(ratios, "unet"))
+    texts = drawn(score_figures.forest_plot(ratios, "unet"))
     assert has(texts, "relative to real-only training (ratio)")
     assert has(texts, "n = 8 subjects × 3 seeds")
-    texts = drawn(figures.dice_per_subject(Scores(scores), "unet"))
+    texts = drawn(score_figures.dice_per_subject(Scores(scores), "unet"))
     assert has(texts, "real-only training")
     assert has(texts, "training with synthetic images")
     assert has(texts, "n = 8 subjects")
     texts = drawn(
-        figures.similarity_histogram(np.linspace(0.5, 0.9, 30), np.linspace(0.4, 0.8, 20), 0.78, 0.79, "mine")
+        set_figures.similarity_histogram(np.linspace(0.5, 0.9, 30), np.linspace(0.4, 0.8, 20), 0.78, 0.79, "mine")
     )
     assert has(texts, "similarity to the nearest training slice")
     assert has(texts, "share of slices")
@@ -77,7 +77,7 @@ def test_every_chart_names_its_axes_and_prints_n(scores):
 
 def test_the_forest_plot_draws_each_interval_at_its_numbers(scores):
     ratios = statistics.ratios(Scores(scores))
-    figure = figures.forest_plot(ratios, "unet")
+    figure = score_figures.forest_plot(ratios, "unet")
     spans = {tuple(line.get_xdata()) for line in figure.axes[0].lines if len(line.get_xdata()) == 2}
     for _, row in ratios.iterrows():
         assert (row["low"], row["high"]) in spans
@@ -87,14 +87,14 @@ def test_the_forest_plot_draws_each_interval_at_its_numbers(scores):
 
 def test_an_arm_without_number_keeps_its_line(scores):
     hole = (scores["generator"] == "mine") & (scores["seed"] == 1) & (scores["subject"] == "case2")
-    figure = figures.forest_plot(statistics.ratios(Scores(scores[~hole])), "unet")
+    figure = score_figures.forest_plot(statistics.ratios(Scores(scores[~hole])), "unet")
     assert has(drawn(figure), "missing")
     assert len(figure.axes[0].get_yticks()) == 3
-    assert has(drawn(figures.dice_per_subject(Scores(scores[~hole]), "unet")), "synthetic only: incomplete")
+    assert has(drawn(score_figures.dice_per_subject(Scores(scores[~hole]), "unet")), "synthetic only: incomplete")
 
 
 def test_subjects_are_paired_with_themselves(scores):
-    figure = figures.dice_per_subject(Scores(scores), "unet")
+    figure = score_figures.dice_per_subject(Scores(scores), "unet")
     mean = scores.groupby(["generator", "arm", "subject"])["value"].mean()
     (axis,) = [axis for axis in figure.axes if axis.get_title(loc="left").startswith("mine")]
     (points,) = axis.collections
@@ -115,7 +115,7 @@ def amounts(scores):
     ("by", "line", "level"), [("real_subjects", "both", "synthetic"), ("synthetic_share", "both", "real")]
 )
 def test_dice_against_amount_draws_its_numbers_and_a_level_where_there_is_one_amount(amounts, by, line, level):
-    figure = figures.dice_against_amount(amounts, "unet", by)
+    figure = score_figures.dice_against_amount(amounts, "unet", by)
     texts = drawn(figure)
     assert has(texts, "n = 8 test subjects × 3 seeds")
     assert has(texts, "mean Dice over NCR, ED, ET")
@@ -136,7 +136,7 @@ def test_dice_against_amount_draws_its_numbers_and_a_level_where_there_is_one_am
 
 def test_an_amount_without_number_is_left_out_and_named(amounts):
     amounts.loc[(amounts["arm"] == "both") & (amounts["real_subjects"] < 1), ["dice", "low", "high"]] = np.nan
-    texts = drawn(figures.dice_against_amount(amounts, "unet", "real_subjects"))
+    texts = drawn(score_figures.dice_against_amount(amounts, "unet", "real_subjects"))
     assert "real + synthetic: incomplete" in texts
 
 
@@ -148,7 +148,7 @@ def curve():
 
 
 def test_the_training_curve_shows_both_sides_and_rings_what_was_kept(curve):
-    figure = figures.training_curve(curve, "a_$name$")
+    figure = set_figures.training_curve(curve, "a_$name$")
     texts = drawn(figure)
     assert "a_$name$: n = 96 samples a snapshot, 2 trainings" in texts
     assert {"images seen [thousands]", "share of samples [%]", "kernel distance (lower is closer)"} <= set(texts)
@@ -165,31 +165,31 @@ def test_the_training_curve_shows_both_sides_and_rings_what_was_kept(curve):
 
 
 def test_a_share_that_was_never_measured_is_named(curve):
-    texts = drawn(figures.training_curve(curve.assign(copied_share=np.nan), "mine"))
+    texts = drawn(set_figures.training_curve(curve.assign(copied_share=np.nan), "mine"))
     assert "copied share: not measured" in texts
     with pytest.raises(ValueError, match="mine: no snapshot"):
-        figures.training_curve(curve[:0], "mine")
+        set_figures.training_curve(curve[:0], "mine")
 
 
 def test_shares_of_both_histograms_add_up_to_one():
-    figure = figures.similarity_histogram(np.linspace(0.5, 0.9, 37), np.linspace(0.4, 0.8, 11), 0.78, 0.79, "mine")
+    figure = set_figures.similarity_histogram(np.linspace(0.5, 0.9, 37), np.linspace(0.4, 0.8, 11), 0.78, 0.79, "mine")
     for outline in figure.axes[0].collections:
         heights = outline.get_paths()[0].vertices[:, 1]
         assert heights.max() <= 1
-    bars = figures.similarity_histogram(np.full(9, 0.5), np.full(4, 0.9), 0.9, 0.9, "mine").axes[0].collections
+    bars = set_figures.similarity_histogram(np.full(9, 0.5), np.full(4, 0.9), 0.9, 0.9, "mine").axes[0].collections
     assert [path.get_paths()[0].vertices[:, 1].max() for path in bars] == [1.0, 1.0]
 
 
 def test_the_sample_sheet_shows_slices_and_the_overlay_their_classes(slices):
-    figure = figures.sample_sheet(slices, slices, "mine", rows=3)
+    figure = set_figures.sample_sheet(slices, slices, "mine", rows=3)
     texts = drawn(figure)
     for text in ("T1", "T1ce", "T2", "FLAIR", "annotation", "NCR", "ED", "ET", "mine, n = 3", "real, n = 3"):
         assert text in texts
     shown = np.asarray(figure.axes[1].images[0].get_array())  # 16 px tiles stand without gap
     assert shown.shape == (3 * 16, 5 * 16, 3)
     assert shown[16:32, 32:48, 0] == pytest.approx(slices[0][1, 2] / 255)
-    picture = figures.overlay(np.full((1, 4), 100, np.uint8), np.array([[0, 1, 2, 3]]), opacity=1.0)
-    colours = [matplotlib.colors.to_rgb(colour) for colour in figures.CLASS_COLOURS.values()]
+    picture = drawing.overlay(np.full((1, 4), 100, np.uint8), np.array([[0, 1, 2, 3]]), opacity=1.0)
+    colours = [matplotlib.colors.to_rgb(colour) for colour in drawing.CLASS_COLOURS.values()]
     assert picture[0] == pytest.approx(np.array([(100 / 255,) * 3, *colours]))
 
 
@@ -199,7 +199,7 @@ def test_pairs_are_shown_as_they_were_compared():
     original[:, 10:20, 8:15] = np.arange(1, 5)[:, None, None] * 50
     copy = np.roll(original, (3, -2), (1, 2))[..., ::-1]
     pairs = np.stack([np.stack([copy, original])])
-    figure = figures.closest_pairs(pairs, np.array([0.99]), np.array([[3, -2]]), np.array([True]), "mine")
+    figure = set_figures.closest_pairs(pairs, np.array([0.99]), np.array([[3, -2]]), np.array([True]), "mine")
     size = 2 * 32
     shown = np.asarray(figure.axes[0].images[0].get_array())
     synthetic, training, difference = shown[:, :size], shown[:, size + 2 : 2 * size + 2], shown[:, -size:]
@@ -214,14 +214,14 @@ def test_pairs_are_shown_as_they_were_compared():
 def test_arrays_of_the_wrong_shape_are_refused(slices, scores):
     images, labels = slices
     with pytest.raises(ValueError, match=r"synthetic: images must be|mine: images must be"):
-        figures.sample_sheet((images[:, :3], labels), slices, "mine")
+        set_figures.sample_sheet((images[:, :3], labels), slices, "mine")
     with pytest.raises(ValueError, match="pairs must be"):
-        figures.closest_pairs(images, np.ones(5), np.zeros((5, 2)), np.zeros(5, bool), "mine")
+        set_figures.closest_pairs(images, np.ones(5), np.zeros((5, 2)), np.zeros(5, bool), "mine")
     with pytest.raises(ValueError, match="finite and at least one"):
-        figures.similarity_histogram(np.array([]), np.ones(3), 1, 1, "mine")
+        set_figures.similarity_histogram(np.array([]), np.ones(3), 1, 1, "mine")
     with pytest.raises(ValueError, match="no ratios for segmenter 'unknown'"):
-        figures.forest_plot(statistics.ratios(Scores(scores)), "unknown")
+        score_figures.forest_plot(statistics.ratios(Scores(scores)), "unknown")
     with pytest.raises(ValueError, match="no arm with a generator"):
-        figures.dice_per_subject(Scores(scores), "unknown")
+        score_figures.dice_per_subject(Scores(scores), "unknown")
     with pytest.raises(ValueError, match="no amounts for segmenter 'unknown'"):
-        figures.dice_against_amount(statistics.amounts(Scores(scores)), "unknown", "real_subjects")
+        score_figures.dice_against_amount(statistics.amounts(Scores(scores)), "unknown", "real_subjects")

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from analysis.cohort_figures import intensity_lines, outlined, palette, volume_strips
-from analysis.figures import CLASS_COLOURS, MODALITIES
+from analysis.drawing import CLASS_COLOURS, MODALITIES
 from analysis.outliers import modified_z, turned, unusual_histograms, unusual_volumes
 
 
