@@ -112,12 +112,36 @@ def few_controls(monkeypatch):
 
 
 class TestReference:
-    def test_is_what_the_audit_goes_by(self, reference, honest, cohort):
-        assert reference.null.equals(honest.null)
-        assert reference.tau == {"tau95": honest.tau95, "tau99": honest.tau99}
-        assert reference.margin == honest.margin
-        shares = {"memorized_share": honest.memorized_share["tau95"], "copied_share": honest.copied_share["tau95"]}
-        assert reference.shares(cohort["others"]) == shares
+    def test_null_thresholds_and_shares_by_hand(self, cohort, few_controls):
+        """Each training patient is searched alone: whoever comes nearest is the first, the next the second."""
+        training, names = (values[:20] for values in cohort["training"])
+        held_out, strangers = (values[:40] for values in cohort["held_out"])
+        generated = np.concatenate([training[:3], cohort["others"][:17]])
+
+        def similarity_and_margin(images):
+            alone = [nearest(images, training[names == name])["similarity"] for name in sorted(set(names))]
+            second, first = np.sort(alone, 0)[-2:]
+            return first, np.maximum(1 - (1 - first) / (1 - second), 0)
+
+        def percentile(values):  # of 40: rank 0.95 · 41 = 38.95
+            below, above = np.sort(values)[[37, 38]]
+            return below + 0.95 * (above - below)
+
+        null, found = similarity_and_margin(held_out), similarity_and_margin(generated)
+        limits = [percentile(values) for values in null]
+        above = [values > limit for values, limit in zip(found, limits, strict=True)]
+        shares = {"memorized_share": above[0].mean(), "copied_share": (above[0] & above[1]).mean()}
+        assert 0.1 < shares["copied_share"] < 1
+
+        sets = training, names, held_out, strangers
+        reference, audited = Reference(*sets, k=len(training)), audit(generated, *sets, k=len(training))
+        for table in (reference.null, audited.null):
+            assert table["similarity"].to_numpy() == pytest.approx(null[0], abs=1e-6)
+            assert table["margin"].to_numpy() == pytest.approx(null[1], abs=1e-5)
+        assert [reference.tau["tau95"], reference.margin["tau95"]] == pytest.approx(limits, abs=1e-5)
+        assert [audited.tau95, audited.margin["tau95"]] == pytest.approx(limits, abs=1e-5)
+        assert reference.shares(generated) == shares
+        assert {name: getattr(audited, name)["tau95"] for name in shares} == shares
 
     def test_averages_and_blurred_strangers_are_memorized_by_no_patient(self, reference, cohort):
         training, subjects = cohort["training"]
