@@ -3,6 +3,7 @@
 import ast
 import re
 import tomllib
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,66 +15,123 @@ from benchmark.parsing import STAGES, parse
 
 ROOT = Path(__file__).parents[1]
 
-# A module may import from its own layer and from those below it.
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
+
+# A module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"benchmark.errors", "benchmark.progress", "benchmark.files", "benchmark.names"},
-    {"benchmark.config", "benchmark.parsing", "benchmark.preset_files", "benchmark.values", "benchmark.data"},
-    {"benchmark.training", "benchmark.tracking"},
-    {"benchmark.stages", "benchmark.report"},
-    {"benchmark.table"},
-    {"benchmark.tune"},
-    {"benchmark.__main__"},
+    {"errors", "progress", "files", "names"},
+    {"config", "parsing", "preset_files", "values", "data"},
+    {"training", "tracking"},
+    {"stages", "report"},
+    {"table", "tune"},
+    {"__main__"},
 ]
 LIBRARIES = ("analysis", "generators", "segmenters")
-
-
-def _modules():
-    for package in ("benchmark", *LIBRARIES):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            yield ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), path
-
-
-def _imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def _layer(name):
-    for level, prefixes in enumerate(LAYERS):
-        if any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes):
-            return level
-    return None
-
-
-@pytest.mark.parametrize(
-    ("module", "path"), list(_modules()), ids=lambda value: value if isinstance(value, str) else ""
+PACKAGES = sorted(
+    path.parent.relative_to(ROOT).as_posix()
+    for package in ("benchmark", *LIBRARIES)
+    for path in (ROOT / package).rglob("__init__.py")
 )
-def test_imports_go_one_way(module, path):
+
+
+def _modules() -> dict[str, Path]:
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in ("benchmark", *LIBRARIES)
+        for path in sorted((ROOT / package).rglob("*.py"))
+    }
+
+
+def _imports(source: str, nested: bool = True) -> set[str]:
+    """What a module imports, `package.module.name` where a name is taken; `nested`: inside functions, too."""
+    tree = ast.parse(source)
+    found = set()
+    for node in ast.walk(tree) if nested else tree.body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _layer(module: str) -> int | None:
+    room = module.split(".")[1]
+    return next((level for level, rooms in enumerate(LAYERS) if room in rooms), None)
+
+
+def test_imports_inside_functions_are_seen():
+    source = "import a\ndef f():\n    if x:\n        from b.c import d\n"
+    assert _imports(source) == {"a", "b.c.d"}
+    assert _imports(source, nested=False) == {"a"}
+
+
+@pytest.mark.parametrize("module", _modules())
+def test_imports_go_one_way(module):
     own = module.partition(".")[0]
-    for imported in _imports(path):
+    for imported in _imports(_modules()[module].read_text()):
         package = imported.partition(".")[0]
         if own in LIBRARIES:
             assert package not in {"benchmark", *LIBRARIES} - {own}, f"{module} imports {imported}"
             assert package not in {"mlflow", "argparse", "pathlib"}, f"{module} imports {imported}"
         elif package == "benchmark" and module != "benchmark":
             assert _layer(imported) is not None, f"{module} imports {imported}, which has no layer"
-            assert _layer(imported) <= _layer(module), f"{module} imports {imported}, a layer above it"
+            assert _layer(imported) <= _layer(module), f"{module} imports {imported}, a layer below it"
+
+
+def test_nothing_imports_in_a_circle():
+    modules = _modules()
+    graph = {
+        module: {
+            imported if imported in modules else imported.rpartition(".")[0]
+            for imported in _imports(path.read_text(), nested=False)
+        }
+        & modules.keys()
+        for module, path in modules.items()
+    }
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
 def test_only_tracking_imports_mlflow():
-    users = [module for module, path in _modules() if any(name.startswith("mlflow") for name in _imports(path))]
-    assert {user.rpartition(".")[0] for user in users} == {"benchmark.tracking"}
+    users = {
+        module
+        for module, path in _modules().items()
+        if any(name.partition(".")[0] == "mlflow" for name in _imports(path.read_text()))
+    }
+    assert users
+    assert all(user.startswith("benchmark.tracking.") for user in users)
+
+
+def test_every_room_is_installed_and_named_on_the_page():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert sorted(project["tool"]["setuptools"]["packages"]) == sorted(p.replace("/", ".") for p in PACKAGES)
+    rooms = re.findall(r"^\| `([\w/]+)/` \|", PAGE, re.MULTILINE)
+    assert sorted(rooms) == PACKAGES
+
+
+def test_every_arrow_on_the_page_is_the_one_that_is_tested():
+    lines = [re.findall(r"`(\w+)`", line) for line in re.findall(r"^\d\. (.*)", PAGE, re.MULTILINE)]
+    assert len(lines) == len(LAYERS)
+    for named, rooms in zip(lines[:-1], LAYERS[:-1], strict=True):
+        assert named
+        assert set(named) <= rooms
+
+
+STEPS = re.findall(r"^\| `([\w/]+\.py)` \| `(\w+)` \|", PAGE, re.MULTILINE)
+
+
+def test_every_step_on_the_page_is_there():
+    assert len(STEPS) >= 20
+    for file, name in STEPS:
+        body = ast.parse((ROOT / file).read_text()).body
+        assert name in {getattr(node, "name", None) for node in body}, f"{file} has no {name}"
 
 
 def test_nothing_unpickles_or_loads_yaml_unsafely():
     banned = re.compile(
         r"pickle\.loads?\(|weights_only=False|allow_pickle=True|yaml\.load\(|torch\.load\((?!.*weights_only)"
     )
-    for module, path in _modules():
+    for module, path in _modules().items():
         for number, line in enumerate(path.read_text().splitlines(), 1):
             assert not banned.search(line), f"{module}:{number}: {line.strip()}"
 
