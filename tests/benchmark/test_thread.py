@@ -173,10 +173,12 @@ def test_a_training_run_carries_configuration_curves_weights_pictures_and_lineag
 
 
 def test_scores_and_samples_reach_the_server(table, client):
-    for run in _runs(client, "evaluate"):
+    evaluated, sampled = _runs(client, "evaluate"), _runs(client, "sample")
+    assert (len(evaluated), len(sampled)) == (5, 2)
+    for run in evaluated:
         assert "scores.csv" in [file.path for file in client.list_artifacts(run.info.run_id)]
         assert 0 <= run.data.metrics["dice"] <= 1
-    for run in _runs(client, "sample"):
+    for run in sampled:
         assert len(client.list_artifacts(run.info.run_id, "samples")) == 2
 
 
@@ -196,6 +198,14 @@ def test_a_second_call_reuses_every_stage(table, call, client, work):
     assert again.reused
     assert again.path == Path(table["path"])
     assert len(_runs(client, "evaluate")) == 5
+
+
+def test_a_table_closes_the_run_of_a_killed_one(table, call, client, work):
+    killed = client.create_run("0", run_name="benchmark").info.run_id
+    (work / "tracking" / f"{killed}.jsonl").write_text('["tag", ["stage", "benchmark"]]\n')
+    call("benchmark", out=work / "out")
+    run = client.get_run(killed)
+    assert (run.info.status, run.data.tags["stage"]) == ("KILLED", "benchmark")
 
 
 def test_mlflow_run_of_a_finished_stage_leaves_a_marked_run_that_searches_skip(table, environment, work, client):

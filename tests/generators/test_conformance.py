@@ -164,6 +164,7 @@ def test_averages_lie_between_the_old_ones_and_the_new_weights(name):
     train(model, 0, 1)
     before = {key: [p.clone() for p in network.parameters()] for key, network in model.ema.items()}
     train(model, 1, 2)
+    assert model.ema
     for key, averaged in model.ema.items():
         lags = []
         for old, average, new in zip(before[key], averaged.parameters(), model.networks[key].parameters(), strict=True):

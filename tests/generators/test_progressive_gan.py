@@ -285,6 +285,7 @@ def test_bf16_is_close_to_fp32():
         model = small(precision=precision)
         images.append(model.networks["generator"](model_z([1, 2]), 3.5))
         assert all(loss.isfinite() for loss in model.train_step(torch.rand(4, 5, 16, 16) * 2 - 1, 40).values())
+    assert not torch.equal(*images)
     torch.testing.assert_close(images[0], images[1], atol=0.2, rtol=0)
 
 

@@ -197,6 +197,7 @@ def test_bf16_is_close_to_fp32():
         model.train_step(torch.rand(4, 5, 16, 16), 0)
         torch.manual_seed(0)
         images.append(model.networks["generator"](torch.randn(2, 8)))
+    assert not torch.equal(*images)
     torch.testing.assert_close(images[0], images[1], atol=0.1, rtol=0)
 
 

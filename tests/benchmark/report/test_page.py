@@ -250,6 +250,7 @@ def report(tmp_path_factory, inputs):
 
 def test_the_page_fetches_nothing_and_runs_nothing(report):
     out, _, page = report
+    assert page.fetched
     assert all(source.startswith("data:image/") for source in page.fetched)
     assert "script" not in page.tags
     html = (out / "index.html").read_text()
@@ -259,6 +260,7 @@ def test_the_page_fetches_nothing_and_runs_nothing(report):
 def test_links_lead_to_files_or_sections_that_exist(report):
     out, written, page = report
     html = (out / "index.html").read_text()
+    assert {link[:1] for link in page.links} > {"#"}  # to both
     for link in page.links:
         assert f'id="{link[1:]}"' in html if link.startswith("#") else (out / link).is_file()
     for path in (*written["tables"], *written["figures"], written["index"]):
