@@ -1,5 +1,6 @@
 """Whether two scans may show one person: how alike two brains are, coarsely. A reason to look, not a proof."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,15 +18,20 @@ def thumbnail(images: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     strides = [max(1, int(CELL / 2 / size)) for size in spacing]  # half a cell is fine enough, and eight times faster
     images = images[(slice(None), *(slice(stride // 2, None, stride) for stride in strides))]
     brain = (images > BRAIN).any(0)
-    cells = np.concatenate([brain[None], images * brain], dtype=np.float32)
+    box, weights = [], []
     for axis, (stride, size, length) in enumerate(zip(strides, spacing, BOX, strict=True)):
         positions = brain.sum(tuple({0, 1, 2} - {axis}))
         edges = np.arange(len(positions) + 1) * stride * size  # mm
         centre = (positions @ (edges[1:] + edges[:-1])) / 2 / max(positions.sum(), 1)
         borders = centre + np.arange(-length / 2, length / 2 + CELL / 2, CELL)
         overlap = np.minimum(edges[1:], borders[1:, None]) - np.maximum(edges[:-1], borders[:-1, None])
-        weights = (np.clip(overlap, 0, None) / CELL).astype(np.float32)
-        cells = np.moveaxis(np.tensordot(weights, cells, (1, axis + 1)), 0, axis + 1)
+        present = np.flatnonzero(positions)
+        box.append(slice(*(present[[0, -1]] + (0, 1))) if len(present) else slice(0))  # nothing is summed outside
+        weights.append((np.clip(overlap[:, box[-1]], 0, None) / CELL).astype(np.float32))
+    brain, images = brain[*box], images[:, *box]
+    cells = np.concatenate([brain[None], images * brain], dtype=np.float32)
+    planes = weights[0] @ cells.reshape(*cells.shape[:2], math.prod(cells.shape[2:]))
+    cells = weights[1] @ planes.reshape(*planes.shape[:2], *cells.shape[2:]) @ weights[2].T
     share, grey = cells[0], cells[1:] / np.maximum(cells[0], 1e-3)
     inside = share > 0.5
     out = np.zeros(cells.shape, np.int8)

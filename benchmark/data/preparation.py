@@ -1,6 +1,7 @@
 """Cohort → SliceSet: subjects in parallel processes, what is wrong set aside, duplicates found, splits assigned."""
 
 import csv
+import itertools
 import re
 import shutil
 from collections import Counter, defaultdict
@@ -16,14 +17,14 @@ from analysis.text import csv_cell
 from benchmark.data import labels, splits
 from benchmark.data.cohorts import Cohort, Rejection, Subject
 from benchmark.data.patients import grouped, grouping, likeness_warnings, look_alikes, with_patients
-from benchmark.data.reading import Understood, slice_all, understand, useless
+from benchmark.data.reading import Understood, Workers, slice_all, understand, useless
 from benchmark.data.slices import SliceWriter
 from benchmark.data.slicing import SubjectSlices
 from benchmark.errors import UserError
 
 REASONS = 5  # in a sentence
 EVALUATED = ("validation", "test")  # whose every slice is wanted
-Progress = Callable[[int, int, str], None]  # subjects read so far, subjects in all, the name of the last one
+Progress = Callable[[int, int, str], None]  # subjects done with so far, subjects in all, the name of the last one
 
 
 @dataclass(frozen=True)
@@ -78,26 +79,40 @@ def prepare(
     # A first assignment, before hours of reading, refuses a bad split file and says whose every slice will be wanted.
     # Subjects that reading sets aside may shift it at its boundaries.
     likely = assign(patients) if len({*patients.values()}) >= splits.MINIMUM else {}
+    done = itertools.count(1)
+
+    def tell(name: str) -> None:
+        if progress:
+            progress(next(done), len(names), name)
+
+    meta = {"kind": "real", "cohort": cohort.name, "simulated": simulated}
+    with Workers(workers) as processes:
+        understood = _understand(cohort, convention, processes, tell)
+        meta |= {"labels": understood.convention.facts()}
+        read = partial(slice_all, understood.cohort, image_size=image_size, workers=processes)
+        with (
+            scratch_folder(out / "subjects.partial") as scratch,
+            SliceWriter(out, image_size, {**meta, "spacing": {}}) as main,  # closed last: when it opens, `volumes` does
+            SliceWriter(out / "volumes", image_size, {**meta, "spacing": {}}) as volumes,
+        ):
+            found = _gather(understood.cohort, likely, main, partial(read, scratch=scratch / "first"), tell)
+            write_rejected(out / "rejected.csv", found.rejections)
+            _refuse(cohort, found.rejections, nothing_left=not found.usable, strict=strict)
+            split = assign({name: patients[name] for name in found.usable})
+            main.assign_splits(split)
+            _write_volumes(volumes, found, split, partial(read, scratch=scratch / "missed"))
+    by = f"the column patient of {split_file}" if declared else "their names"
+    return _result(understood, found, split, [*warnings, *understood.warnings], by)
+
+
+def _understand(cohort: Cohort, convention: str, workers: Workers, tell: Callable[[str], None]) -> Understood:
     try:
         understood = understand(cohort, convention, workers)
     except UserError as error:
         raise UserError(f"{cohort.folder}: {error}") from error
-
-    meta = {"kind": "real", "cohort": cohort.name, "simulated": simulated, "labels": understood.convention.facts()}
-    with (
-        scratch_folder(out / "subjects.partial") as scratch,
-        SliceWriter(out, image_size, {**meta, "spacing": {}}) as main,  # closed last: when it opens, `volumes` does
-        SliceWriter(out / "volumes", image_size, {**meta, "spacing": {}}) as volumes,
-    ):
-        read = partial(slice_all, understood.cohort, image_size=image_size, workers=workers)
-        found = _gather(understood.cohort, likely, main, partial(read, scratch=scratch / "first"), progress)
-        write_rejected(out / "rejected.csv", found.rejections)
-        _refuse(cohort, found.rejections, nothing_left=not found.usable, strict=strict)
-        split = assign({name: patients[name] for name in found.usable})
-        main.assign_splits(split)
-        _write_volumes(volumes, found, split, partial(read, scratch=scratch / "missed"))
-    by = f"the column patient of {split_file}" if declared else "their names"
-    return _result(understood, found, split, [*warnings, *understood.warnings], by)
+    for rejection in understood.cohort.rejections[len(cohort.rejections) :]:
+        tell(rejection.subject)
+    return understood
 
 
 @dataclass
@@ -114,25 +129,24 @@ class _Found:
 
 
 def _gather(
-    cohort: Cohort, likely: Mapping[str, str], main: SliceWriter, read: Callable, progress: Progress | None
+    cohort: Cohort, likely: Mapping[str, str], main: SliceWriter, read: Callable, tell: Callable[[str], None]
 ) -> _Found:
     """Reads all subjects: their slices with enough brain go to the main set, those that are of no use are set aside."""
     found, digests = _Found(list(cohort.rejections)), {}
     every = [likely.get(subject.name) in EVALUATED for subject in cohort.subjects]
     with closing(read(subjects=cohort.subjects, every=every)) as sliced:
-        for done, (subject, folder, result) in enumerate(sliced, 1):
+        for (subject, folder, result), whole in zip(sliced, every, strict=True):
             if isinstance(result, SubjectSlices):
                 result = useless(cohort, subject, result, digests) or result
             if isinstance(result, Rejection):
                 found.rejections.append(result)
             else:
                 _keep(found, main, subject, folder, result)
-                if every[done - 1]:
+                if whole:
                     found.whole[subject.name] = folder, result
             if subject.name not in found.whole:
                 shutil.rmtree(folder)
-            if progress:
-                progress(done, len(cohort.subjects), subject.name)
+            tell(subject.name)
     found.rejections.sort(key=lambda rejection: rejection.subject)
     return found
 

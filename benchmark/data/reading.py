@@ -1,8 +1,9 @@
 """A cohort's subjects through worker processes: first what their annotations mean, then their slices."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
@@ -18,6 +19,37 @@ from benchmark.data.slicing import BRAIN_SHARE, T1_THRESHOLD, SubjectSlices, sli
 from benchmark.errors import UserError
 
 
+class Workers:
+    """The processes that read subjects; one alone is this process itself. A context manager that ends them."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        # Spawned, because forking a process that has threads (torch, MLflow) can hang.
+        self._pool = ProcessPoolExecutor(count, get_context("spawn"), threadpool_limits, (1,)) if count > 1 else None
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
+
+    def results(self, function: Callable, tasks: Sequence[tuple]) -> Iterator[Callable[[], Any]]:
+        """For each task a call that gives function(*task), or raises what it raised. Whoever closes this early finds
+        that no worker does any of it anymore."""
+        if not self._pool:
+            yield from (partial(function, *task) for task in tasks)
+            return
+        futures = [self._pool.submit(function, *task) for task in tasks]
+        try:
+            yield from (future.result for future in futures)
+        finally:
+            wait([future for future in futures if not future.cancel()])
+
+
+ALONE = Workers(1)
+
+
 @dataclass(frozen=True)
 class Understood:
     """A cohort whose subjects know what the values of their annotations mean."""
@@ -28,7 +60,7 @@ class Understood:
     warnings: list[str]  # for people
 
 
-def understand(cohort: Cohort, wanted: str = "auto", workers: int = 1) -> Understood:
+def understand(cohort: Cohort, wanted: str = "auto", workers: Workers = ALONE) -> Understood:
     """Reads every annotation once and decides for the whole cohort what their values mean: see `labels.decide`.
 
     Raises UserError where that cannot be told. Where no annotation can be read, no subject is left.
@@ -63,7 +95,7 @@ def understand(cohort: Cohort, wanted: str = "auto", workers: int = 1) -> Unders
 
 
 def slice_all(
-    cohort: Cohort, subjects: Sequence[Subject], every: Sequence[bool], scratch: Path, image_size: int, workers: int
+    cohort: Cohort, subjects: Sequence[Subject], every: Sequence[bool], scratch: Path, image_size: int, workers: Workers
 ) -> Iterator[tuple[Subject, Path, SubjectSlices | Rejection]]:
     """Subjects, the folder of each one's slices, and what is known of them, in their order."""
     scratch.mkdir()
@@ -87,35 +119,31 @@ def useless(cohort: Cohort, subject: Subject, slices: SubjectSlices, digests: di
 
 
 def _outcomes(
-    cohort: Cohort, function: Callable, tasks: Sequence[tuple], workers: int
+    cohort: Cohort, function: Callable, tasks: Sequence[tuple], workers: Workers
 ) -> Iterator[tuple[tuple, Any | Rejection]]:
     """Each task, whose first part is the subject, and what function(*task) gives, or why the subject is set aside."""
-    pool = None
+    done = 0
     try:
-        if workers == 1:
-            results = [partial(function, *task) for task in tasks]
-        else:
-            # Spawned, because forking a process that has threads (torch, MLflow) can hang.
-            pool = ProcessPoolExecutor(workers, get_context("spawn"), threadpool_limits, (1,))
-            futures = [pool.submit(function, *task) for task in tasks]
-            results = [future.result for future in futures]
-        for number, (task, result) in enumerate(zip(tasks, results, strict=True)):
-            subject = task[0]
-            try:
-                outcome = result()
-            except RejectedSubject as rejected:
-                outcome = Rejection(subject.name, shown(rejected.file, cohort.folder), rejected.reason)
-            except BrokenProcessPool as error:
-                # Which of the subjects being read it was, the pool does not say.
-                reading = [task[0].name for task in tasks[number : number + workers + 1]]
-                raise UserError(
-                    f"a worker process died while reading {' or '.join(reading)}. Mostly the machine is out of memory: "
-                    f"use fewer than {workers} workers; with workers=1 the subject shows itself"
-                ) from error
-            except Exception as error:
-                error.add_note(f"while reading subject {subject.name}")
-                raise
-            yield task, outcome
-    finally:
-        if pool:
-            pool.shutdown(cancel_futures=True)
+        with closing(workers.results(function, tasks)) as results:
+            for task, result in zip(tasks, results, strict=True):
+                yield task, _outcome(cohort, task[0], result)
+                done += 1
+    except BrokenProcessPool as error:
+        # Which of the subjects being read it was, the pool does not say.
+        reading = " or ".join(task[0].name for task in tasks[done : done + workers.count + 1])
+        raise UserError(
+            f"a worker process died while reading {reading}. Mostly the machine is out of memory: use fewer than "
+            f"{workers.count} workers; with workers=1 the subject shows itself"
+        ) from error
+
+
+def _outcome(cohort: Cohort, subject: Subject, result: Callable[[], Any]) -> Any | Rejection:
+    try:
+        return result()
+    except RejectedSubject as rejected:
+        return Rejection(subject.name, shown(rejected.file, cohort.folder), rejected.reason)
+    except BrokenProcessPool:
+        raise
+    except Exception as error:
+        error.add_note(f"while reading subject {subject.name}")
+        raise

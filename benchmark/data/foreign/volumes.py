@@ -11,7 +11,7 @@ from benchmark.data import cohorts, preparation
 from benchmark.data.cohorts import Rejection
 from benchmark.data.foreign.coding import Coding, named_for_sets, of_volumes
 from benchmark.data.foreign.facts import Part, Progress
-from benchmark.data.reading import slice_all, understand, useless
+from benchmark.data.reading import Workers, slice_all, understand, useless
 from benchmark.errors import UserError
 
 
@@ -32,7 +32,8 @@ class Volumes:
         Raises UserError where that cannot be told.
         """
         try:
-            understood = understand(self._cohort, wanted, workers)
+            with Workers(workers) as processes:
+                understood = understand(self._cohort, wanted, processes)
         except UserError as error:
             raise UserError(f"{self.folder}: {named_for_sets(error)}") from error
         return of_volumes(understood, self._cohort.notes)
@@ -46,7 +47,8 @@ class Volumes:
         every = [False] * len(cohort.subjects)
         with (
             preparation.scratch_folder(scratch / "subjects.partial") as folder,
-            closing(slice_all(cohort, cohort.subjects, every, folder / "all", image_size, workers)) as sliced,
+            Workers(workers) as processes,
+            closing(slice_all(cohort, cohort.subjects, every, folder / "all", image_size, processes)) as sliced,
         ):
             for subject, files, result in sliced:
                 if not isinstance(result, Rejection):
