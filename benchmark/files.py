@@ -64,6 +64,8 @@ def disk_fault(error: BaseException | None) -> str | None:
             return f"{error.filename}: {os.strerror(error.errno)}" if error.filename else os.strerror(error.errno)
         if found := re.search("|".join(map(os.strerror, _DISK_FAULTS)), str(error)):
             return found[0]
+        if re.search(r"\d+ requested and \d+ written", str(error)):  # as numpy says it
+            return os.strerror(errno.ENOSPC)
         error = error.__cause__ or error.__context__
     return None
 

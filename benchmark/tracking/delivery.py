@@ -80,13 +80,12 @@ def deliver_left(store: Store, path: Path) -> list[str]:
         return journal.lost
 
 
-def sync(work_dir: Path) -> dict[str, Any]:
-    """Delivers what earlier runs in this work folder could not. Raises UserError where the store cannot be reached.
+def deliver_abandoned(store: Store) -> dict[str, Any]:
+    """Delivers what runs in the store's work folder left whose processes are gone.
 
     Returns {"delivered": [run ids], "lost": {run id: [artifacts that changed or went since they were logged]},
     "left": {run id: why its journal stays}}. A run that lost an artifact ends as FAILED, so its stage runs again.
     """
-    store = connect(work_dir)
     delivered, lost, left = [], {}, {}
     for path in sorted(store.journals.glob(f"*{SUFFIX}")):
         run_id = path.stem
@@ -98,3 +97,8 @@ def sync(work_dir: Path) -> dict[str, Any]:
             delivered.append(run_id)
             lost |= {run_id: missing} if missing else {}
     return {"delivered": delivered, "lost": lost, "left": left}
+
+
+def sync(work_dir: Path) -> dict[str, Any]:
+    """What `deliver_abandoned` gives, of a work folder. Raises UserError where the store cannot be reached."""
+    return deliver_abandoned(connect(work_dir))

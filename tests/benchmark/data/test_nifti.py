@@ -180,6 +180,7 @@ def with_voxel(value):
         ("seg", with_voxel(np.nan), "label value nan"),
         ("seg", lambda volume: (volume + 7 * (volume == 4)).astype(np.uint8), "unknown label value 11"),
         ("seg", with_voxel(3), "unknown label value 3"),
+        ("seg", lambda volume: volume * 1e-6, "label value 1e-06, 2e-06, 4e-06 in"),  # shrunk, and so empty if rounded
     ],
 )
 def test_bad_voxels_are_refused_with_file_and_reason(tmp_path, nifti, file, change, reason):
