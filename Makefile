@@ -21,8 +21,8 @@ env: .venv/.complete ## The environment in .venv, from requirements.lock
 demo: env ## The main job on the phantom cohort: slices, two generators, U-Nets, audit, report
 	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . -e benchmark -P preset=demo --env-manager local --experiment-name $(EXPERIMENT)
 
-test: env lint ## Lint, then every test
-	$(BIN)/python -m pytest
+test: env lint ## Lint, then every test, two files at a time
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 lint: env ## ruff: style and format
 	$(BIN)/ruff check .
