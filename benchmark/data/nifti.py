@@ -11,7 +11,7 @@ from benchmark.data.cohorts import MODALITIES, RejectedSubject, Subject
 from benchmark.data.labels import CLASSES
 from benchmark.data.stored import UNREADABLE, Grid, Stored, load
 
-__all__ = ["UNREADABLE", "Annotation", "Volume", "label_values", "look", "read"]
+__all__ = ["UNREADABLE", "Annotation", "Volume", "inspect_annotation", "read"]
 
 LABEL_ROUNDING = 1e-3  # scaled files hold 3.9999998 for 4
 HIGHEST_LABEL = 65535
@@ -41,22 +41,17 @@ class Volume:
 
 @dataclass(frozen=True)
 class Annotation:
-    """What the first look at a subject's annotation finds."""
+    """What is known of a subject's annotation before its values have a meaning."""
 
     values: dict[int, int]  # value → voxels that have it, 0 included
     unplaced: bool  # its affine is exactly the identity, which programs write that know none
 
 
-def look(subject: Subject) -> Annotation:
+def inspect_annotation(subject: Subject) -> Annotation:
     """The values of a subject's annotation, whatever they mean, with their counts. Raises RejectedSubject."""
     stored = load(subject.annotation)
     values = _whole_values(stored, subject.annotation)
     return Annotation(_counted(values), np.array_equal(stored.affine, np.eye(4)))
-
-
-def label_values(subject: Subject) -> dict[int, int]:
-    """Value in a subject's annotation → voxels that have it. Raises RejectedSubject."""
-    return look(subject).values
 
 
 def read(subject: Subject) -> Volume:
@@ -231,8 +226,8 @@ def _whole_values(stored: Stored, path: Path) -> np.ndarray:
 
 def _counted(values: np.ndarray) -> dict[int, int]:
     """Value → voxels that have it, 0 included."""
-    lying = values.T  # in the order of memory, which is several times faster
-    found, counts = np.unique(lying[lying != 0], return_counts=True)
+    in_memory = values.T  # in the order of memory, which is several times faster
+    found, counts = np.unique(in_memory[in_memory != 0], return_counts=True)
     counted = {int(value): int(count) for value, count in zip(found, counts, strict=True)}
     return {0: values.size - sum(counted.values())} | counted
 

@@ -17,7 +17,7 @@ from analysis.text import csv_cell
 from benchmark.data import labels, splits
 from benchmark.data.cohorts import Cohort, Rejection, Subject
 from benchmark.data.patients import grouped, grouping, likeness_warnings, look_alikes, with_patients
-from benchmark.data.reading import Understood, Workers, slice_all, understand, useless
+from benchmark.data.reading import Understood, Workers, slice_all, understand, why_unusable
 from benchmark.data.slices import SliceWriter
 from benchmark.data.slicing import SubjectSlices
 from benchmark.errors import UserError
@@ -131,13 +131,13 @@ class _Found:
 def _gather(
     cohort: Cohort, likely: Mapping[str, str], main: SliceWriter, read: Callable, tell: Callable[[str], None]
 ) -> _Found:
-    """Reads all subjects: their slices with enough brain go to the main set, those that are of no use are set aside."""
+    """Reads all subjects: slices with enough brain go to the main set; who cannot be used is set aside."""
     found, digests = _Found(list(cohort.rejections)), {}
     every = [likely.get(subject.name) in EVALUATED for subject in cohort.subjects]
     with closing(read(subjects=cohort.subjects, every=every)) as sliced:
         for (subject, folder, result), whole in zip(sliced, every, strict=True):
             if isinstance(result, SubjectSlices):
-                result = useless(cohort, subject, result, digests) or result
+                result = why_unusable(cohort, subject, result, digests) or result
             if isinstance(result, Rejection):
                 found.rejections.append(result)
             else:

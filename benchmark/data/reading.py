@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmark.data import labels
 from benchmark.data.cohorts import Cohort, RejectedSubject, Rejection, Subject, shown
-from benchmark.data.nifti import look
+from benchmark.data.nifti import inspect_annotation
 from benchmark.data.slicing import BRAIN_SHARE, T1_THRESHOLD, SubjectSlices, slice_subject
 from benchmark.errors import UserError
 
@@ -67,7 +67,7 @@ def understand(cohort: Cohort, wanted: str = "auto", workers: Workers = ALONE) -
     """
     found, rejections, warnings = {}, list(cohort.rejections), []
     tasks = [(subject,) for subject in cohort.subjects]
-    for (subject,), result in _outcomes(cohort, look, tasks, workers):
+    for (subject,), result in _outcomes(cohort, inspect_annotation, tasks, workers):
         if isinstance(result, Rejection):
             rejections.append(result)
         else:
@@ -107,8 +107,8 @@ def slice_all(
         yield subject, folder, outcome
 
 
-def useless(cohort: Cohort, subject: Subject, slices: SubjectSlices, digests: dict[str, str]) -> Rejection | None:
-    """Why a readable subject is of no use, if so; enters it into the images seen so far."""
+def why_unusable(cohort: Cohort, subject: Subject, slices: SubjectSlices, digests: dict[str, str]) -> Rejection | None:
+    """Why a subject that was read cannot be used, or None; `digests` {of the images: subject} gains this one."""
     first = digests.setdefault(slices.digest, subject.name)
     if first != subject.name:
         return Rejection(subject.name, shown(subject.images[0], cohort.folder), f"same images as {first}")

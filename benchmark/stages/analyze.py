@@ -34,7 +34,7 @@ def run(task: RunningTask) -> Headline:
     `inputs` are evaluations.
     """
     config, inputs, folder, tracked = task.config, task.inputs, task.folder, task.tracked
-    own = config.analyze
+    keys = config.analyze
     parts = [pd.read_parquet(cell.path / "scores.parquet") for cell in inputs.values() if isinstance(cell, StageResult)]
     if not parts:
         counts = Counter(cell.reason for cell in inputs.values())
@@ -47,7 +47,7 @@ def run(task: RunningTask) -> Headline:
         "ratios": ratios,
         "tests": statistics.paired_tests(scores),
         "ranks": ranks.ranks(scores),
-        "rank_tests": ranks.rank_tests(scores, own.replicates, own.seed),
+        "rank_tests": ranks.rank_tests(scores, keys.replicates, keys.seed),
         "amounts": statistics.amounts(scores),
     }
     for name, table in tables.items():

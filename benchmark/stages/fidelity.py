@@ -40,26 +40,26 @@ def run(task: RunningTask) -> Headline:
     """Writes fidelity.json: `values` of the synthetic set against training slices, `floor` of the slices of validation
     and test subjects against the same, equally many of each; what cannot be measured is null, with its reason."""
     config, folder, tracked = task.config, task.folder, task.tracked
-    own = config.fidelity
+    keys = config.fidelity
     device = devices.pick_device(config.common.device)
     real = SliceSet.open(task.folders["prepare"])
-    made = synthetic.open_synthetic(config, own.synthetic, task.folders)
+    made = synthetic.open_synthetic(config, keys.synthetic, task.folders)
     size, trained_in = real.meta["image_size"], task.folders["extractor"]
     model = models.load_segmenter(models.extractor_config(config), size, trained_in).to(device)
     trained, held_out = real.rows("train"), np.concatenate([real.rows("validation"), real.rows("test")])
-    drawn = fidelity.equal_draws((len(made), len(trained), len(held_out)), own.samples, own.seed)
+    drawn = fidelity.equal_draws((len(made), len(trained), len(held_out)), keys.samples, keys.seed)
     sampled, reference, floor = drawn[0], trained[drawn[1]], np.sort(held_out[drawn[2]])
 
     compared = ((made, sampled), (real, reference), (real, floor))
     features = [models.features(model, Rows(slices.images, rows)) for slices, rows in compared]
     result = fidelity.compare(*features)
-    own_patients = np.arange(len(made))  # of a generator's samples, each is a patient of its own
+    each_its_own = np.arange(len(made))  # no two synthetic slices are one patient's
     for part, name, slices, rows, patients in (
-        ("values", "synthetic", made, sampled, own_patients),
+        ("values", "synthetic", made, sampled, each_its_own),
         ("floor", "held-out", real, floor, real.index["patient"].to_numpy(str)),
     ):
         for numbers, reasons in (
-            _similarity(slices, rows, patients[rows], own.seed, device),
+            _similarity(slices, rows, patients[rows], keys.seed, device),
             _label_consistency(model, slices, rows, name),
         ):
             result[part] |= numbers
@@ -94,7 +94,7 @@ def _similarity(
 
 
 def _label_consistency(model: Segmenter, slices: SliceSet, rows: np.ndarray, name: str) -> tuple[dict, dict]:
-    """Dice of a set's own annotation and of what a segmenter trained on real slices sees, over all pixels together, by
+    """Dice between a set's annotation and what a segmenter trained on real slices sees, over all pixels together, by
     class and their mean; and why it is missing: a class that is nowhere annotated has none."""
     dice = dict(zip(CLASSES[1:], models.pooled_dice(model, slices, rows).tolist(), strict=True))
     pixels = sum(

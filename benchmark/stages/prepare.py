@@ -11,6 +11,7 @@ from typing import Any
 from benchmark.config import PHANTOM, Config, Need
 from benchmark.data import cohorts, phantom, preparation
 from benchmark.data.cohorts import Cohort, shown
+from benchmark.data.preparation import PreparationResult
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
 from benchmark.files import content_hash, content_hashes, write_atomically
@@ -24,14 +25,14 @@ log = logging.getLogger(__name__)
 
 
 def settings(config: Config) -> Settings:
-    own = config.prepare.model_dump(mode="json")
-    own["split"] = config.prepare.split and content_hash(_split_file(config.prepare.split))
+    keys = config.prepare.model_dump(mode="json")
+    keys["split"] = config.prepare.split and content_hash(_split_file(config.prepare.split))
     if config.prepare.data == PHANTOM:
-        return {**own, "recipe": phantom.RECIPE}
-    own = {key: value for key, value in own.items() if not key.startswith("phantom_")}
+        return {**keys, "recipe": phantom.RECIPE}
+    keys = {key: value for key, value in keys.items() if not key.startswith("phantom_")}
     cohort = _find(config)
     content = _content(cohort, config.common.work_dir)
-    return {**own, "data": cohort.name, "layout": cohort.layout, "content": content}
+    return {**keys, "data": cohort.name, "layout": cohort.layout, "content": content}
 
 
 def _find(config: Config) -> Cohort:
@@ -75,40 +76,28 @@ def tags(config: Config) -> dict[str, Any]:
 
 def run(task: RunningTask) -> Headline:
     config, folder, tracked = task.config, task.folder, task.tracked
-    own, before = config.prepare, settings(config)
-    cohort = cohorts.find(_write_phantom(config)) if own.data == PHANTOM else _find(config)
+    keys, before = config.prepare, settings(config)
+    cohort = cohorts.find(_write_phantom(config)) if keys.data == PHANTOM else _find(config)
     cohort = replace(cohort, name=config.prepare.cohort)
     with progress_bar(len(cohort.subjects), "prepare", "subject") as bar:
         result = preparation.prepare(
             cohort,
             folder,
-            image_size=own.image_size,
-            split_file=own.split,
-            seed=own.seed,
-            test_share=own.test_share,
-            validation_share=own.validation_share,
+            image_size=keys.image_size,
+            split_file=keys.split,
+            seed=keys.seed,
+            test_share=keys.test_share,
+            validation_share=keys.validation_share,
             workers=workers(config),
-            strict=own.strict,
-            simulated=own.data == PHANTOM,
-            convention=own.labels,
+            strict=keys.strict,
+            simulated=keys.data == PHANTOM,
+            convention=keys.labels,
             progress=lambda *_: bar.update(),
         )
     if settings(config) != before:
-        raise UserError(f"{own.data}: files changed while they were read. Call again when nothing writes there")
-    if result.grouping:
-        log.warning(result.grouping)
-    for warning in (*cohort.notes, *result.warnings):
-        log.warning(warning)
-    if result.rejections:
-        first, count = result.rejections[0], len(result.rejections)
-        log.warning(
-            "%d set aside: %s (%s: %s)%s",
-            count,
-            first.subject,
-            first.file,
-            first.reason,
-            f"; all are in {folder / 'rejected.csv'}" if count > 1 else "",
-        )
+        raise UserError(f"{keys.data}: files changed while they were read. Call again when nothing writes there")
+    warnings = [*cohort.notes, *result.warnings]
+    _say(result, warnings, folder / "rejected.csv")
     write_atomically(folder / "cohort.json", json.dumps(result.cohort, ensure_ascii=False))
     slices = SliceSet.open(folder)
     tumour = slices.index["tumour_pixels"].nlargest(200).index[::25]
@@ -116,26 +105,37 @@ def run(task: RunningTask) -> Headline:
     tracked.log_artifact(sheet)
     tracked.log_artifact(folder / "rejected.csv")
     tracked.log_artifact(folder / "cohort.json")
-    tracked.log_artifact(write_card(folder, [*cohort.notes, *result.warnings]))
+    tracked.log_artifact(write_card(folder, warnings))
     return {
         "subjects": result.subjects,
         "patients": result.patients,
         "slices": result.slices,
         "rejected": len(result.rejections),
         "labels": result.cohort["labels"]["name"],
-        "image_size": own.image_size,
+        "image_size": keys.image_size,
     }
 
 
+def _say(result: PreparationResult, warnings: list[str], rejected: Path) -> None:
+    """On the screen: which scans were grouped, what is odd, and who was set aside."""
+    for text in (result.grouping, *warnings):
+        if text:
+            log.warning(text)
+    if result.rejections:
+        first, count = result.rejections[0], len(result.rejections)
+        more = f"; all are in {rejected}" if count > 1 else ""
+        log.warning("%d set aside: %s (%s: %s)%s", count, first.subject, first.file, first.reason, more)
+
+
 def _write_phantom(config: Config) -> Path:
-    own = config.prepare
-    grid = "x".join(map(str, own.phantom_grid))
+    keys = config.prepare
+    grid = "x".join(map(str, keys.phantom_grid))
     folder = (
-        config.common.work_dir / PHANTOM / f"recipe{phantom.RECIPE}-seed{own.seed}-grid{grid}-{own.phantom_subjects}"
+        config.common.work_dir / PHANTOM / f"recipe{phantom.RECIPE}-seed{keys.seed}-grid{grid}-{keys.phantom_subjects}"
     )
-    with progress_bar(own.phantom_subjects, "simulate phantom", "subject") as bar:
+    with progress_bar(keys.phantom_subjects, "simulate phantom", "subject") as bar:
         phantom.write_cohort(
-            folder, own.phantom_subjects, own.seed, own.phantom_grid, workers(config), lambda _: bar.update()
+            folder, keys.phantom_subjects, keys.seed, keys.phantom_grid, workers(config), lambda _: bar.update()
         )
     return folder
 

@@ -11,7 +11,7 @@ from benchmark.data import cohorts, preparation
 from benchmark.data.cohorts import Rejection
 from benchmark.data.foreign.coding import Coding, named_for_sets, of_volumes
 from benchmark.data.foreign.facts import Part, Progress
-from benchmark.data.reading import Workers, slice_all, understand, useless
+from benchmark.data.reading import Workers, slice_all, understand, why_unusable
 from benchmark.errors import UserError
 
 
@@ -52,7 +52,7 @@ class Volumes:
         ):
             for subject, files, result in sliced:
                 if not isinstance(result, Rejection):
-                    result = useless(cohort, subject, result, {}) or result  # copies stay: they count
+                    result = why_unusable(cohort, subject, result, {}) or result  # copies stay: they count
                 if isinstance(result, Rejection):
                     yield result
                 else:

@@ -13,7 +13,7 @@ import pytest
 from scipy import ndimage
 
 from benchmark.data.cohorts import RejectedSubject, find
-from benchmark.data.nifti import label_values, look, read
+from benchmark.data.nifti import inspect_annotation, read
 from benchmark.data.reading import understand
 
 ORIENTATIONS = [
@@ -316,7 +316,7 @@ def test_facts_are_those_of_the_files(tmp_path, nifti):
     assert facts["voxel_mm"] == [5, 5, 5]
     counted = {name: (labels == value).sum() * 0.125 for name, value in (("NCR", 1), ("ED", 2), ("ET", 4))}
     assert facts["class_ml"] == pytest.approx(counted)
-    assert label_values(subject) == {value: (labels == value).sum() for value in (0, 1, 2, 4)}
+    assert inspect_annotation(subject).values == {value: (labels == value).sum() for value in (0, 1, 2, 4)}
     for name, image in zip(("T1", "T1ce", "T2", "FLAIR"), images, strict=True):
         found = facts["modalities"][name]
         assert (found["min"], found["max"], found["negative_share"]) == (0, image.max(), 0)
@@ -435,9 +435,9 @@ def test_files_that_do_not_say_where_they_lie_are_set_aside(tmp_path, nifti):
 
 def test_an_affine_that_is_the_identity_is_told(tmp_path, nifti):
     nifti.write_subject(tmp_path / "a", "a", affine=np.eye(4))
-    assert look(find(tmp_path).subjects[0]).unplaced
+    assert inspect_annotation(find(tmp_path).subjects[0]).unplaced
     nifti.write_subject(tmp_path / "b", "b")
-    assert not look(find(tmp_path / "b").subjects[0]).unplaced
+    assert not inspect_annotation(find(tmp_path / "b").subjects[0]).unplaced
 
 
 # --- files that are not what they seem ---
