@@ -3,6 +3,7 @@ import pytest
 
 from analysis.set_tables import FIDELITY
 from benchmark.config import Config
+from benchmark.parsing import parse
 from benchmark.stages import StageResult, report
 
 CURVE = pd.DataFrame({"seen": [8, 16], "kernel_distance": [0.2, 0.1], "kept": [False, True]})
@@ -30,6 +31,21 @@ def test_budgets_name_an_ensemble_where_there_is_one():
     assert "ensemble" not in report._budgets(config)
     several = config.replace({"sample.ensemble": 4, "train_generator.seed": 10})
     assert report._budgets(several)["ensemble"] == "4 trainings a generator, seeds 10 to 13"
+
+
+@pytest.mark.parametrize(
+    ("given", "demo"),
+    [
+        ({"preset": "demo"}, True),
+        ({"preset": "smoke"}, True),
+        ({"preset": "gpu"}, False),
+        ({"preset": "brats2021"}, False),
+        ({"preset": "demo", "train_generator.images": "1e6", "train_segmenter.images": "1e6"}, False),
+        ({"preset": "gpu", "train_generator.images": "4000"}, True),
+    ],
+)
+def test_small_budgets_are_called_a_demonstration_whatever_the_preset(given, demo):
+    assert report.settings(parse("report", given))["demo"] is demo
 
 
 def test_correlations_are_empty_without_fidelity_or_without_ratios():
