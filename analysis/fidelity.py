@@ -221,7 +221,7 @@ def ms_ssim(images: np.ndarray, pairs: np.ndarray, device: str | torch.device = 
     return total / len(pairs)
 
 
-# ---- does fidelity tell usefulness? --------------------------------------------------------------------------------
+# ---- does fidelity predict the Dice ratio? -------------------------------------------------------------------------
 
 
 def rank_correlations(fidelity: pd.DataFrame, ratios: pd.DataFrame) -> pd.DataFrame:
@@ -230,9 +230,9 @@ def rank_correlations(fidelity: pd.DataFrame, ratios: pd.DataFrame) -> pd.DataFr
     fidelity: a row per cohort and generator, a column per measure, missing where not measured. ratios: the table of
     `statistics.ratios`, of which the primary endpoint (region "mean") is taken.
     Returns one row per measure, cohort, segmenter, arm, augmentation: rho (of the numbers as they are: where less is
-    better, as in distances, a telling measure has a negative rho), p (two-sided, exact: all orders are enumerated up to
-    7 generators, 10,000 drawn beyond), generators (their number), without (names left out for want of a number), reason
-    ("" or why rho is missing: "n too small" below 4 generators).
+    better, as in distances, a measure that predicts Dice has a negative rho), p (two-sided, exact: all orders are
+    enumerated up to 7 generators, 10,000 drawn beyond), generators (their number), without (names left out for want of
+    a number), reason ("" or why rho is missing: "n too small" below 4 generators).
     """
     measures = [column for column in fidelity.columns if column not in ("cohort", "generator")]
     primary = ratios[ratios["region"] == "mean"].merge(fidelity, on=["cohort", "generator"], how="left", validate="m:1")

@@ -321,8 +321,8 @@ def cross_fitted_rate(null: np.ndarray, subjects: np.ndarray, level: float) -> f
         return None
     count = 0
     for name in names:
-        own = subjects == name
-        count += np.all([values[own] > threshold(values[~own], level) for values in null.T], axis=0).sum()
+        theirs = subjects == name
+        count += np.all([values[theirs] > threshold(values[~theirs], level) for values in null.T], axis=0).sum()
     return float(count / len(null))
 
 
@@ -436,8 +436,8 @@ def _controls(reference: Reference, held_out: np.ndarray | Rows, rng: np.random.
     controls = {}
     for number, kind in enumerate(planted):
         table = found.iloc[number * len(originals) :][: len(originals)]
-        own = table["training_row"].to_numpy() == originals
-        controls[kind] = {**rates(table, own), "nearest_is_original": float(own.mean())}
+        found_it = table["training_row"].to_numpy() == originals
+        controls[kind] = {**rates(table, found_it), "nearest_is_original": float(found_it.mean())}
     controls["blurred_strangers"] = rates(found.iloc[len(planted) * len(originals) :])
 
     def held_out_rates(*columns: str) -> dict[str, float | None]:

@@ -202,7 +202,7 @@ def masked(images: np.ndarray | Rows, device: torch.device) -> tuple[Tensor, Ten
 
 # ---- exhaustive search ---------------------------------------------------------------------------------------------
 #
-# With values zero outside the own mask, sums over the union U of two masks are sums over everything, and only the
+# With values zero outside each slice's mask, sums over the union U of two masks are sums over everything, and only the
 # union's size belongs to the pair. With n = C·|U| = C·(|A| + |B| − |A∩B|), S = Σx, Q = Σx²,
 #
 #     r = (Σab − S_a S_b / n) / sqrt((Q_a − S_a² / n) (Q_b − S_b² / n)),

@@ -1,4 +1,4 @@
-"""Whether two scans may show one person: how alike two brains are, coarsely. A reason to look, not a proof."""
+"""Whether two scans may show one person: how alike two brains are, coarsely. A hint, not a proof."""
 
 import math
 from collections.abc import Sequence

@@ -151,7 +151,7 @@ def _by_values(layout: str, values: Values) -> Convention:
 
 
 def _refuse_unknown(values: Values, convention: Convention) -> None:
-    """A value unknown in most subjects is the cohort's way; a subject or two are set aside when they are read."""
+    """Raises UserError where most subjects have an unknown value; fewer are set aside when they are read."""
     unknown = {name: sorted(counts.keys() - convention.classes.keys()) for name, counts in values.items()}
     unknown = {name: found for name, found in unknown.items() if found}
     if 2 * len(unknown) <= len(values):

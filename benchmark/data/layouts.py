@@ -1,6 +1,6 @@
 """The names that a subject's files have in the layouts of BraTS, the Medical Segmentation Decathlon and nnU-Net.
 
-Names only: `cohorts.find` looks at what the files are.
+Names only: `cohorts.find` checks what the files are.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A layout of one's own: a YAML file with a path pattern for each modality and the annotation (docs/cohorts.md)."""
+"""A layout that a user describes: a YAML file with a path pattern per modality and annotation (docs/cohorts.md)."""
 
 import os
 import re
@@ -18,7 +18,7 @@ LONGEST = 100_000  # bytes of such a file
 def read_patterns(path: Path) -> dict[str, str]:
     """Role → pattern, of paths relative to the cohort's folder: {subject} is its name, * any part of a name.
 
-    Raises UserError for a file that is none, is not UTF-8 or YAML, or lacks or has a key too many.
+    Raises UserError for a file that is none, is not UTF-8 or YAML, or lacks a key or has another one.
     """
     if not os.path.isfile(path):
         raise UserError(f"layout: '{path}' is no file: give a known layout, or a YAML file such as {EXAMPLE}")

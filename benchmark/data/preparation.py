@@ -29,7 +29,7 @@ Progress = Callable[[int, int, str], None]  # subjects done with so far, subject
 
 @dataclass(frozen=True)
 class PreparationResult:
-    """What came of a cohort."""
+    """A cohort after preparation: counts, who was set aside, and what to tell people."""
 
     subjects: dict[str, int]  # per split
     slices: dict[str, int]  # per split, of the main set

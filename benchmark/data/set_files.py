@@ -1,4 +1,4 @@
-"""The files of a SliceSet, each read with distrust: what is wrong with one becomes a sentence that names it."""
+"""The files of a SliceSet, each checked as it is read: what is wrong becomes a sentence that names the file."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ MOST_META = 64 << 20  # bytes; that of 100,000 subjects has 8 MiB
 
 @contextmanager
 def _damaged(path: Path) -> Iterator[None]:
-    """Around a reader: damaged bytes make json, numpy and pyarrow raise what nobody foresees."""
+    """Around a reader: on damaged bytes json, numpy and pyarrow raise exceptions of many kinds."""
     try:
         yield
     except Exception as error:

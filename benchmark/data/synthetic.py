@@ -54,7 +54,7 @@ def settings_of(config: Config, synthetic: str | None) -> dict[str, str]:
 
 
 def open_synthetic(config: Config, synthetic: str | None, folders: Mapping[str, Path]) -> SliceSet:
-    """The set itself; of one made elsewhere, it is said where it lies otherwise than the cohort.
+    """The set itself; a warning says where one made elsewhere lies otherwise than the cohort.
 
     folders: where the results of the needed stages lie, "synthetic" and "prepare" among them.
     Raises UserError where its slices are not of the cohort's size, or such a set has a label that is no class.

@@ -74,7 +74,7 @@ def walk(folder: Path) -> Tree:
                 tree.folders[parent].append(path)
                 tree.files[path] = path
             elif entry.is_symlink() and not os.path.exists(path):
-                tree.hollow[path] = fault(path) or "it changed while it was looked at"
+                tree.hollow[path] = fault(path) or "it changed while the folder was listed"
 
     filled = above(tree.folders, folder)
     tree.hollow |= {path: "there is no NIfTI file in the folder" for path in visited if path not in filled}
@@ -168,6 +168,6 @@ def _out_of_reach(path: Path, error: OSError) -> str:
         try:
             target = printable(os.readlink(path))
         except OSError:  # no link, or gone in between, as in /proc
-            return "it went away while it was looked at"
+            return "it went away while the folder was listed"
         return f"a link that leads nowhere: {target}" + (f"; {NOT_FETCHED}" if "annex/objects/" in target else "")
     return f"cannot be read ({error.strerror})"

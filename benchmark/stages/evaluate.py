@@ -1,8 +1,8 @@
 """A trained segmenter → scores of real test subjects, on their whole volumes, in millimetres.
 
-The segmenter is asked about slices like those it was trained on, with enough brain; in all others it has found nothing,
-so tumour there counts as missed. Asked about nearly empty slices, networks invent tumours: on the phantom that cost
-0.07 Dice, where 1 % of the tumour lay in such slices.
+Predicted are slices like those of training, with enough brain; all others count as predicted without tumour, so tumour
+there is missed. On nearly empty slices networks invent tumours: on the phantom that cost 0.07 Dice, where 1 % of the
+tumour lay in such slices.
 """
 
 from typing import Any

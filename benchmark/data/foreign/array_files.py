@@ -1,4 +1,4 @@
-"""An array in a .npy, or in an .npz, a few rows at a time. Nothing is unpickled, and nothing unpacked that lies.
+"""An array in a .npy, or in an .npz, read a few rows at a time. Nothing is unpickled.
 
 What a header promises is compared with the size of the file, or with what the .npz declares, before anything is read.
 """

@@ -19,9 +19,9 @@ Sent = SliceFolders | Arrays | Volumes
 
 
 def is_slice_set(folder: Path) -> bool:
-    """Whether the folder is a SliceSet, if only an unfinished one, so that `SliceSet.open` has the word."""
-    marks = ("index.parquet", "meta.json", "*.partial")
-    return os.path.isfile(folder / "images.npy") and any(next(folder.glob(mark), None) for mark in marks)
+    """Whether the folder is a SliceSet, perhaps an unfinished one: `SliceSet.open` then says what is missing."""
+    beside = ("index.parquet", "meta.json", "*.partial")
+    return os.path.isfile(folder / "images.npy") and any(next(folder.glob(name), None) for name in beside)
 
 
 def set_name(folder: Path) -> str:
@@ -30,7 +30,7 @@ def set_name(folder: Path) -> str:
 
 
 def recognised(folder: Path) -> bool:
-    """Whether `find` knows a format for the folder; a look at names only."""
+    """Whether `find` knows a format for the folder, by names only."""
     return _format_of(folder) is not None
 
 
@@ -50,7 +50,7 @@ def find(folder: Path) -> Sent:
 
 
 def _format_of(folder: Path) -> type | None:
-    if not os.path.isdir(folder):  # also where the name is too long for one, or the folder may not be looked into
+    if not os.path.isdir(folder):  # also where the name is too long for one, or the folder may not be listed
         return None
     if len({channel for channel, _ in channel_folders(folder)}) >= 2:
         return SliceFolders

@@ -1,4 +1,4 @@
-"""What a look at a set's files finds, and what is on its way into the SliceSet."""
+"""What checking a set's files finds, and slices on their way into the SliceSet."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -91,7 +91,7 @@ def parallel(work: Callable[[int], object], count: int, workers: int) -> Iterato
 def decoding(path: Path) -> Iterator[None]:
     """Around a decoder: whatever it raises becomes a RejectedSubject that names the file and keeps the words.
 
-    Damaged bytes make decoders raise what nobody foresees: Pillow SyntaxError, numpy TokenError, nibabel TypeError.
+    On damaged bytes decoders raise exceptions of many kinds: Pillow SyntaxError, numpy TokenError, nibabel TypeError.
     """
     try:
         yield

@@ -21,12 +21,12 @@ from benchmark.data.slices import CLASSES, SliceWriter
 from benchmark.data.slicing import BRAIN_SHARE, T1_THRESHOLD, enough_brain
 from benchmark.errors import UserError
 
-RARE = 1e-3  # of the tumour's pixels: a class that has fewer is as good as absent
+RARE = 1e-3  # of the tumour's pixels: a class that has fewer counts as hardly there
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What came of a set."""
+    """A set after its import: counts, what was set aside, and what to tell people."""
 
     rejections: list[Rejection]  # as in rejected.csv
     remarks: list[str]  # what is odd of single volumes

@@ -1,4 +1,4 @@
-"""NIfTI volumes in a cohort's layout: they take the road of real subjects, and so do their annotations' conventions."""
+"""NIfTI volumes in a cohort's layout: read as real subjects are, with the same label conventions."""
 
 import shutil
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ class Volumes:
         self.count = len(self._cohort.subjects)
 
     def understand(self, workers: int, wanted: str) -> Coding:
-        """Reads all annotations: what their values mean. Nothing else is looked at: volumes are resized.
+        """Reads all annotations: what their values mean. Sizes are not checked: volumes are resized.
 
         Raises UserError where that cannot be told.
         """
