@@ -4,63 +4,38 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-import generators
-import segmenters
-from benchmark.data.labels import CONVENTIONS, check_name
-from benchmark.data.layouts import LAYOUTS
+from benchmark.data.labels import CONVENTIONS
 from benchmark.names import for_store
 from benchmark.values import (
+    Axis,
+    Batch,
     File,
     FileOrNone,
     Folder,
     FolderOrNone,
+    GeneratorName,
+    Images,
+    Labels,
+    Layout,
     Listed,
     ListedPaths,
+    ModelName,
     Number,
     PathText,
     PathTextOrNone,
+    Seconds,
     Seed,
+    SegmenterName,
     Share,
+    Snapshots,
     Text,
     TextOrNone,
+    TrainOn,
     Whole,
 )
 
-
-def _shown(name: Any) -> str:
-    return for_store(str(name), most=100)
-
-
-def _known(*registries) -> BeforeValidator:
-    def check(name: Any) -> Any:
-        known = [known for registry in registries for known in registry.names()]
-        if name not in known:
-            raise ValueError(f"'{_shown(name)}' is not one of: {', '.join(known)}")
-        return name
-
-    return BeforeValidator(check)
-
-
-def _known_layout(name: Any) -> Any:
-    if isinstance(name, str) and (name in ("auto", *LAYOUTS) or name.lower().endswith((".yaml", ".yml"))):
-        return name
-    raise ValueError(
-        f"'{_shown(name)}' is not one of: auto, {', '.join(LAYOUTS)}; or a .yaml file of your own patterns"
-    )
-
-
-Layout = Annotated[str, BeforeValidator(_known_layout)]
-TrainOn = Literal["real", "synthetic", "both", "pretrain"]
-GeneratorName = Annotated[str, _known(generators)]
-SegmenterName = Annotated[str, _known(segmenters)]
-ModelName = Annotated[str, _known(generators, segmenters)]
-Images = Annotated[Whole, Field(ge=1, le=10**10)]  # training budget
-Batch = Annotated[Whole, Field(ge=1, le=8192)]
-Snapshots = Annotated[Whole, Field(ge=1, le=10_000)]
-Seconds = Annotated[Number, Field(ge=0, le=10**7)]
-Axis = Annotated[Whole, Field(ge=8, le=512)]
 BATCH_PIXELS = 2**29  # most of a batch's slices together: 10 GiB of five channels in float32
 PHANTOM = "phantom"  # in place of a folder: the simulated cohort
 PHANTOM_VOXELS = 2**25  # most of a phantom's volume: a process holds a score of such arrays
@@ -90,7 +65,7 @@ class Prepare(Section):
     layout: Layout = Field(
         "auto", description="how the cohort's files are named; or a YAML file of your own patterns (docs/cohorts.md)"
     )
-    labels: Annotated[str, AfterValidator(check_name)] = Field(
+    labels: Labels = Field(
         "auto",
         description=f"what the annotations' values mean: {', '.join(CONVENTIONS)}, dataset.json, or a mapping such as "
         "1:NCR,2:ED,3:ET,4:background; auto decides by all of them, or asks",
@@ -118,7 +93,7 @@ class ImportSamples(Section):
     """A set that somebody sent, as PNG, NIfTI or arrays → synthetic SliceSet."""
 
     synthetic: FolderOrNone = Field(None, description="folder of the set: PNG slices, NIfTI volumes or arrays")
-    set_labels: Annotated[str, AfterValidator(check_name)] = Field(
+    set_labels: Labels = Field(
         "auto", description="what the values of the set's annotation mean: a convention or a mapping, as prepare.labels"
     )
 
@@ -152,10 +127,7 @@ class Sample(Section):
 
     samples: Whole = Field(10_000, ge=1, le=10**7, description="synthetic slices to make [slices]")
     ensemble: Whole = Field(
-        1,
-        ge=1,
-        le=100,
-        description="generators to mix, trained with seeds seed, seed + 1, …; sample i is of number i mod N",
+        1, ge=1, le=100, description="generators to mix, of seeds seed, seed + 1, …; sample i is of number i mod N"
     )
     seed: Seed = Field(0, description="sample i is drawn from this seed and i alone")
 
@@ -176,10 +148,7 @@ class TrainSegmenter(Section):
     seed: Seed = Field(0, description="seed of weights, batches and augmentation")
     snapshots: Snapshots = Field(10, description="validations during training; the best weights are kept [count]")
     patience: Whole = Field(
-        0,
-        ge=0,
-        le=10_000,
-        description="stop after so many validations without a better one, 0 = never; any arm alike [count]",
+        0, ge=0, le=10_000, description="stop after so many validations without a better one; 0: never [count]"
     )
     checkpoint_seconds: Seconds = Field(60, description="least time between resume checkpoints [s]")
 
@@ -216,9 +185,7 @@ class Analyze(Section):
     model: Annotated[tuple[GeneratorName, ...], Listed] = Field(
         ("stylegan3", "diffusion"), description="generators in the table"
     )
-    synthetic: Annotated[tuple[PathText, ...], ListedPaths] = Field(
-        (), description="more synthetic sets in the table: folders"
-    )
+    synthetic: Annotated[tuple[PathText, ...], ListedPaths] = Field((), description="more sets in the table: folders")
     segmenter: Annotated[tuple[SegmenterName, ...], Listed] = Field(("unet",), description="segmenters in the table")
     train_on: Annotated[tuple[TrainOn, ...], Listed] = Field(
         ("real", "synthetic", "both"), description="arms in the table; real is the reference of all"
@@ -230,9 +197,7 @@ class Analyze(Section):
     synthetic_share: Annotated[tuple[Share, ...], Listed] = Field(
         (1.0,), description="shares of the synthetic sets, for Dice against amount of data [0..1]"
     )
-    repeats: Whole = Field(
-        1, ge=1, le=1000, description="segmenter trainings per cell, with seeds seed, seed + 1, … [count]"
-    )
+    repeats: Whole = Field(1, ge=1, le=1000, description="segmenters per cell, of seeds seed, seed + 1, … [count]")
     seed: Seed = Field(0, description="first seed of the repeats, and seed of the permutation test")
     replicates: Whole = Field(10_000, ge=100, le=10**6, description="draws of the permutation test of ranks [count]")
 
@@ -253,10 +218,7 @@ class Benchmark(Section):
         "auto", description="Ray cluster: HOST:PORT; auto: the one on this machine; local: start one for this call"
     )
     cpus_per_cell: Whole = Field(
-        0,
-        ge=0,
-        le=1024,
-        description="with ray: cores, and torch threads, of a stage run; 0: as many threads as here [cores]",
+        0, ge=0, le=1024, description="with ray: cores, and torch threads, of a stage run; 0: as many as here [cores]"
     )
     gpus_per_cell: float | None = Field(
         None, ge=0, le=1, description="with ray: GPU share of a stage run; default: 1 where the cluster has GPUs [GPUs]"

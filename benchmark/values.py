@@ -1,12 +1,18 @@
-"""Kinds of values that settings take, each checked before anything runs: paths, lists, counts."""
+"""Kinds of values that settings take, each checked before anything runs: paths, lists, counts, registered names."""
 
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+
+import generators
+import segmenters
+from benchmark.data.labels import check_name
+from benchmark.data.layouts import LAYOUTS
+from benchmark.names import for_store
 
 LONGEST_NAME, LONGEST_PATH = 255, 4095  # of most file systems, of Linux [bytes]
 
@@ -155,3 +161,40 @@ Listed = BeforeValidator(_split)  # a comma-separated list on the command line, 
 ListedPaths = BeforeValidator(split_paths)
 Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**31)]
 Share = Annotated[float, BeforeValidator(_share), Field(gt=0, le=1)]
+
+# --- what settings of stages take ------------------------------------------------------------------------------------
+
+
+def _shown(name: Any) -> str:
+    return for_store(str(name), most=100)
+
+
+def _known(*registries) -> BeforeValidator:
+    def check(name: Any) -> Any:
+        known = [known for registry in registries for known in registry.names()]
+        if name not in known:
+            raise ValueError(f"'{_shown(name)}' is not one of: {', '.join(known)}")
+        return name
+
+    return BeforeValidator(check)
+
+
+def _known_layout(name: Any) -> Any:
+    if isinstance(name, str) and (name in ("auto", *LAYOUTS) or name.lower().endswith((".yaml", ".yml"))):
+        return name
+    raise ValueError(
+        f"'{_shown(name)}' is not one of: auto, {', '.join(LAYOUTS)}; or a .yaml file of your own patterns"
+    )
+
+
+Layout = Annotated[str, BeforeValidator(_known_layout)]
+Labels = Annotated[str, AfterValidator(check_name)]
+TrainOn = Literal["real", "synthetic", "both", "pretrain"]
+GeneratorName = Annotated[str, _known(generators)]
+SegmenterName = Annotated[str, _known(segmenters)]
+ModelName = Annotated[str, _known(generators, segmenters)]
+Images = Annotated[Whole, Field(ge=1, le=10**10)]  # training budget
+Batch = Annotated[Whole, Field(ge=1, le=8192)]
+Snapshots = Annotated[Whole, Field(ge=1, le=10_000)]
+Seconds = Annotated[Number, Field(ge=0, le=10**7)]
+Axis = Annotated[Whole, Field(ge=8, le=512)]
