@@ -67,16 +67,17 @@ def read(subject: Subject) -> Volume:
 
     images = np.zeros((len(MODALITIES), *grid.shape), np.uint8)
     modalities, remarks = {}, []
-    for m, (path, stored) in enumerate(_modalities(subject)):
-        other = Grid(stored)
+    for path, stored in _modalities(subject):  # no enumerate or zip: they hold what they gave last
+        modality, other = MODALITIES[len(modalities)], Grid(stored)
         if other.shape != grid.shape:
             raise RejectedSubject(path, f"shape {other.shape} differs from the annotation's {grid.shape} (z, y, x)")
         if far := grid.apart(other):
             one, file = ("images'", subject.annotation) if grid.lost and not other.lost else ("annotation's", path)
             lost = ". Its origin is (0, 0, 0): a lost header?" if grid.lost != other.lost else ""
             raise RejectedSubject(file, f"affine differs from the {one}: {far}{lost}")
-        modalities[MODALITIES[m]], remark = _to_8bit(path, stored, MODALITIES[m], other, out=images[m])
+        modalities[modality], remark = _to_8bit(path, stored, modality, other, out=images[len(modalities)])
         remarks += remark
+        del stored  # so that the next one is unpacked to the same memory: new memory is slow
     facts = {
         "orientation": grid.axes,
         "shape": list(grid.voxels),
