@@ -12,6 +12,14 @@ from analysis.statistics import ALPHA, ARM, MARGINS, PASSES, SETTING
 from analysis.tables import Cell, Table, interval, number, p_value, passes
 
 STUDY_COLUMNS = {"ET": "ET", "ED": "ED", "NCR": "NCR", "mean": "Mean"}
+RATIO_NOTE = (
+    "Ratio: mean Dice over NCR, ED, ET relative to real-only training, same segmenter and augmentation; its "
+    "interval is for other trainings and other patients (crossed, Satterthwaite's degrees of freedom). A "
+    "margin is passed when the lower 5 % bound lies above it, after Holm's step-down over the rows. "
+    "Difference of mean Dice: crossed t, Holm over the rows. †: of these trainings only, seeds averaged: "
+    "matched pairs of subjects (rank sum over all ranks, zeros ranked), Wilcoxon's signed-rank test. n: "
+    "subjects × seeds of the arm/of its reference."
+)
 
 
 def study_tables(scores: Scores, tests: pd.DataFrame) -> list[Table]:
@@ -98,47 +106,31 @@ def ratio_tables(ratios: pd.DataFrame, tests: pd.DataFrame) -> list[Table]:
     )
     tables = []
     primary = merged[merged["region"] == "mean"]
+    margins = [f"≥\u00a0{margin:.2f}" for margin in MARGINS]
+    head = ["Ratio [95\u00a0% interval]", "Lower 5\u00a0% bound", *margins, "Difference", "p\u00a0(Holm)"]
+    columns = ["Generator", "Original images", "Augmentation", *head, "Rank-biserial†", "p,\u00a0Wilcoxon†", "n"]
     for (cohort, segmenter), data in primary.groupby(["cohort", "segmenter"], sort=False):
-        rows, reasons = [], []
-        for _, row in data.iterrows():
-            if np.isnan(row["ratio"]):
-                reasons.append(f"{_arm(row)}: {row['reason']}.")
-                numbers = [Cell("missing"), *[Cell("–")] * (len(MARGINS) + 5)]
-            else:
-                numbers = [
-                    Cell(interval(row, "ratio")),
-                    Cell(number(row["lower_bound"])),
-                    *[Cell(passes(row[column])) for column in PASSES],
-                    Cell(number(row["difference"], "+.3f")),
-                    Cell(row["reason"] or p_value(row["p_holm"])),
-                    Cell(number(row["rank_biserial"], "+.2f")),
-                    Cell(p_value(row["p_wilcoxon"])),
-                ]
-            n = f"{row['subjects']} × {row['seeds']}/{row['seeds_real']}"
-            rows.append([*_arm_cells(row), *numbers, Cell(n)])
-        margins = [f"≥\u00a0{margin:.2f}" for margin in MARGINS]
-        head = [
-            "Ratio [95\u00a0% interval]",
-            "Lower 5\u00a0% bound",
-            *margins,
-            "Difference",
-            "p\u00a0(Holm)",
-            "Rank-biserial†",
-            "p,\u00a0Wilcoxon†",
-            "n",
-        ]
-        note = (
-            "Ratio: mean Dice over NCR, ED, ET relative to real-only training, same segmenter and augmentation; its "
-            "interval is for other trainings and other patients (crossed, Satterthwaite's degrees of freedom). A "
-            "margin is passed when the lower 5 % bound lies above it, after Holm's step-down over the rows. "
-            "Difference of mean Dice: crossed t, Holm over the rows. †: of these trainings only, seeds averaged: "
-            "matched pairs of subjects (rank sum over all ranks, zeros ranked), Wilcoxon's signed-rank test. n: "
-            "subjects × seeds of the arm/of its reference."
-        )
+        reasons = [f"{_arm(row)}: {row['reason']}." for _, row in data.iterrows() if np.isnan(row["ratio"])]
+        rows = [_ratio_cells(row) for _, row in data.iterrows()]
         title = f"Dice kept, relative to real-only training: {label(segmenter)}, {cohort}"
-        columns = ["Generator", "Original images", "Augmentation", *head]
-        tables.append(Table(f"ratio_{cohort}_{segmenter}", title, columns, rows, data, [note, *reasons]))
+        tables.append(Table(f"ratio_{cohort}_{segmenter}", title, columns, rows, data, [RATIO_NOTE, *reasons]))
     return tables
+
+
+def _ratio_cells(row: pd.Series) -> list[Cell]:
+    if np.isnan(row["ratio"]):
+        numbers = [Cell("missing"), *[Cell("–")] * (len(MARGINS) + 5)]
+    else:
+        numbers = [
+            Cell(interval(row, "ratio")),
+            Cell(number(row["lower_bound"])),
+            *[Cell(passes(row[column])) for column in PASSES],
+            Cell(number(row["difference"], "+.3f")),
+            Cell(row["reason"] or p_value(row["p_holm"])),
+            Cell(number(row["rank_biserial"], "+.2f")),
+            Cell(p_value(row["p_wilcoxon"])),
+        ]
+    return [*_arm_cells(row), *numbers, Cell(f"{row['subjects']} × {row['seeds']}/{row['seeds_real']}")]
 
 
 def region_ratio_tables(ratios: pd.DataFrame) -> list[Table]:
