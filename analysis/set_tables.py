@@ -78,7 +78,7 @@ FOUND = {"blurred_strangers": ("–", "5 % / 1 %"), "held_out": ("5 % / 1 %", "5
 
 
 def control_table(audits: dict[str, dict]) -> Table:
-    """How often the audit finds planted copies, and whom nobody copied. audits: each one's audit.json."""
+    """How often the audit finds planted copies, and how often what is no copy. audits: each one's audit.json."""
     records, rows = [], []
     for kind, control in CONTROLS.items():
         for rule, expected in zip(("memorized", "copied"), FOUND.get(kind, ("100 %", "100 %")), strict=True):

@@ -109,14 +109,14 @@ class Generator(ABC):
 
     def load_state_dict(self, state: dict) -> None:
         """Inverse of `state_dict`; raises RuntimeError where names or shapes disagree."""
-        for own, loaded in (
+        for parts, loaded in (
             (self.networks, state["networks"]),
             (self.ema, state["ema"]),
             (self.optimizers, state["optimizers"]),
         ):
-            if own.keys() != loaded.keys():
-                raise RuntimeError(f"state holds {sorted(loaded)}, this model has {sorted(own)}")
-            for name, part in own.items():
+            if parts.keys() != loaded.keys():
+                raise RuntimeError(f"state holds {sorted(loaded)}, this model has {sorted(parts)}")
+            for name, part in parts.items():
                 part.load_state_dict(loaded[name])
         self.load_extra_state(state["extra"])
 

@@ -118,10 +118,10 @@ class Segmenter(ABC):
 
     def load_state_dict(self, state: dict) -> None:
         """Inverse of `state_dict`; raises RuntimeError where names or shapes disagree."""
-        for own, loaded in ((self.networks, state["networks"]), (self.optimizers, state["optimizers"])):
-            if own.keys() != loaded.keys():
-                raise RuntimeError(f"state holds {sorted(loaded)}, this model has {sorted(own)}")
-            for name, part in own.items():
+        for parts, loaded in ((self.networks, state["networks"]), (self.optimizers, state["optimizers"])):
+            if parts.keys() != loaded.keys():
+                raise RuntimeError(f"state holds {sorted(loaded)}, this model has {sorted(parts)}")
+            for name, part in parts.items():
                 part.load_state_dict(loaded[name])
 
     def weights(self) -> dict[str, Tensor]:

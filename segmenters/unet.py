@@ -132,8 +132,8 @@ class UNet(Segmenter):
     def encode(self, images: Tensor) -> Tensor:
         """Standard deviation over space of every level's channels [B, sum of widths].
 
-        Instance norm makes their means constant. And statistics from before the norm lie: noise, whose activations are
-        small, came out closer to real slices than heads did, and shapeless blobs closer, too.
+        Their means say nothing: instance norm makes them constant. Statistics from before the norm mislead: by those,
+        noise and shapeless blobs lay closer to real slices than generated heads did.
         """
         levels = self.networks["segmenter"].encode(images)
         return torch.cat([level.float().std((2, 3)) for level in levels], 1)

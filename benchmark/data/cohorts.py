@@ -57,7 +57,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Cohort:
-    """A folder of subjects, in the order of their names, and what could not be one."""
+    """The subjects of a folder, in the order of their names, and those that were set aside."""
 
     name: str
     layout: str

@@ -232,7 +232,7 @@ def _append(
 
 @contextmanager
 def scratch_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder that goes at the end, and at the next start where a killed process left it."""
+    """An empty folder, removed at the end, or at the next start where a killed process left it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:

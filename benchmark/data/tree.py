@@ -15,7 +15,7 @@ from benchmark.errors import UserError
 MOST_ENTRIES = 500_000  # files and folders; the largest public collections have some 20,000
 NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 IGNORED = {"__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
-SMALL = 1024  # bytes: what is smaller may be a note that stands for a file
+SMALL = 1024  # bytes: what is smaller may be a pointer that stands for a file
 NOT_FETCHED = "its content was not fetched: run `git annex get` or `datalad get`"
 
 
@@ -94,7 +94,7 @@ def above(folders: Iterable[Path], root: Path) -> set[Path]:
 def fault(path: Path) -> str | None:
     """Why a path cannot be a NIfTI file, in words for people; None where nothing speaks against it.
 
-    Only a regular file is opened, and only a small one, which may be a note left by Git LFS or git-annex.
+    Only a regular file is opened, and only a small one, which may be a pointer of Git LFS or git-annex.
     """
     try:
         facts = path.stat()

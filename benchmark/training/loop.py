@@ -107,7 +107,7 @@ def train(
     """Trains until the budget is seen, going on from the newest sound checkpoint in folder/checkpoints.
 
     on_snapshot(seen) measures; the weights whose `score` is highest, from `keep_from` images on, are kept in
-    folder/best.safetensors. on_metrics(metrics, seen) is told all there is to tell, also of the time before a restart.
+    folder/best.safetensors. on_metrics(metrics, seen) gets every point of the curve, those from before a restart too.
     Raises Diverged, with the step and the last good checkpoint, for a loss that is not finite.
     """
     model, budget, team = training.model, training.budget, team or Team()

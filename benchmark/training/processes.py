@@ -75,11 +75,11 @@ def joined(device: str) -> Iterator[Team | None]:
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     team = Team() if leads() else None
     yield team
-    if team and team.training:  # nobody hears a goodbye; when this process ends, torchrun ends the helpers
+    if team and team.training:  # the helpers hear no order now; when this process ends, torchrun ends them
         return
     if team:
         announce(None)
-    distributed.all_reduce(torch.zeros(()))  # nobody hangs up while another still listens
+    distributed.all_reduce(torch.zeros(()))  # no process leaves while another still communicates
     distributed.destroy_process_group()
 
 

@@ -24,7 +24,7 @@ MOST_RATIO = 200  # of unpacked to packed bytes: slices of a brain reach 2 to 10
 def array_names(folder: Path) -> dict[str, tuple[Path, str | None]]:
     """File, and member of an .npz, of every array by its name: that of the .npy, or of the member.
 
-    A lone member is called as its file. Raises UserError for a damaged .npz, and where a name is there twice.
+    A single member is named after its file. Raises UserError for a damaged .npz, and where a name is there twice.
     """
     found: dict[str, tuple[Path, str | None]] = {}
     for path in sorted(folder.glob("*.np[yz]")):

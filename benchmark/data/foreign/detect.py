@@ -25,7 +25,7 @@ def is_slice_set(folder: Path) -> bool:
 
 
 def set_name(folder: Path) -> str:
-    """What the set is called: as its folder is."""
+    """The set's name in tables: its folder's."""
     return printable(folder.name)
 
 

@@ -1,7 +1,7 @@
 """A synthetic set that somebody sent → SliceSet: every file is checked before anything is written.
 
-What cannot be told, or holds for the set, is refused with its list. A single file that is damaged, or a slice in which
-a modality is empty, becomes a `Rejection`, and the others go on.
+What cannot be decided, or concerns the whole set, is refused with a list. A single file that is damaged, or a slice in
+which a modality is empty, becomes a `Rejection`, and the others go on.
 """
 
 from collections import Counter

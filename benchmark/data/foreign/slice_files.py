@@ -127,7 +127,7 @@ def _content(path: Path) -> bytes:
 
 
 def _refuse_fault(path: Path) -> None:
-    """Raises RejectedSubject for what is no file, or a note that stands for one: a pipe would never end."""
+    """Raises RejectedSubject for what is no file (a pipe would never end), and for a pointer that stands for one."""
     if reason := "a folder stands where a file should be" if path.is_dir() else fault(path):
         raise RejectedSubject(path, reason)
 
