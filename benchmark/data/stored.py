@@ -128,7 +128,7 @@ def _gunzip(content: bytes, most: int) -> bytes | memoryview:
     room, filled, rest = memoryview(np.empty(most, np.uint8)), 0, memoryview(content)
     while rest and filled < most and not unpacker.eof:
         packed, rest = rest[:PACKED_PIECE], rest[PACKED_PIECE:]
-        while packed and filled < most:
+        while packed and filled < most and not unpacker.eof:
             piece = unpacker.decompress(packed, min(PIECE, most - filled))
             room[filled : filled + len(piece)] = piece
             filled, packed = filled + len(piece), unpacker.unconsumed_tail
