@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from benchmark.data import stored
 from benchmark.data.cohorts import RejectedSubject, find
 from benchmark.data.nifti import inspect_annotation, read
 from benchmark.data.reading import understand
@@ -458,6 +459,29 @@ def test_gzip_is_unpacked_as_far_as_the_header_says(tmp_path, nifti):
     packed = packer.compress(gzip.decompress(t1.read_bytes()))
     t1.write_bytes(packed + b"".join(packer.compress(bytes(1 << 20)) for _ in range(300)) + packer.flush())
     refused(subject, "unpacks to more than the 147808 bytes that its header promises")
+
+
+@pytest.mark.parametrize("change", ["none", "two members", "padding", "cut short", "damaged", "too long"])
+@pytest.mark.parametrize("kind", ["noise", "zeros"])  # many packed pieces of one each; one packed piece of many
+def test_gzip_larger_than_a_piece_is_unpacked_as_python_does(kind, change):
+    whole = os.urandom(700_001) if kind == "noise" else bytes(2_000_001)
+    packed = bytearray(gzip.compress(whole))
+    most = len(whole) + 1
+    if change == "two members":
+        packed = gzip.compress(whole[:300_000]) + gzip.compress(whole[300_000:])
+    elif change == "padding":
+        packed += bytes(200_000)
+    elif change == "cut short":
+        del packed[-20:]
+    elif change == "damaged":
+        packed[-7] ^= 1  # of the checksum
+    elif change == "too long":
+        most = len(whole) - 500_000
+    if change in ("cut short", "damaged"):
+        with pytest.raises((EOFError, OSError, zlib.error)):
+            stored._gunzip(bytes(packed), most)
+    else:
+        assert bytes(stored._gunzip(bytes(packed), most)) == whole[:most]
 
 
 def test_a_size_at_the_end_of_gzip_that_lies_takes_no_memory(tmp_path, nifti):

@@ -416,6 +416,16 @@ def test_bytes_depend_on_neither_workers_nor_what_stood_there(cohort, tmp_path, 
     assert progress == [(done, 10, path.name) for done, path in enumerate(sorted(cohort.iterdir()), 1)]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_progress_reaches_its_total_where_annotations_cannot_be_read(cohort, tmp_path, workers):
+    for name in ("s2", "s5"):
+        (cohort / name / f"{name}_seg.nii.gz").write_bytes(b"no image")
+    told = []
+    run(cohort, tmp_path / "out", workers=workers, progress=lambda *one: told.append(one))
+    names = ["s2", "s5", "s0", "s1", "s3", "s4", "s6", "s7"]
+    assert told == [(done, 8, name) for done, name in enumerate(names, 1)]
+
+
 def test_a_dead_worker_is_an_error_that_names_the_subject(cohort, tmp_path, nifti):
     def kill_all(*_):
         for process in multiprocessing.active_children():
