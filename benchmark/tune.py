@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from benchmark.parsing import resolve_model
 from benchmark.stages import CallResult, fingerprint, needs, pull
 from benchmark.tracking import runs as tracking
 from benchmark.tracking.runs import StageRun
-from benchmark.tracking.store import connect
+from benchmark.tracking.session import Session
 from benchmark.training.loop import Diverged
 from benchmark.training.models import extractor_config
 from benchmark.training.order import mix
@@ -52,46 +53,27 @@ def tune(config: Config, team: Team | None = None) -> CallResult:
     Raises UserError for a model without a search space, a database that cannot be used, and where no trial met the
     constraint.
     """
-    own = config.tune
-    space = search_space(own.model)
+    space = search_space(config.tune.model)
     stage, first = tuned(config, {})
-    mark = fingerprint(stage, first)
-    name = for_store(own.study or f"{own.model}-{_objective(config)}-{mark[:8]}")
+    digest = fingerprint(stage, first)
+    name = for_store(config.tune.study or f"{config.tune.model}-{_objective(config)}-{digest[:8]}")
     folder = config.common.work_dir / "tune" / for_file(name)
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    connect(config.common.work_dir)
-    tags = {"stage": "tune", "model": own.model, "cohort": config.prepare.cohort, "seed": own.seed, "study": name}
-    settings = {**own.model_dump(mode="json", exclude={"storage"}), "space": space}
-    with tracking.open_run(f"tune {own.model}", {**tags, "commit": tracking.commit()}, settings) as tracked:
-        study = _study(config, name, space, mark)
+    session = Session.begin(config.common.work_dir, team)
+    tags = {"model": config.tune.model, "cohort": config.prepare.cohort, "seed": config.tune.seed, "study": name}
+    settings = {**config.tune.model_dump(mode="json", exclude={"storage"}), "space": space}
+    own_tags = {**tags, "stage": "tune", "commit": tracking.commit()}
+    with session.open_run(f"tune {config.tune.model}", own_tags, settings) as tracked:
+        nested = session.within(tracked)
+        study = _study(config, name, space, digest)
         for need in needs(stage, first).values():  # here, so that no trial's time or snapshots are theirs
-            pull(*need, team=team)
-
-        def objective(trial: optuna.Trial) -> float:
-            # a function of the trial's number: workers with one seed would begin with the same settings
-            study.sampler = optuna.samplers.TPESampler(seed=mix(own.seed, trial.number) % 2**32)
-            chosen = {key: _suggest(trial, key, within) for key, within in space.items()}
-            try:
-                return _attempt(config, trial, chosen, tags, team)
-            except KeyboardInterrupt:  # a killed worker's trial is tried again when its heartbeat is missed
-                study.enqueue_trial(chosen)
-                raise
-
-        def announce(study: optuna.Study, trial: FrozenTrial) -> None:
-            outcome = f"{trial.value:.4g}" if trial.state == TrialState.COMPLETE else _end(trial)
-            ended = len(study.get_trials(deepcopy=False, states=ENDED))
-            print(f"[{ended}/{own.trials}] trial {trial.number}: {outcome}", file=sys.stderr)
-
-        if len(study.get_trials(deepcopy=False, states=ENDED)) < own.trials:
-            study.optimize(objective, callbacks=[announce, MaxTrialsCallback(own.trials, states=ENDED)])
-        ended = study.get_trials(deepcopy=False, states=ENDED)
+            pull(*need, nested)
+        _run_trials(study, config, space, tags, nested)
         best = _best(study)
         _write(study, best, config, folder, tracked)
         headline = {
-            "trials": len(ended),
-            "given_up": sum(_end(trial) == "given up" for trial in ended),
-            "diverged": sum(_end(trial) == "diverged" for trial in ended),
+            **_counts(study),
             "best_trial": best.number,
             "best_objective": best.value,
             "best_preset": str(folder / "best.yaml"),
@@ -100,6 +82,38 @@ def tune(config: Config, team: Team | None = None) -> CallResult:
         tracked.log_summary(headline)
     print(f"tune: {folder / 'best.yaml'}", file=sys.stderr)
     return CallResult("tune", tracked.run_id, folder, False, headline)
+
+
+def _run_trials(
+    study: optuna.Study, config: Config, space: dict[str, tuple | list], tags: dict[str, Any], session: Session
+) -> None:
+    """Trials until the study has as many as asked for, whoever ran them."""
+
+    def objective(trial: optuna.Trial) -> float:
+        # a function of the trial's number: workers with one seed would begin with the same settings
+        study.sampler = optuna.samplers.TPESampler(seed=mix(config.tune.seed, trial.number) % 2**32)
+        chosen = {key: _suggest(trial, key, within) for key, within in space.items()}
+        try:
+            return _attempt(config, trial, chosen, tags, session)
+        except KeyboardInterrupt:  # a killed worker's trial is tried again when its heartbeat is missed
+            study.enqueue_trial(chosen)
+            raise
+
+    def announce(study: optuna.Study, trial: FrozenTrial) -> None:
+        outcome = f"{trial.value:.4g}" if trial.state == TrialState.COMPLETE else _end(trial)
+        print(f"[{len(_ended(study))}/{config.tune.trials}] trial {trial.number}: {outcome}", file=sys.stderr)
+
+    if len(_ended(study)) < config.tune.trials:
+        study.optimize(objective, callbacks=[announce, MaxTrialsCallback(config.tune.trials, states=ENDED)])
+
+
+def _ended(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=ENDED)
+
+
+def _counts(study: optuna.Study) -> dict[str, int]:
+    ends = Counter(map(_end, _ended(study)))
+    return {"trials": ends.total(), "given_up": ends["given up"], "diverged": ends["diverged"]}
 
 
 def search_space(model: str) -> dict[str, tuple | list]:
@@ -138,20 +152,19 @@ def _objective(config: Config) -> str:
     return config.tune.objective if config.tune.model in generators.names() else "dice"
 
 
-def _study(config: Config, name: str, space: dict[str, tuple | list], mark: str) -> optuna.Study:
-    own = config.tune
+def _study(config: Config, name: str, space: dict[str, tuple | list], digest: str) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # warnings only repeat the errors that end a study
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats and plots: old and in use
-    storage = _storage(own.storage or f"sqlite:///{config.common.work_dir / 'tune' / 'studies.db'}")
+    storage = _storage(config.tune.storage or f"sqlite:///{config.common.work_dir / 'tune' / 'studies.db'}")
     stage, _ = tuned(config, {})
     study = optuna.create_study(
         storage=storage,
         study_name=name,
         load_if_exists=True,
         direction=_direction(config),
-        pruner=_halving(getattr(config, stage).snapshots) if own.prune else optuna.pruners.NopPruner(),
+        pruner=_halving(getattr(config, stage).snapshots) if config.tune.prune else optuna.pruners.NopPruner(),
     )
-    _refuse_another(study, config, space, mark)
+    _refuse_another(study, config, space, digest)
     return study
 
 
@@ -159,13 +172,13 @@ def _direction(config: Config) -> str:
     return "minimize" if _objective(config) == "fidelity" else "maximize"
 
 
-def _refuse_another(study: optuna.Study, config: Config, space: dict[str, tuple | list], mark: str) -> None:
+def _refuse_another(study: optuna.Study, config: Config, space: dict[str, tuple | list], digest: str) -> None:
     """Raises UserError for a study whose trials cannot be compared with those of this call; its best may be its worst.
 
-    A study without our marks, by an earlier version or another program, is told by its direction and its parameters.
+    A study without our attributes, by an earlier version or another program, is told by its direction and its parameters.
     """
     within = {"space": space, "judge": config.extractor.model_dump(mode="json")}
-    settings = hashlib.sha256(json.dumps([mark, within], sort_keys=True).encode()).hexdigest()[:16]
+    settings = hashlib.sha256(json.dumps([digest, within], sort_keys=True).encode()).hexdigest()[:16]
     ours = {"model": config.tune.model, "objective": _objective(config), "settings": settings}
     found = {key: study.user_attrs[key] for key in ours if key in study.user_attrs}
     directions = ", ".join(direction.name.lower() for direction in study.directions)
@@ -222,16 +235,16 @@ def _suggest(trial: optuna.Trial, key: str, within: tuple | list) -> Any:
 
 
 def _attempt(
-    config: Config, trial: optuna.Trial, chosen: dict[str, Any], tags: dict[str, Any], team: Team | None
+    config: Config, trial: optuna.Trial, chosen: dict[str, Any], tags: dict[str, Any], session: Session
 ) -> float:
     """The trial's objective, in an MLflow run of its own.
 
     Raises TrialPruned, also for a training that diverged: from a trial that failed the sampler would learn nothing.
     """
     pruned: optuna.TrialPruned | None = None
-    with tracking.open_run(f"trial {trial.number}", {**tags, "stage": "trial"}, chosen) as tracked:
+    with session.open_run(f"trial {trial.number}", {**tags, "stage": "trial"}, chosen) as tracked:
         try:
-            value = _measure(config, trial, chosen, team)
+            value = _measure(config, trial, chosen, session.within(tracked))
             tracked.log_summary({"objective": value})
         except (GivenUp, Diverged) as error:
             how = "diverged" if isinstance(error, Diverged) else "given up"
@@ -248,7 +261,7 @@ def _end(trial: FrozenTrial) -> str:
     return next((how for how in ("given up", "diverged") if how in trial.user_attrs), "failed")
 
 
-def _measure(config: Config, trial: optuna.Trial, chosen: dict[str, Any], team: Team | None) -> float:
+def _measure(config: Config, trial: optuna.Trial, chosen: dict[str, Any], session: Session) -> float:
     stage, settled = tuned(config, chosen)
     sign = -1 if _objective(config) == "fidelity" else 1  # a snapshot's score is the better the higher
 
@@ -257,21 +270,21 @@ def _measure(config: Config, trial: optuna.Trial, chosen: dict[str, Any], team: 
         if snapshot < getattr(config, stage).snapshots and trial.should_prune():  # at the last nothing is saved by it
             raise GivenUp(f"at snapshot {snapshot}: it lagged behind the other trials")
 
-    result = pull(stage, settled, team=team, watch=report)
+    result = pull(stage, settled, session, watch=report)
     if stage == "train_segmenter":
         return result.headline["best_validation_dice"]
     if "kept_copied_share" in result.headline:  # a single training subject has none
         trial.set_constraint("copied_share", result.headline["kept_copied_share"] - COPIED_BY_CHANCE)
     if config.tune.objective == "fidelity":
         return result.headline["kept_kernel_distance"]
-    return pull("train_segmenter", _judge(settled), team=team).headline["best_validation_dice"]
+    return pull("train_segmenter", _judge(settled), session).headline["best_validation_dice"]
 
 
 def _best(study: optuna.Study) -> FrozenTrial:
     try:
         return study.best_trial
     except ValueError as error:
-        ended = study.get_trials(deepcopy=False, states=ENDED)
+        ended = _ended(study)
         copied = sum(any(value > 0 for value in trial.constraints.values()) for trial in ended)
         raise UserError(
             f"study {study.study_name}: none of {len(ended)} trials can be chosen: {copied} copied more training "

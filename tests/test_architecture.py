@@ -127,6 +127,37 @@ def test_every_step_on_the_page_is_there():
         assert name in {getattr(node, "name", None) for node in body}, f"{file} has no {name}"
 
 
+def test_no_module_keeps_state_that_calls_change():
+    """What a call works with is handed to it; containers that a module keeps are constants."""
+    for module, path in _modules().items():
+        source = path.read_text()
+        tree = ast.parse(source)
+        assert not any(isinstance(node, ast.Global) for node in ast.walk(tree)), f"{module}: global"
+        assert "contextvars" not in {name.partition(".")[0] for name in _imports(source)}, f"{module}: contextvars"
+        kept = {target.id for node in tree.body for target in _targets(node)}
+        for node in ast.walk(tree):
+            for changed in _written(node):
+                assert changed not in kept, f"{module}:{node.lineno}: writes to {changed}, which the module keeps"
+
+
+def _targets(node):
+    """The plain names that a statement assigns to."""
+    targets = getattr(node, "targets", [getattr(node, "target", None)])
+    return [target for target in targets if isinstance(target, ast.Name)]
+
+
+def _written(node):
+    """Names of what a node changes in place: its items, its attributes, or itself by one of its methods."""
+    changing = {"append", "extend", "add", "update", "setdefault", "pop", "popitem", "clear", "insert", "remove"}
+    if isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del):
+        changed = node.value
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in changing:
+        changed = node.func.value
+    else:
+        return []
+    return [changed.id] if isinstance(changed, ast.Name) else []
+
+
 def test_nothing_unpickles_or_loads_yaml_unsafely():
     banned = re.compile(
         r"pickle\.loads?\(|weights_only=False|allow_pickle=True|yaml\.load\(|torch\.load\((?!.*weights_only)"

@@ -17,7 +17,8 @@ from benchmark.config import Config, Need
 from benchmark.files import content_hash, locked, write_atomically
 from benchmark.tracking import runs as tracking
 from benchmark.tracking.runs import StageRun
-from benchmark.tracking.store import current, finished_run
+from benchmark.tracking.session import Session
+from benchmark.tracking.store import Store
 from benchmark.training import processes
 from benchmark.training.loop import Watch
 from benchmark.training.processes import Team
@@ -128,24 +129,24 @@ def fingerprint(
     stage: str,
     config: Config,
     inputs: Mapping[str, Outcome] | None = None,
-    looked: dict[tuple, str] | None = None,
+    known: dict[tuple, str] | None = None,
 ) -> str:
     """The stage's fingerprint; runs nothing, hashes a cohort's files at most.
 
-    `looked` holds the fingerprints of what was looked at in this call: several parents need the same cohort.
+    `known` holds those of the stages that read files, once read in this call: several parents need the same cohort.
     """
-    looked = {} if looked is None else looked
+    known = {} if known is None else known
     files = (stage, config.prepare, config.import_samples)
-    if files in looked:
-        return looked[files]
+    if files in known:
+        return known[files]
     if inputs is None:
-        parents = {name: fingerprint(*need, looked=looked) for name, need in needs(stage, config).items()}
+        parents = {name: fingerprint(*need, known=known) for name, need in needs(stage, config).items()}
     else:
         parents = {name: parent.fingerprint for name, parent in inputs.items()}
-    mark = tracking.fingerprint(stage, _module(stage).settings(config), parents, _module(stage).SCHEMA)
+    digest = tracking.fingerprint(stage, _module(stage).settings(config), parents, _module(stage).SCHEMA)
     if stage in READ_FILES:
-        looked[files] = mark
-    return mark
+        known[files] = digest
+    return digest
 
 
 def needs(stage: str, config: Config) -> dict[str, Need]:
@@ -156,76 +157,76 @@ def needs(stage: str, config: Config) -> dict[str, Need]:
 def pull(
     stage: str,
     config: Config,
-    inputs: Mapping[str, Outcome] | None = None,
+    session: Session,
     *,
-    team: Team | None = None,
+    inputs: Mapping[str, Outcome] | None = None,
     watch: Watch | None = None,
 ) -> StageResult:
     """The stage's result, reused where a finished run with the same fingerprint and its files are there.
 
-    Its parents are pulled first, unless they are handed in as `inputs`. Under torchrun, the `team` helps with all
-    trainings; `watch` is told the scores of the stage's own training, not those of its parents.
+    Its parents are pulled first, unless they are handed in as `inputs`. `watch` is told the scores of the stage's own
+    training, not those of its parents.
     """
-    team = team or Team()
-    mark = fingerprint(stage, config, inputs)
-    folder = folder_of(stage, config, mark)
-    if (result := finished(stage, mark, folder)) is not None:
+    digest = fingerprint(stage, config, inputs)
+    folder = folder_of(stage, config, digest)
+    if (result := finished(stage, digest, folder, session.store)) is not None:
         return result
     with locked(folder.with_suffix(".lock"), waiting_for=str(folder)):
-        tracking.close_abandoned(mark)
-        if (result := finished(stage, mark, folder)) is not None:  # by a quicker process, or only told to the store now
+        session.close_abandoned(digest)  # one of them may have finished, and only could not say so
+        if (result := finished(stage, digest, folder, session.store)) is not None:  # or a quicker process did
             return result
-        return _run(stage, config, mark, folder, inputs, team, watch)
+        return _run(stage, config, digest, folder, session, inputs, watch)
 
 
 def _run(
     stage: str,
     config: Config,
-    mark: str,
+    digest: str,
     folder: Path,
+    session: Session,
     inputs: Mapping[str, Outcome] | None,
-    team: Team,
     watch: Watch | None,
 ) -> StageResult:
     module = _module(stage)
-    tags = {
-        "stage": stage,
-        "fingerprint": mark,
-        "commit": tracking.commit(),
-        "path": str(folder.resolve()),
-        **tags_of(stage, config),
-    }
-    if (folder / MANIFEST).is_file() and finished_run(mark) is None:
+    tags = {"stage": stage, "fingerprint": digest, "commit": tracking.commit(), "path": str(folder.resolve())}
+    if (folder / MANIFEST).is_file() and session.store.finished_run(digest) is None:
         log.warning(
             "%s is finished, but the tracking store %s knows no finished run of it: the store was deleted, or it is "
             "another one (MLFLOW_TRACKING_URI). This %s runs again",
             folder,
-            current(),
+            session.store,
             stage,
         )
     (folder / MANIFEST).unlink(missing_ok=True)
-    with tracking.open_run(run_name(stage, config), tags, module.settings(config)) as tracked:
+    with session.open_run(run_name(stage, config), tags | tags_of(stage, config), module.settings(config)) as tracked:
         if inputs is None:
-            inputs = {name: pull(*need, team=team) for name, need in module.needs(config).items()}
-        for name, parent in inputs.items():
-            tracked.set_tags({f"parent.{name}": parent.run_id})
-            if parent.stage in ("prepare", "sample", "import_samples"):
-                tracked.log_dataset(f"{parent.stage} {parent.fingerprint[:16]}", parent.fingerprint, parent.path, name)
+            nested = session.within(tracked)
+            inputs = {name: pull(*need, nested) for name, need in module.needs(config).items()}
+        _log_parents(tracked, inputs)
         folder.mkdir(parents=True, exist_ok=True)
         log.info("%s → %s", run_name(stage, config), folder)
         started = time.monotonic()
-        headline = module.run(RunningTask(config, inputs, folder, tracked, team, watch))
+        headline = module.run(RunningTask(config, inputs, folder, tracked, session.team, watch))
         headline = {**headline, "stage_seconds": round(time.monotonic() - started, 3)}
         tracked.log_summary(headline)
-        result = StageResult(stage, tracked.run_id, mark, folder, False, headline, tags_of(stage, config))
+        result = StageResult(stage, tracked.run_id, digest, folder, False, headline, tags_of(stage, config))
         _write_manifest(result)
         tracked.log_artifact(folder / MANIFEST)
     return result
 
 
-def folder_of(stage: str, config: Config, mark: str) -> Path:
+def _log_parents(tracked: StageRun, inputs: Mapping[str, Outcome]) -> None:
+    """Whose results a run reads; a failure has none."""
+    results = {name: parent for name, parent in inputs.items() if isinstance(parent, StageResult)}
+    tracked.set_tags({f"parent.{name}": parent.run_id for name, parent in results.items()})
+    for name, parent in results.items():
+        if parent.stage in ("prepare", "sample", "import_samples"):
+            tracked.log_dataset(f"{parent.stage} {parent.fingerprint[:16]}", parent.fingerprint, parent.path, name)
+
+
+def folder_of(stage: str, config: Config, digest: str) -> Path:
     """Where the stage's run of this fingerprint works."""
-    return config.common.work_dir / stage / mark[:16]
+    return config.common.work_dir / stage / digest[:16]
 
 
 def tags_of(stage: str, config: Config) -> dict[str, Any]:
@@ -255,9 +256,9 @@ def _module(stage: str) -> Stage:
     return cast(Stage, import_module(f"benchmark.stages.{stage}"))
 
 
-def finished(stage: str, mark: str, folder: Path) -> StageResult | None:
+def finished(stage: str, digest: str, folder: Path, store: Store) -> StageResult | None:
     """The finished run of this fingerprint, if every file that it wrote is still there in its size."""
-    if not (folder / MANIFEST).is_file() or (run := finished_run(mark)) is None:
+    if not (folder / MANIFEST).is_file() or (run := store.finished_run(digest)) is None:
         return None
     manifest = json.loads((folder / MANIFEST).read_text())
     for name, entry in manifest["files"].items():
@@ -265,7 +266,7 @@ def finished(stage: str, mark: str, folder: Path) -> StageResult | None:
         if not path.is_file() or path.stat().st_size != entry["size"]:
             log.warning("%s: %s is missing or has changed; this %s runs again", folder, name, stage)
             return None
-    return StageResult(stage, run.info.run_id, mark, folder, True, manifest["headline"], manifest["tags"])
+    return StageResult(stage, run.info.run_id, digest, folder, True, manifest["headline"], manifest["tags"])
 
 
 def _write_manifest(result: StageResult) -> None:

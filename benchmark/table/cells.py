@@ -5,12 +5,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
+from typing import Any
 
 from benchmark.config import PHANTOM, Config
 from benchmark.data.synthetic import name_of
 from benchmark.errors import UserError
 from benchmark.stages import READ_FILES, StageResult, fingerprint, finished, folder_of, needs, run_name, seed_of, topic
+from benchmark.tracking.store import Store
 
 MOST_CELLS = 100_000
 RESERVED = ("real", "none")  # what the tables call the cohort's own slices, and no synthetic set
@@ -91,63 +94,79 @@ def jobs(config: Config) -> list[Job]:
 
     Raises UserError where two cohorts or two sets would share a name in the tables, and as `cohorts` does.
     """
-    table = config.analyze
-    sets = [*table.model, *table.synthetic]
-    names = [name_of(config, given) for given in sets]
-    _refuse_twins("synthetic sets", [*names, *RESERVED])
-    _refuse_missing("synthetic", table.synthetic)
+    sets = [*config.analyze.model, *config.analyze.synthetic]
+    _refuse_twins("synthetic sets", [*(name_of(config, given) for given in sets), *RESERVED])
+    _refuse_missing("synthetic", config.analyze.synthetic)
     by_cohort = cohorts(config)
-    arms = [("real", None), *((arm, name) for name in sets for arm in table.train_on if arm != "real")]
-    amounts = list(product({1.0, *table.real_subjects}, {1.0, *table.synthetic_share}))
-    settings = product(arms, table.segmenter, table.augment, range(table.repeats), sorted(amounts, reverse=True))
-    count = len(arms) * len(table.segmenter) * len(table.augment) * table.repeats * len(amounts) * len(by_cohort)
-    _refuse_too_many(config, count)
-    cells = []
-    for (arm, name), segmenter, augment, repeat, (real_subjects, synthetic_share) in settings:
-        cell = {
+    cells = _cells(config, sets, len(by_cohort))
+    planner = _Planner(several_cohorts=len(by_cohort) > 1)
+    for of_cohort in by_cohort.values():
+        for cell in cells:
+            planner.add("evaluate", of_cohort.replace(cell), "evaluate")
+        for stage in ("audit", "fidelity"):
+            for given in sets:
+                planner.add(stage, of_cohort.replace({f"{stage}.synthetic": given}), stage)
+    return list(planner.jobs.values())
+
+
+def _cells(config: Config, sets: list[str], cohorts: int) -> list[dict[str, Any]]:
+    """What is set for each cell of one cohort, by key; for two cells that come to the same, `_Planner` plans one."""
+    table = config.analyze
+    arms = [("real", None), *((arm, given) for given in sets for arm in table.train_on if arm != "real")]
+    shares = sorted(product({1.0, *table.real_subjects}, {1.0, *table.synthetic_share}), reverse=True)
+    axes = (arms, table.segmenter, table.augment, range(table.repeats), shares)
+    _refuse_too_many(config, prod(map(len, axes)) * cohorts)
+    return [
+        {
             "train_segmenter.segmenter": segmenter,
             "train_segmenter.train_on": arm,
-            "train_segmenter.synthetic": name,
+            "train_segmenter.synthetic": given,
             "train_segmenter.augment": augment,
             "train_segmenter.real_subjects": 1.0 if arm == "synthetic" else real_subjects,
             "train_segmenter.synthetic_share": 1.0 if arm == "real" else synthetic_share,
             "train_segmenter.seed": table.seed + repeat,
         }
-        cells.append(("evaluate", cell))
-    for stage in ("audit", "fidelity"):
-        cells += [(stage, {f"{stage}.synthetic": name}) for name in sets]
+        for (arm, given), segmenter, augment, repeat, (real_subjects, synthetic_share) in product(*axes)
+    ]
 
-    found: dict[str, Job] = {}
-    taken: set[str] = set()  # titles
-    known: dict[tuple, Job] = {}  # of stages that look at many files: once for this call, not for every cell
 
-    def add(stage: str, config: Config, role: str) -> Job:
-        reads = (stage, config.prepare, config.import_samples)
-        if reads in known:
-            return known[reads]
-        parents = {name: add(*need, name) for name, need in needs(stage, config).items()}
-        mark = fingerprint(stage, config, parents)
-        if mark not in found:
-            name, about = run_name(stage, config), topic(stage, config)
-            if len(by_cohort) > 1:
-                about = f"{config.prepare.cohort} {about}".strip()
-            title = " ".join(filter(None, (stage, about, seed_of(stage, config))))
-            if title in taken:  # the extractor is a U-Net on real slices, as a cell's may be
-                name, title = f"{name} as {role}", f"{title} as {role}"
-            taken.add(title)
-            marks = {name: parent.fingerprint for name, parent in parents.items()}
-            found[mark] = Job(name, title, about, stage, config, mark, marks)
+class _Planner:
+    """Follows stages to their parents, and plans each run once."""
+
+    def __init__(self, *, several_cohorts: bool) -> None:
+        self.jobs: dict[str, Job] = {}  # by fingerprint, parents first
+        self._several_cohorts = several_cohorts
+        self._titles: set[str] = set()
+        self._read: dict[tuple, Job] = {}  # of stages that read many files: once for this call, not for every cell
+
+    def add(self, stage: str, config: Config, role: str) -> Job:
+        """The stage's job, new or planned before; `role` is what it is to the one that needs it."""
+        files = (stage, config.prepare, config.import_samples)
+        if files in self._read:
+            return self._read[files]
+        parents = {name: self.add(*need, name) for name, need in needs(stage, config).items()}
+        parent_fingerprints = {name: parent.fingerprint for name, parent in parents.items()}
+        key = fingerprint(stage, config, parents)
+        if key not in self.jobs:
+            name, title, about = self._names(stage, config, role)
+            self.jobs[key] = Job(name, title, about, stage, config, key, parent_fingerprints)
         if stage in READ_FILES:
-            known[reads] = found[mark]
-        return found[mark]
+            self._read[files] = self.jobs[key]
+        return self.jobs[key]
 
-    for of_cohort in by_cohort.values():
-        for stage, cell in cells:
-            add(stage, of_cohort.replace(cell), stage)
-    return list(found.values())
+    def _names(self, stage: str, config: Config, role: str) -> tuple[str, str, str]:
+        """Name, title and topic of a job."""
+        name, about = run_name(stage, config), topic(stage, config)
+        if self._several_cohorts:
+            about = f"{config.prepare.cohort} {about}".strip()
+        title = " ".join(filter(None, (stage, about, seed_of(stage, config))))
+        if title in self._titles:  # the extractor is a U-Net on real slices, as a cell's may be
+            name, title = f"{name} as {role}", f"{title} as {role}"
+        self._titles.add(title)
+        return name, title, about
 
 
-def done(planned: list[Job]) -> dict[str, StageResult]:
+def done(planned: list[Job], store: Store) -> dict[str, StageResult]:
     """Results of the jobs that finished before and whose files are there, by fingerprint."""
-    results = {job.fingerprint: finished(job.stage, job.fingerprint, job.folder) for job in planned}
-    return {mark: result for mark, result in results.items() if result}
+    results = {job.fingerprint: finished(job.stage, job.fingerprint, job.folder, store) for job in planned}
+    return {digest: result for digest, result in results.items() if result}

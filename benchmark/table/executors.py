@@ -1,11 +1,4 @@
-"""Who runs the table's jobs: this process, one after another, or the workers of a Ray cluster.
-
-An executor is a context manager with
-
-    width                            how many jobs it runs at once
-    run(left, results, parent_run)   yields (job, result) as jobs end; `left` lists parents first, `results` holds those
-                                     of jobs that are done, by fingerprint, and is given every new one
-"""
+"""Who runs the table's jobs: this process, one after another, or the workers of a Ray cluster."""
 
 import logging
 import os
@@ -17,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -26,10 +19,9 @@ from benchmark.errors import UserError
 from benchmark.files import disk_fault
 from benchmark.stages import Failure, Outcome, pull
 from benchmark.table.cells import Job
-from benchmark.tracking import runs as tracking
-from benchmark.tracking.store import Store, current
+from benchmark.tracking.session import Session
+from benchmark.tracking.store import Store
 from benchmark.training import processes
-from benchmark.training.processes import Team
 
 RETRIES = 5  # lost nodes and killed workers that one job survives
 GRACE = 15  # for interrupted runs to say that they were [s]
@@ -39,14 +31,25 @@ log = logging.getLogger(__name__)
 Results = dict[str, Outcome]
 
 
-def _attempt(job: Job, parents: Mapping[str, Outcome], team: Team | None = None) -> Outcome:
+class Executor(Protocol):
+    """Entered as a context manager before the first job runs."""
+
+    width: int  # how many jobs run at once
+
+    def run(self, left: list[Job], results: Results, session: Session) -> Iterator[tuple[Job, Outcome]]:
+        """Each job with its outcome, as jobs end; `left` lists parents first, `results` holds the outcomes of jobs that
+        are done, by fingerprint, and is given every new one."""
+        ...
+
+
+def _attempt(job: Job, parents: Mapping[str, Outcome], session: Session) -> Outcome:
     """The job's result; its failure where a parent failed, or where it raises whatever error but a disk's: that is
     every job's, and none could say how it ended."""
     for parent in parents.values():
         if isinstance(parent, Failure):
             return Failure(job.stage, parent.reason, job.folder)
     try:
-        return pull(job.stage, job.config, parents, team=team)
+        return pull(job.stage, job.config, session, inputs=parents)
     except UserError as error:
         if disk_fault(error):
             raise
@@ -62,15 +65,14 @@ class Serial(AbstractContextManager):
 
     width = 1
 
-    def __init__(self, own: Benchmark, team: Team | None = None) -> None:
-        self._team = team
+    def __init__(self, settings: Benchmark, store: Store) -> None: ...
 
     def __exit__(self, *_: Any) -> None: ...
 
-    def run(self, left: list[Job], results: Results, parent_run: str) -> Iterator[tuple[Job, Outcome]]:
+    def run(self, left: list[Job], results: Results, session: Session) -> Iterator[tuple[Job, Outcome]]:
         for job in left:
-            parents = {name: results[mark] for name, mark in job.parents.items()}
-            results[job.fingerprint] = _attempt(job, parents, self._team)
+            parents = {name: results[digest] for name, digest in job.parents.items()}
+            results[job.fingerprint] = _attempt(job, parents, session)
             yield job, results[job.fingerprint]
 
 
@@ -88,7 +90,7 @@ class OnRay(AbstractContextManager):
     torchrun has started this process.
     """
 
-    def __init__(self, own: Benchmark, team: Team | None = None) -> None:
+    def __init__(self, settings: Benchmark, store: Store) -> None:
         if processes.world() > 1:
             raise UserError(
                 "executor: 'ray' hands each stage to one process, torchrun shares one training among several; "
@@ -96,7 +98,9 @@ class OnRay(AbstractContextManager):
             )
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that starts here tells nobody
         os.environ.setdefault("RAY_task_oom_retries", str(RETRIES))  # without end, if Ray is left to itself
-        if own.address == "local":  # keeps to the loopback interface; Ray does so by itself on the systems it names
+        if (
+            settings.address == "local"
+        ):  # keeps to the loopback interface; Ray does so by itself on the systems it names
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         else:
             os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # tries, each of 40 s; Ray's default is 20
@@ -110,32 +114,31 @@ class OnRay(AbstractContextManager):
         with ExitStack() as stack:
             stack.enter_context(redirect_stdout(sys.stderr))  # Ray tells of lost nodes on stdout, where results stand
             try:
-                ray.init(own.address, **options)
+                ray.init(settings.address, **options)
             except (ConnectionError, RuntimeError, ValueError) as error:  # not there, of another version, misspelt
                 raise UserError(
-                    f"address: the Ray cluster '{own.address}' cannot be used: {error}\n"
+                    f"address: the Ray cluster '{settings.address}' cannot be used: {error}\n"
                     "`ray start --head --include-dashboard=false` starts one here, address=local one for this call only"
                 ) from error
             stack.callback(ray.shutdown)
             signal.signal(signal.SIGTERM, on_stop)  # Ray put its own in place
-            self._settle(own)
+            self._settle(settings, store)
             self._close = stack.pop_all().close
 
     def __exit__(self, *_: Any) -> None:
         self._close()
 
-    def _settle(self, own: Benchmark) -> None:
+    def _settle(self, settings: Benchmark, store: Store) -> None:
         """What a job claims, and how many of them the nodes that are there hold."""
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        store = current()
         if store.uri.startswith("sqlite") and len({node["NodeManagerAddress"] for node in nodes}) > 1:
             raise UserError(
                 f"tracking store {store}: several machines cannot share SQLite; start `mlflow server` and give its "
                 "address as MLFLOW_TRACKING_URI"
             )
         held = [(node["Resources"].get("CPU", 0), node["Resources"].get("GPU", 0)) for node in nodes]
-        self.threads = own.cpus_per_cell or torch.get_num_threads()
-        self.gpus = float(any(gpus for _, gpus in held)) if own.gpus_per_cell is None else own.gpus_per_cell
+        self.threads = settings.cpus_per_cell or torch.get_num_threads()
+        self.gpus = float(any(gpus for _, gpus in held)) if settings.gpus_per_cell is None else settings.gpus_per_cell
         fitting = [min(cpus / self.threads, gpus / self.gpus if self.gpus else cpus) for cpus, gpus in held]
         self.width = max(1, sum(map(int, fitting)))
         if not any(map(int, fitting)):
@@ -146,17 +149,17 @@ class OnRay(AbstractContextManager):
                 self.gpus,
             )
 
-    def run(self, left: list[Job], results: Results, parent_run: str) -> Iterator[tuple[Job, Outcome]]:
+    def run(self, left: list[Job], results: Results, session: Session) -> Iterator[tuple[Job, Outcome]]:
         ray = self._ray
         environment = {"env_vars": self._environment()}
         task = ray.remote(_work).options(
             num_cpus=self.threads, num_gpus=self.gpus, max_retries=RETRIES, runtime_env=environment
         )
-        place = Place(Path.cwd(), current(), parent_run)
+        place = Place(Path.cwd(), session.store, session.parent_run)
         references: dict[str, Any] = {}  # to outcomes that are still to come, by fingerprint
         for job in left:  # parents first
-            known = {mark: results[mark] for mark in job.parents.values() if mark in results}
-            awaited = {mark: references[mark] for mark in job.parents.values() if mark in references}
+            known = {digest: results[digest] for digest in job.parents.values() if digest in results}
+            awaited = {digest: references[digest] for digest in job.parents.values() if digest in references}
             references[job.fingerprint] = task.remote(job, place, known, [*awaited], *awaited.values())
         running = {references[job.fingerprint]: job for job in left}
         try:
@@ -201,9 +204,8 @@ def _work(job: Job, place: Place, known: Mapping[str, Outcome], awaited: list[st
         return Failure(job.stage, reason, job.folder)
     os.chdir(place.folder)
     ended = {**known, **dict(zip(awaited, outcomes, strict=True))}
-    parents = {name: ended[mark] for name, mark in job.parents.items()}
-    with tracking.under(place.parent_run, place.store):
-        return _attempt(job, parents)
+    parents = {name: ended[digest] for name, digest in job.parents.items()}
+    return _attempt(job, parents, Session(place.store, parent_run=place.parent_run))
 
 
 EXECUTORS = {"serial": Serial, "ray": OnRay}

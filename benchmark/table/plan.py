@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from benchmark.config import Config
 from benchmark.stages import MANIFEST, tags_of
 from benchmark.table.cells import Job, done, jobs
-from benchmark.tracking.store import finished_runs, look
+from benchmark.tracking.store import Store, existing_store
 
 TRAININGS = ("train_generator", "train_segmenter")
 BY_MODEL = (*TRAININGS, "sample", "evaluate")  # the others take as long whatever the model
@@ -74,12 +74,12 @@ class Durations:
         return known, sum(left[work] for work, seconds in each.items() if seconds is None)
 
 
-def measured(kinds: Iterable[Kind], work_dir: Path, *, store: bool = True) -> Durations:
-    """From finished runs in the tracking store, unless there is none, and from manifests in `work_dir`."""
+def measured(kinds: Iterable[Kind], work_dir: Path, store: Store | None) -> Durations:
+    """From finished runs in the tracking store, if there is one, and from manifests in `work_dir`."""
     durations = Durations()
     for kind in set(kinds):
         tags = {key: value for key, value in kind._asdict().items() if value}
-        runs = finished_runs(tags, KEPT) if store else {}
+        runs = store.finished_runs(tags, KEPT) if store else {}
         for path in work_dir.glob(f"{kind.stage}/*/{MANIFEST}"):
             manifest = json.loads(path.read_text())
             if manifest["run_id"] not in runs and Kind.of(kind.stage, manifest["tags"]) == kind:
@@ -165,7 +165,7 @@ def _row(name: str, *columns: Any) -> str:
 def dry_run(config: Config) -> Plan:
     """What a call for the table would do. Runs nothing, and writes nothing but the hashes of a cohort's files."""
     planned = jobs(config)
-    store = look(config.common.work_dir)
-    ended = frozenset(done(planned)) if store else frozenset()
+    store = existing_store(config.common.work_dir)
+    ended = frozenset(done(planned, store)) if store else frozenset()
     kinds = [Work.of(job).kind for job in planned if job.fingerprint not in ended]
-    return Plan(planned, ended, measured(kinds, config.common.work_dir, store=store))
+    return Plan(planned, ended, measured(kinds, config.common.work_dir, store))

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -16,12 +16,13 @@ from benchmark.config import Config
 from benchmark.errors import UserError
 from benchmark.stages import MANIFEST, CallResult, Failure, Outcome, fingerprint, pull
 from benchmark.table.cells import Job, cohorts, done, jobs
-from benchmark.table.executors import EXECUTORS
+from benchmark.table.executors import EXECUTORS, Executor
 from benchmark.table.overview import build_overview
 from benchmark.table.plan import Durations, Plan, Work, dry_run, in_words, measured
 from benchmark.tracking import runs as tracking
+from benchmark.tracking.delivery import deliver_abandoned
 from benchmark.tracking.runs import StageRun
-from benchmark.tracking.store import connect
+from benchmark.tracking.session import Session
 from benchmark.training.processes import Team
 
 TABLE_STAGES = ("analyze", "report", "benchmark")
@@ -38,10 +39,10 @@ def call(stage: str, config: Config, team: Team | None = None) -> CallResult | P
             print(plan)
         return plan
     fingerprint(stage, config)  # refuses what is wrong before anything is made, the store included
-    connect(config.common.work_dir)
-    result = pull(stage, config, team=team)
+    session = Session.begin(config.common.work_dir, team)
+    result = pull(stage, config, session)
     if result.reused:
-        tracking.adopt_reused(stage, result.run_id)
+        session.adopt_reused(stage, result.run_id)
     print(f"{stage}: {'reused' if result.reused else 'done'} → {result.path}", file=sys.stderr)
     return CallResult.of(result)
 
@@ -55,71 +56,94 @@ def run_table(stage: str, config: Config, team: Team | None = None) -> CallResul
     """
     started = time.monotonic()
     planned, by_cohort = jobs(config), cohorts(config)
-    connect(config.common.work_dir)
-    results = done(planned)
+    session = Session.begin(config.common.work_dir, team)
+    deliver_abandoned(session.store)  # a killed table's run, too, which no stage's folder leads to
+    results: dict[str, Outcome] = {**done(planned, session.store)}
     left = [job for job in planned if job.fingerprint not in results]
     executor_class = EXECUTORS[config.benchmark.executor if left else "serial"]
     tags = {"stage": stage, "cohort": ", ".join(by_cohort), "commit": tracking.commit()}
     with (
-        executor_class(config.benchmark, team) as executor,
-        tracking.open_run(stage, tags, config.analyze.model_dump(mode="json")) as tracked,
+        executor_class(config.benchmark, session.store) as executor,
+        session.open_run(stage, tags, config.analyze.model_dump(mode="json")) as tracked,
     ):
+        nested = session.within(tracked)
         folder = config.common.work_dir / "benchmark" / tracked.run_id
         folder.mkdir(parents=True, exist_ok=True)
-        durations = measured({Work.of(job).kind for job in left}, config.common.work_dir)
-        with (folder / "jobs.csv").open("w", newline="", buffering=1) as file:
-            board = Board(file, tracked, durations, executor.width, len(planned), Counter(map(Work.of, left)))
-            for job in planned:
-                if job.fingerprint in results:
-                    board.write(job, results[job.fingerprint])
-            print(f"{len(planned)} stage runs, {len(results)} of them done before; {file.name}", file=sys.stderr)
-            with closing(executor.run(left, results, tracked.run_id)) as ending:
-                for job, result in ending:
-                    board.end(job, result)
-        tracked.log_artifact(folder / "jobs.csv")
-
-        of_cohorts = {
+        _run_jobs(planned, left, results, executor, nested, tracked, folder)
+        ended = {
             name: {job.name: results[job.fingerprint] for job in planned if job.cohort == name} for name in by_cohort
         }
-        concluded, reasons = _conclude(stage, by_cohort, of_cohorts)
-        last = {name: list(ended.values())[-1] for name, ended in concluded.items()}
-        if len(by_cohort) == 1:
-            (only,) = last.values()
-            path, headline, run_id = only.path, only.headline, only.run_id
-        else:
-            path, headline, run_id = folder / "report", {n: r.headline for n, r in last.items()}, tracked.run_id
-            if stage != "analyze":
-                build_overview(path, config.report.title, concluded, reasons)
+        concluded, reasons = _conclude(stage, by_cohort, ended, nested)
+        result = _result(stage, len(by_cohort), concluded, folder, tracked)
         if stage != "analyze":
-            tracked.log_artifact(path, "report")
-            _copy_report(path, config.report.out)
-        tracked.log_summary({**headline, "table_seconds": time.monotonic() - started})
-        failed = [job.title for job in planned if isinstance(results[job.fingerprint], Failure)]
-        tracked.set_tags({"failed_jobs": len(failed)})
-    reused = not left and all(result.reused for result in last.values())
+            if len(by_cohort) > 1:
+                build_overview(result.path, config.report.title, concluded, reasons)
+            tracked.log_artifact(result.path, "report")
+            _copy_report(result.path, config.report.out)
+        failed = sum(isinstance(results[job.fingerprint], Failure) for job in planned)
+        tracked.log_summary({**result.headline, "table_seconds": time.monotonic() - started})
+        tracked.set_tags({"failed_jobs": failed})
     status = "FAILED" if failed or reasons else "FINISHED"
-    run_id = tracked.run_id if stage == "benchmark" else run_id
-    return CallResult(stage, run_id, path, reused, headline, status)
+    return replace(result, reused=result.reused and not left, status=status)
+
+
+def _run_jobs(
+    planned: list[Job],
+    left: list[Job],
+    results: dict[str, Outcome],
+    executor: Executor,
+    session: Session,
+    tracked: StageRun,
+    folder: Path,
+) -> None:
+    """Runs what is left of the planned jobs, and adds the outcomes to `results`; jobs.csv in `folder` tells of all."""
+    durations = measured({Work.of(job).kind for job in left}, session.store.work_dir, session.store)
+    with (folder / "jobs.csv").open("w", newline="", buffering=1) as file:
+        board = Board(file, tracked, durations, executor.width, len(planned), Counter(map(Work.of, left)))
+        for job in planned:
+            if job.fingerprint in results:
+                board.write(job, results[job.fingerprint])
+        print(f"{len(planned)} stage runs, {len(results)} of them done before; {file.name}", file=sys.stderr)
+        with closing(executor.run(left, results, session)) as ending:
+            for job, outcome in ending:
+                board.end(job, outcome)
+    tracked.log_artifact(folder / "jobs.csv")
 
 
 def _conclude(
-    stage: str, by_cohort: Mapping[str, Config], of_cohorts: Mapping[str, Mapping[str, Outcome]]
+    stage: str, by_cohort: Mapping[str, Config], ended: Mapping[str, Mapping[str, Outcome]], session: Session
 ) -> tuple[dict[str, dict[str, Outcome]], dict[str, str]]:
-    """Each cohort's results with its analysis and, unless only that was asked for, its report last; and the reasons of
+    """Each cohort's outcomes with its analysis and, unless only that was asked for, its report; and the reasons of
     those cohorts that have nothing to analyze. Raises UserError where that is all of them."""
     concluded, reasons = {}, {}
     for name, config in by_cohort.items():
-        ended = of_cohorts[name]
-        evaluated = {cell: result for cell, result in ended.items() if result.stage == "evaluate"}
+        outcomes = dict(ended[name])
+        evaluated = {cell: outcome for cell, outcome in outcomes.items() if outcome.stage == "evaluate"}
         try:
-            ended = {**ended, "analyze": pull("analyze", config, evaluated)}
+            outcomes["analyze"] = pull("analyze", config, session, inputs=evaluated)
         except UserError as error:
             reasons[name] = str(error)
             continue
-        concluded[name] = ended if stage == "analyze" else {**ended, "report": pull("report", config, ended)}
+        if stage != "analyze":
+            outcomes["report"] = pull("report", config, session, inputs=outcomes)
+        concluded[name] = outcomes
     if not concluded:
         raise UserError("\n".join(reasons.values()))
     return concluded, reasons
+
+
+def _result(
+    stage: str, cohorts: int, concluded: Mapping[str, Mapping[str, Outcome]], folder: Path, tracked: StageRun
+) -> CallResult:
+    """What the only cohort's last stage came to, or those of several; `benchmark` answers with its own run."""
+    last = {name: outcomes["analyze" if stage == "analyze" else "report"] for name, outcomes in concluded.items()}
+    if cohorts == 1:
+        (only,) = last.values()
+        run_id = tracked.run_id if stage == "benchmark" else only.run_id
+        return CallResult(stage, run_id, only.path, only.reused, only.headline)
+    headlines = {name: result.headline for name, result in last.items()}
+    reused = all(result.reused for result in last.values())
+    return CallResult(stage, tracked.run_id, folder / "report", reused, headlines)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Runs, fingerprints, reuse, lineage.
+"""A run while it is open, and what tells one result from another.
 
 What a run logs goes to its journal on disk, and from there, on a thread of its own, to the store. So a tracking server
 that is away costs neither training time nor a metric; `sync` delivers what is left when it stays away for longer.
@@ -7,31 +7,21 @@ that is away costs neither training time nor a metric; `sync` delivers what is l
 import hashlib
 import json
 import logging
-import os
 import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from contextvars import ContextVar
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Run, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.tracking.context.registry import resolve_tags
-
-from benchmark.errors import GivenUp, UserError
+from benchmark.errors import UserError
 from benchmark.files import content_hash, disk_fault
-from benchmark.names import for_mlflow, for_store
-from benchmark.tracking.delivery import deliver, deliver_left
+from benchmark.tracking.delivery import deliver
 from benchmark.tracking.journal import SUFFIX, Journal
-from benchmark.tracking.store import FIRST_PAUSE, Store, current, refused, search, using
+from benchmark.tracking.store import FIRST_PAUSE, Store, refused
 
 FLUSH_SECONDS = 10  # metrics wait this long at most: one write for many keeps tracking far below 2 % of training
-GRACE = (
-    10  # patience with a store at the end of a run that was interrupted: a cluster that stops a job soon kills it [s]
-)
 REFUSALS = 3  # tries at an entry that the store refuses (two runs that add one data set at once collide, for example)
 
 log = logging.getLogger(__name__)
@@ -41,33 +31,6 @@ def fingerprint(stage: str, settings: Mapping[str, Any], parents: Mapping[str, s
     """sha256 over what determines a stage's result: its settings, its parents' fingerprints, its schema version."""
     content = {"stage": stage, "settings": settings, "parents": parents, "schema": schema}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _running_here(store: Store, fingerprint: str) -> list[Run]:
-    """Those of this work folder: a team may run one stage in several at once."""
-    running, here = search(store, fingerprint, "RUNNING"), for_store(str(store.work_dir))
-    return [run for run in running if Path(run.data.tags.get("path", "")).is_relative_to(here)]
-
-
-def close_abandoned(fingerprint: str) -> None:
-    """Ends this work folder's runs that still say RUNNING; call it only while holding the stage folder's lock.
-
-    What such a run left in its journal is delivered first: one that had finished, and only could not say so, is then
-    FINISHED. Raises UserError where the store refuses a journal.
-    """
-    store = current()
-    for run in store.patiently(lambda: _running_here(store, fingerprint)):
-        path = store.journals / f"{run.info.run_id}{SUFFIX}"
-        try:
-            if path.is_file():
-                store.patiently(lambda path=path: deliver_left(store, path))
-            else:
-                store.patiently(lambda run=run: store.client.set_terminated(run.info.run_id, "KILLED"))
-        except (MlflowException, OSError) as error:
-            raise UserError(
-                f"{path}: an earlier run of this stage left it, and it cannot be delivered: {error}\n"
-                "Put that right, or delete the file to give up what it holds."
-            ) from error
 
 
 def commit() -> str:
@@ -181,80 +144,6 @@ class StageRun:
                     if ending:
                         self._journal.remove()
                         return
-
-
-_open_run: ContextVar[str | None] = ContextVar("the open run's id", default=None)
-
-
-@contextmanager
-def open_run(name: str, tags: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[StageRun]:
-    """A run nested under the one that is open, if any; the outermost takes over the run that `mlflow run` made.
-
-    FINISHED is set last, after everything else is delivered; an exception ends it as FAILED, an interrupt or a training
-    that was given up as KILLED.
-    Raises UserError where the store stays away, or does not take what was logged.
-    """
-    parent = {"mlflow.parentRunId": _open_run.get()} if _open_run.get() else {}
-    name = for_store(name)
-    words = _words({"mlflow.runName": name, **parent, **tags})
-    store = current()
-    run = StageRun(store, store.patiently(lambda: _begin(store, name, words)))
-    outer = _open_run.set(run.run_id)
-    try:
-        run.log_params(params)
-        yield run
-    except BaseException as error:
-        run.set_tags({"error": f"{type(error).__name__}: {error}"[:5000]})
-        try:
-            interrupted = isinstance(error, KeyboardInterrupt)
-            killed = interrupted or isinstance(error, GivenUp)
-            run.end("KILLED" if killed else "FAILED", GRACE if interrupted else None)
-        except UserError as second:  # the first error is the one to tell
-            log.warning("%s", second)
-        raise
-    finally:
-        _open_run.reset(outer)
-    run.end("FINISHED")
-
-
-@contextmanager
-def under(parent_run: str, store: Store) -> Iterator[None]:
-    """Runs that open here are nested under a run of another process, which has connected to the store."""
-    os.environ.pop("MLFLOW_RUN_ID", None)  # `mlflow run` made that one for the table
-    outer = _open_run.set(parent_run)
-    try:
-        with using(store):
-            yield
-    finally:
-        _open_run.reset(outer)
-
-
-def _words(tags: Mapping[str, Any]) -> dict[str, str]:
-    return {for_mlflow(key): for_store(str(value)) for key, value in tags.items()}
-
-
-def _begin(store: Store, name: str, tags: Mapping[str, str]) -> str:
-    """The id of a run that says RUNNING: the one that `mlflow run` made for this process, or a new one."""
-    client = store.client
-    if given := os.environ.get("MLFLOW_RUN_ID"):
-        client.update_run(given, "RUNNING", name)
-        client.log_batch(given, tags=[RunTag(key, value) for key, value in tags.items()])
-        del os.environ["MLFLOW_RUN_ID"]
-        return given
-    if "fingerprint" in tags and (made := _running_here(store, tags["fingerprint"])):  # by a try whose answer was lost
-        return made[0].info.run_id
-    return client.create_run(store.experiment, tags=resolve_tags(tags), run_name=name).info.run_id
-
-
-def adopt_reused(stage: str, original: str) -> None:
-    """Marks the run that `mlflow run` made for a call that had nothing to do, so that searches can leave it out."""
-    if given := os.environ.pop("MLFLOW_RUN_ID", None):
-        note = f"Nothing to do: run {original} holds the result."
-        tags = {"reused_from": original, "stage": stage, "mlflow.note.content": note}
-        store = current()
-        client = store.client
-        store.patiently(lambda: client.log_batch(given, tags=[RunTag(key, value) for key, value in tags.items()]))
-        store.patiently(lambda: client.set_terminated(given, "FINISHED"))
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

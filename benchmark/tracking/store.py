@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import TypeVar
 
@@ -63,6 +62,27 @@ class Store:
     def experiments(self) -> list[str]:
         return [experiment.experiment_id for experiment in self.client.search_experiments()]
 
+    def search(self, fingerprint: str, status: str) -> list[Run]:
+        """Newest first, of any experiment."""
+        query = f"tags.fingerprint = '{fingerprint}' and attributes.status = '{status}'"
+        return self.client.search_runs(self.experiments(), query, order_by=["attributes.start_time DESC"])
+
+    def finished_run(self, fingerprint: str) -> Run | None:
+        """The newest FINISHED run of this fingerprint, or None."""
+        runs = self.patiently(lambda: self.search(fingerprint, "FINISHED"))
+        return runs[0] if runs else None
+
+    def finished_runs(self, tags: Mapping[str, str], most: int) -> dict[str, dict[str, float]]:
+        """Metrics of FINISHED runs with these tags, by run id, the newest first, `most` at most."""
+        plain = {
+            key: value for key, value in tags.items() if not re.search(r"['\"\\%]", value)
+        }  # what a query can quote
+        query = " and ".join([*(f"tags.`{key}` = '{value}'" for key, value in plain.items()), "status = 'FINISHED'"])
+        order = ["attributes.start_time DESC"]
+        runs = self.patiently(lambda: self.client.search_runs(self.experiments(), query, order_by=order))
+        alike = [run for run in runs if all(run.data.tags.get(key) == value for key, value in tags.items())]
+        return {run.info.run_id: run.data.metrics for run in alike[:most]}
+
     def is_away(self, error: Exception) -> None:
         if not self._away:
             log.warning("tracking store %s is away; what runs log is kept in %s: %s", self, self.journals, error)
@@ -116,23 +136,6 @@ def refused(error: Exception) -> bool:
 
 # --- reaching it ----------------------------------------------------------------------------------------------------
 
-_current: ContextVar[Store] = ContextVar("the store that runs are logged to")
-
-
-def current() -> Store:
-    """The store of this call; `connect`, `look` or `using` came before."""
-    return _current.get()
-
-
-@contextmanager
-def using(store: Store) -> Iterator[None]:
-    """Within, a store that another process has connected to; touches it not."""
-    outer = _current.set(store)
-    try:
-        yield
-    finally:
-        _current.reset(outer)
-
 
 def connect(work_dir: Path) -> Store:
     """Makes store and experiment ready, before anything that may run beside this process writes to them.
@@ -149,20 +152,18 @@ def connect(work_dir: Path) -> Store:
         client.search_experiments(max_results=1)
         store = Store(uri, _experiment(client, _without_password(uri)), work_dir)
         _check_given_run(client, _without_password(uri))
-    _current.set(store)
     return store
 
 
-def look(work_dir: Path) -> bool:
-    """Whether there is a store to read; makes none, as connect() would. Raises UserError where it cannot be reached."""
+def existing_store(work_dir: Path) -> Store | None:
+    """The store, to read from, if there is one; makes none. Raises UserError where it cannot be reached."""
     uri = _address()
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        return False
+        return None
     store = Store(uri, "", work_dir)
     with _usable(uri):
         store.experiments()
-    _current.set(store)
-    return True
+    return store
 
 
 def _address() -> str:
@@ -241,30 +242,3 @@ def _check_given_run(client: MlflowClient, where: str) -> None:
             there = False
         if not there:
             raise UserError(f"MLFLOW_RUN_ID: tracking store {where} has no run {given!r}: unset the variable")
-
-
-# --- asking it ------------------------------------------------------------------------------------------------------
-
-
-def finished_run(fingerprint: str) -> Run | None:
-    """The newest FINISHED run of this fingerprint in any experiment of the store, or None."""
-    store = current()
-    runs = store.patiently(lambda: search(store, fingerprint, "FINISHED"))
-    return runs[0] if runs else None
-
-
-def finished_runs(tags: Mapping[str, str], most: int) -> dict[str, dict[str, float]]:
-    """Metrics of FINISHED runs with these tags, by run id, the newest first, `most` at most."""
-    store = current()
-    plain = {key: value for key, value in tags.items() if not re.search(r"['\"\\%]", value)}  # what a query can quote
-    query = " and ".join([*(f"tags.`{key}` = '{value}'" for key, value in plain.items()), "status = 'FINISHED'"])
-    order = ["attributes.start_time DESC"]
-    runs = store.patiently(lambda: store.client.search_runs(store.experiments(), query, order_by=order))
-    alike = [run for run in runs if all(run.data.tags.get(key) == value for key, value in tags.items())]
-    return {run.info.run_id: run.data.metrics for run in alike[:most]}
-
-
-def search(store: Store, fingerprint: str, status: str) -> list[Run]:
-    """Newest first."""
-    query = f"tags.fingerprint = '{fingerprint}' and attributes.status = '{status}'"
-    return store.client.search_runs(store.experiments(), query, order_by=["attributes.start_time DESC"])

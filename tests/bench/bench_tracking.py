@@ -22,7 +22,7 @@ import generators
 import segmenters
 from benchmark import progress
 from benchmark.tracking import runs as tracking
-from benchmark.tracking.store import connect
+from benchmark.tracking.session import Session
 from benchmark.training import checkpoints, loop
 
 SECONDS = 40
@@ -41,7 +41,7 @@ def timed(function, name, clock=time.perf_counter):
     return call
 
 
-def overhead(name: str, folder: Path, seconds: float) -> None:
+def overhead(name: str, session: Session, folder: Path, seconds: float) -> None:
     """Trains for about `seconds` with everything switched on and prints what was not training."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
@@ -58,7 +58,7 @@ def overhead(name: str, folder: Path, seconds: float) -> None:
     (folder / name).mkdir()
     spent.clear()
     started = time.perf_counter()
-    with tracking.open_run(f"bench {name}", {}, {}) as run:
+    with session.open_run(f"bench {name}", {}, {}) as run:
         loop.train(
             loop.Training(name, model, lambda seen: batch, lambda read: read, budget),
             folder / name,
@@ -83,10 +83,10 @@ def main() -> None:
     root = Path(__file__).parents[2]
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-        connect(Path(folder))
+        session = Session.begin(Path(folder))
         for name in ("stylegan3", "diffusion", "unet"):
             with redirect_stderr(nowhere):
-                overhead(name, Path(folder), SECONDS)
+                overhead(name, session, Path(folder), SECONDS)
 
         command = [sys.executable, "-m", "benchmark", "prepare", "--preset", "smoke", "--work_dir", folder]
         subprocess.run(command, cwd=root, check=True, capture_output=True)

@@ -19,6 +19,7 @@ from benchmark.data.slices import SliceWriter
 from benchmark.errors import UserError
 from benchmark.parsing import parse
 from benchmark.table.executors import OnRay
+from benchmark.tracking.store import Store
 from benchmark.training import processes
 
 ROOT = Path(__file__).parents[3]
@@ -27,16 +28,16 @@ LONGER = ["--train_generator.images", "160", "--train_generator.checkpoint_secon
 PATIENCE = 300  # for a busy machine; the whole file takes about a minute on a quiet one [s]
 
 
-def test_without_ray_it_says_what_to_install(monkeypatch):
+def test_without_ray_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="pip install ray"):
-        OnRay(parse("benchmark", {"executor": "ray"}).benchmark)
+        OnRay(parse("benchmark", {"executor": "ray"}).benchmark, Store("", "", tmp_path))
 
 
-def test_under_torchrun_it_is_refused(monkeypatch):
+def test_under_torchrun_it_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(processes, "world", lambda: 2)
     with pytest.raises(UserError, match="start the table without torchrun"):
-        OnRay(parse("benchmark", {"executor": "ray"}).benchmark)
+        OnRay(parse("benchmark", {"executor": "ray"}).benchmark, Store("", "", tmp_path))
 
 
 LOCAL = """
@@ -46,8 +47,8 @@ from benchmark.parsing import parse
 from benchmark.table.executors import OnRay
 from benchmark.tracking.store import connect
 from benchmark.training import processes
-connect(Path("work"))
-with OnRay(parse("benchmark", {"executor": "ray", "address": "local", "cpus_per_cell": "1"}).benchmark):
+given = {"executor": "ray", "address": "local", "cpus_per_cell": "1"}
+with OnRay(parse("benchmark", given).benchmark, connect(Path("work"))):
     os.write(1, b"ready\\n")  # Python's own stdout is turned away from what Ray says
     os.read(0, 1)
 """

@@ -7,9 +7,11 @@ import pytest
 
 from benchmark.errors import UserError
 from benchmark.parsing import parse
+from benchmark.stages import Failure, analyze, pull
 from benchmark.table import run as table
 from benchmark.table.cells import jobs
 from benchmark.table.plan import in_words
+from benchmark.tracking.session import Session
 
 SMOKE = {"preset": "smoke", "model": "stylegan3"}
 
@@ -73,6 +75,19 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
     yield tmp_path
     mlflow.set_tracking_uri(None)
+
+
+def test_a_failure_is_handed_on_with_its_reason_and_is_nobody_s_parent(folder, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/own.db")  # MLflow keeps what it opened, by address
+    read = []
+    monkeypatch.setattr(analyze, "run", lambda task: read.append(task.inputs["cell"].reason) or {"cells": 0})
+    config, session = parse("benchmark", {**SMOKE}), Session.begin(folder / "work")
+    for reason in ("no memory", "no memory", "no disk"):  # the same failure again is no news
+        result = pull("analyze", config, session, inputs={"cell": Failure("evaluate", reason, folder)})
+    assert read == ["no memory", "no disk"]
+    run = session.store.client.get_run(result.run_id)
+    assert run.info.status == "FINISHED"
+    assert not [tag for tag in run.data.tags if tag.startswith("parent.")]
 
 
 def _dry_run(capsys, **keys):

@@ -21,7 +21,8 @@ from benchmark.errors import UserError
 from benchmark.tracking import runs as tracking
 from benchmark.tracking import store
 from benchmark.tracking.delivery import sync
-from benchmark.tracking.store import connect, finished_run
+from benchmark.tracking.session import Session
+from benchmark.tracking.store import connect
 
 ROOT = Path(__file__).parents[3]
 
@@ -116,8 +117,12 @@ def connected(server):
 @pytest.fixture
 def work(connected, tmp_path):
     """A work folder of its own for each test."""
-    connect(tmp_path / "work")
     return tmp_path / "work"
+
+
+@pytest.fixture
+def session(work):
+    return Session.begin(work)
 
 
 @pytest.fixture
@@ -138,13 +143,12 @@ NINE = """
 import os, signal, sys, time
 from pathlib import Path
 from benchmark.tracking import runs as tracking
-from benchmark.tracking.store import connect
+from benchmark.tracking.session import Session
 
 def run(number):
     tracking.FLUSH_SECONDS = 0.05
     work = Path(sys.argv[1])
-    connect(work)
-    with tracking.open_run(f"run {number}", {"number": number}, {"number": number}) as tracked:
+    with Session.begin(work).open_run(f"run {number}", {"number": number}, {"number": number}) as tracked:
         os.write(1, f"{tracked.run_id}\\n".encode())
         tracked.log_dataset("slices", "0123456789abcdef", work, "prepare")
         for step in range(100):
@@ -209,7 +213,7 @@ def test_eight_runs_at_once_and_one_that_is_killed_lose_nothing(store, postgres,
 
 
 @pytest.mark.parametrize("outage", ["frozen", "stopped"])
-def test_a_server_that_is_away_for_a_while_costs_nothing(outage, server, work, client, tmp_path):
+def test_a_server_that_is_away_for_a_while_costs_nothing(outage, server, work, session, client, tmp_path):
     def log(run, steps):
         for step in steps:
             run.log_metrics({"loss": step / 7, "speed": 1.0}, step)
@@ -218,7 +222,7 @@ def test_a_server_that_is_away_for_a_while_costs_nothing(outage, server, work, c
                 run.log_artifact(tmp_path / f"{step}.png", "pictures")
         run.set_tags({"last": step})
 
-    with tracking.open_run("training", {}, {"images": 100}) as run:
+    with session.open_run("training", {}, {"images": 100}) as run:
         log(run, range(100))
         with getattr(server, outage)():
             log(run, range(100, 200))
@@ -245,9 +249,9 @@ def _gone_for_good(server, monkeypatch):
         yield
 
 
-def _left_behind(server, monkeypatch, log, **tags):
+def _left_behind(server, session, monkeypatch, log, **tags):
     """The id of a run whose server goes away for good before log(run)."""
-    opened = tracking.open_run("training", tags, {})
+    opened = session.open_run("training", tags, {})
     run = opened.__enter__()
     with _gone_for_good(server, monkeypatch):
         log(run)
@@ -256,24 +260,24 @@ def _left_behind(server, monkeypatch, log, **tags):
     return run.run_id
 
 
-def test_a_server_gone_for_good_ends_the_run_and_sync_delivers_it_later(server, work, client, monkeypatch):
+def test_a_server_gone_for_good_ends_the_run_and_sync_delivers_it_later(server, work, session, client, monkeypatch):
     def log(run):
         for step in range(2500):
             run.log_metrics({"loss": step}, step)
         run.log_artifact(Path(__file__))
 
-    run_id = _left_behind(server, monkeypatch, log, fingerprint="gone")
+    run_id = _left_behind(server, session, monkeypatch, log, fingerprint="gone")
     assert client.get_run(run_id).info.status == "RUNNING"  # FINISHED comes last
-    assert finished_run("gone") is None
+    assert session.store.finished_run("gone") is None
 
     assert sync(work) == {"delivered": [run_id], "lost": {}, "left": {}}
-    assert finished_run("gone").info.run_id == run_id
+    assert session.store.finished_run("gone").info.run_id == run_id
     assert _curve(client, run_id, "loss") == [(step, step) for step in range(2500)]
     assert _artifact(client, run_id, Path(__file__).name, work) == Path(__file__).read_bytes()
     assert sync(work) == {"delivered": [], "lost": {}, "left": {}}
 
 
-def test_a_file_that_changed_or_went_is_named_and_not_uploaded(server, work, client, monkeypatch, tmp_path):
+def test_a_file_that_changed_or_went_is_named_and_not_uploaded(server, work, session, client, monkeypatch, tmp_path):
     names = ("same", "changed", "gone")
 
     def log(run):
@@ -282,7 +286,7 @@ def test_a_file_that_changed_or_went_is_named_and_not_uploaded(server, work, cli
             run.log_artifact(tmp_path / name)
         run.log_metrics({"after": 1})
 
-    run_id = _left_behind(server, monkeypatch, log)
+    run_id = _left_behind(server, session, monkeypatch, log)
     (tmp_path / "changed").write_text("otherwise")
     (tmp_path / "gone").unlink()
 
@@ -298,42 +302,44 @@ def test_a_file_that_changed_or_went_is_named_and_not_uploaded(server, work, cli
     assert str(tmp_path / "gone") in ended.data.tags["error"]
 
 
-def test_a_finished_stage_that_could_not_say_so_is_reused_and_a_killed_one_is_not(server, work, client, monkeypatch):
+def test_a_finished_stage_that_could_not_say_so_is_reused_and_a_killed_one_is_not(
+    server, work, session, client, monkeypatch
+):
     here = {"fingerprint": "left", "path": str(work.resolve() / "train" / "left")}
-    run_id = _left_behind(server, monkeypatch, lambda run: run.log_metrics({"loss": 1}), **here)
+    run_id = _left_behind(server, session, monkeypatch, lambda run: run.log_metrics({"loss": 1}), **here)
     experiment = client.get_run(run_id).info.experiment_id
     killed = client.create_run(experiment, tags=here).info.run_id
     elsewhere = client.create_run(experiment, tags={**here, "path": "/somewhere/else/train/left"}).info.run_id
 
-    tracking.close_abandoned("left")
-    assert finished_run("left").info.run_id == run_id
+    session.close_abandoned("left")
+    assert session.store.finished_run("left").info.run_id == run_id
     assert client.get_run(run_id).data.metrics == {"loss": 1}
     assert client.get_run(killed).info.status == "KILLED"
     assert client.get_run(elsewhere).info.status == "RUNNING"
 
 
-def test_between_stages_a_table_waits_for_the_server(server, work, client, monkeypatch, caplog):
+def test_between_stages_a_table_waits_for_the_server(server, session, client, monkeypatch, caplog):
     with server.frozen(), monkeypatch.context() as patch:
         patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
         back = threading.Timer(2.5, server.signal, [signal.SIGCONT])
         back.start()
-        with tracking.open_run("next stage", {}, {}) as run:
+        with session.open_run("next stage", {}, {}) as run:
             assert back.finished.is_set()
     assert client.get_run(run.run_id).info.status == "FINISHED"
     assert "waiting for the tracking store" in caplog.text
 
 
-def test_one_absence_is_waited_for_once(server, work, monkeypatch, caplog):
+def test_one_absence_is_waited_for_once(server, session, monkeypatch, caplog):
     with _gone_for_good(server, monkeypatch):
         for _ in range(3):
             with pytest.raises(UserError, match="away for too long"):
-                finished_run("whatever")
+                session.store.finished_run("whatever")
     assert [record.message.split()[0] for record in caplog.records].count("waiting") == 1
-    assert finished_run("whatever") is None
+    assert session.store.finished_run("whatever") is None
 
 
-def test_what_the_server_refuses_stays_and_holds_back_finished(work, client):
-    opened = tracking.open_run("training", {}, {})
+def test_what_the_server_refuses_stays_and_holds_back_finished(work, session, client):
+    opened = session.open_run("training", {}, {})
     run = opened.__enter__()
     run.log_metrics({"before": 1})
     run.set_tags({"tag": 1})
@@ -348,8 +354,8 @@ def test_what_the_server_refuses_stays_and_holds_back_finished(work, client):
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
-def test_an_error_ends_the_run_with_its_reason_after_what_was_logged(error, status, work, client):
-    opened = tracking.open_run("training", {}, {})
+def test_an_error_ends_the_run_with_its_reason_after_what_was_logged(error, status, session, client):
+    opened = session.open_run("training", {}, {})
     run = opened.__enter__()
     run.log_metrics({"loss": 1})
     reason = error("the reason")
@@ -360,10 +366,10 @@ def test_an_error_ends_the_run_with_its_reason_after_what_was_logged(error, stat
     assert ended.data.metrics == {"loss": 1}
 
 
-def test_a_run_whose_making_was_never_answered_is_not_made_twice(work, client):
+def test_a_run_whose_making_was_never_answered_is_not_made_twice(work, session, client):
     tags = {"fingerprint": "once", "path": str(work.resolve() / "train" / "once")}
-    made = client.create_run(store.current().experiment, tags=tags)
-    with tracking.open_run("training", tags, {}) as run:
+    made = client.create_run(session.store.experiment, tags=tags)
+    with session.open_run("training", tags, {}) as run:
         assert run.run_id == made.info.run_id
 
 

@@ -7,10 +7,10 @@ import mlflow
 import pytest
 
 from benchmark.errors import UserError
-from benchmark.tracking import runs as tracking
 from benchmark.tracking import store
 from benchmark.tracking.delivery import sync
-from benchmark.tracking.store import connect, finished_runs
+from benchmark.tracking.session import Session
+from benchmark.tracking.store import connect
 
 NAMES = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID")
 
@@ -96,11 +96,11 @@ ODD = [
 
 
 def test_names_that_mlflow_refuses_are_cleaned_and_told_apart(environment, tmp_path):
-    reached = connect(tmp_path / "work")
+    session = Session.begin(tmp_path / "work")
     headline = {"ratios": {f"synthetic {name} unet aug on": number for number, name in enumerate(ODD)}}
-    with tracking.open_run("run \0\udcff", {name: f"\0 {name}" for name in ODD}, {name: name for name in ODD}) as run:
+    with session.open_run("run \0\udcff", {name: f"\0 {name}" for name in ODD}, {name: name for name in ODD}) as run:
         run.log_summary({**headline, **{name: number for number, name in enumerate(ODD)}})
-    ended = reached.client.get_run(run.run_id)
+    ended = session.store.client.get_run(run.run_id)
     assert ended.info.status == "FINISHED"
     metrics = ended.data.metrics
     assert metrics["ratios.synthetic sent -1- unet aug on"] == 1  # allowed as it is
@@ -124,8 +124,8 @@ def test_a_journal_that_an_earlier_version_could_not_deliver_is_delivered_now(en
 
 
 def test_runs_are_found_by_tags_that_a_query_cannot_quote(environment, tmp_path):
-    connect(tmp_path / "work")
+    session = Session.begin(tmp_path / "work")
     for model in ('it\'s "one"', 'it\'s "another"'):
-        with tracking.open_run("run", {"stage": "odd", "model": model}, {}) as run:
+        with session.open_run("run", {"stage": "odd", "model": model}, {}) as run:
             run.log_metrics({"which": len(model)})
-    assert list(finished_runs({"stage": "odd", "model": 'it\'s "one"'}, 10).values()) == [{"which": 10}]
+    assert list(session.store.finished_runs({"stage": "odd", "model": 'it\'s "one"'}, 10).values()) == [{"which": 10}]
