@@ -18,7 +18,7 @@ from benchmark.config import Config
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
 from benchmark.parsing import STAGES, parse
-from benchmark.stages import train_segmenter
+from benchmark.stages import Task, train_segmenter
 from benchmark.training import loop, processes
 from benchmark.training.checkpoints import Checkpoints
 from benchmark.training.loop import Budget, Training
@@ -279,7 +279,7 @@ def test_torchrun_trains_what_one_process_trains(tmp_path, free_port):
     (prepared,) = (tmp_path / "work/prepare").glob("*/images.npy")
     config = parse("train_segmenter", {"preset": "smoke", "device": "cpu", **exact})
     real = SliceSet.open(prepared.parent)
-    phases = train_segmenter.phases_of(config, real, {})
+    phases = train_segmenter.phases_of(Task(config, {}, tmp_path / "one"), real)
     one = train_segmenter.training_of(config, real, phases, torch.device("cpu"))
     train(one, tmp_path / "one", lambda seen: 0.0)
     two, start = (create_segmenter(config, real.meta["image_size"]) for _ in range(2))
