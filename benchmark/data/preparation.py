@@ -72,19 +72,10 @@ def prepare(
     assign = partial(
         splits.assign, split_file=split_file, seed=seed, test_share=test_share, validation_share=validation_share
     )
-    warnings = [
-        f"{split_file} names {name}, which is not in the cohort"
-        for name in splits.absent([*patients, *(rejection.subject for rejection in cohort.rejections)], split_file)
-    ]
     # A first assignment, before hours of reading, refuses a bad split file and says whose every slice will be wanted.
     # Subjects that reading sets aside may shift it at its boundaries.
     likely = assign(patients) if len({*patients.values()}) >= splits.MINIMUM else {}
-    done = itertools.count(1)
-
-    def tell(name: str) -> None:
-        if progress:
-            progress(next(done), len(names), name)
-
+    tell = _counting(progress, len(names))
     meta = {"kind": "real", "cohort": cohort.name, "simulated": simulated}
     with Workers(workers) as processes:
         understood = _understand(cohort, convention, processes, tell)
@@ -102,7 +93,24 @@ def prepare(
             main.assign_splits(split)
             _write_volumes(volumes, found, split, partial(read, scratch=scratch / "missed"))
     by = f"the column patient of {split_file}" if declared else "their names"
-    return _result(understood, found, split, [*warnings, *understood.warnings], by)
+    return _result(understood, found, split, [*_absent(cohort, split_file), *understood.warnings], by)
+
+
+def _counting(progress: Progress | None, total: int) -> Callable[[str], None]:
+    """Called with the name of each subject that is done with."""
+    done = itertools.count(1)
+
+    def tell(name: str) -> None:
+        if progress:
+            progress(next(done), total, name)
+
+    return tell
+
+
+def _absent(cohort: Cohort, split_file: Path | None) -> list[str]:
+    """For people: names that the split file has and the cohort has not."""
+    names = [*(subject.name for subject in cohort.subjects), *(rejection.subject for rejection in cohort.rejections)]
+    return [f"{split_file} names {name}, which is not in the cohort" for name in splits.absent(names, split_file)]
 
 
 def _understand(cohort: Cohort, convention: str, workers: Workers, tell: Callable[[str], None]) -> Understood:
