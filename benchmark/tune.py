@@ -175,7 +175,7 @@ def _direction(config: Config) -> str:
 def _refuse_another(study: optuna.Study, config: Config, space: dict[str, tuple | list], digest: str) -> None:
     """Raises UserError for a study whose trials cannot be compared with those of this call; its best may be its worst.
 
-    A study without our attributes, by an earlier version or another program, is told by its direction and its parameters.
+    One without our attributes, by an earlier version or another program, is told by its direction and its parameters.
     """
     within = {"space": space, "judge": config.extractor.model_dump(mode="json")}
     settings = hashlib.sha256(json.dumps([digest, within], sort_keys=True).encode()).hexdigest()[:16]

@@ -62,6 +62,7 @@ class Failure:
 
 
 Outcome = StageResult | Failure
+Inputs = Mapping[str, Outcome]  # what came of a stage's parents, by the names that it knows them by
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Task:
     """What a stage works on: its configuration, its parents' results by name, the folder that is its own."""
 
     config: Config
-    inputs: Mapping[str, Outcome]
+    inputs: Inputs
     folder: Path
 
     @property
@@ -125,12 +126,7 @@ class TrainingStage(Stage, Protocol):
     def assist(self, task: Task) -> None: ...  # a helper's part of `run`
 
 
-def fingerprint(
-    stage: str,
-    config: Config,
-    inputs: Mapping[str, Outcome] | None = None,
-    known: dict[tuple, str] | None = None,
-) -> str:
+def fingerprint(stage: str, config: Config, inputs: Inputs | None = None, known: dict[tuple, str] | None = None) -> str:
     """The stage's fingerprint; runs nothing, hashes a cohort's files at most.
 
     `known` holds those of the stages that read files, once read in this call: several parents need the same cohort.
@@ -159,7 +155,7 @@ def pull(
     config: Config,
     session: Session,
     *,
-    inputs: Mapping[str, Outcome] | None = None,
+    inputs: Inputs | None = None,
     watch: Watch | None = None,
 ) -> StageResult:
     """The stage's result, reused where a finished run with the same fingerprint and its files are there.
@@ -179,13 +175,7 @@ def pull(
 
 
 def _run(
-    stage: str,
-    config: Config,
-    digest: str,
-    folder: Path,
-    session: Session,
-    inputs: Mapping[str, Outcome] | None,
-    watch: Watch | None,
+    stage: str, config: Config, digest: str, folder: Path, session: Session, inputs: Inputs | None, watch: Watch | None
 ) -> StageResult:
     module = _module(stage)
     tags = {"stage": stage, "fingerprint": digest, "commit": tracking.commit(), "path": str(folder.resolve())}
@@ -215,7 +205,7 @@ def _run(
     return result
 
 
-def _log_parents(tracked: StageRun, inputs: Mapping[str, Outcome]) -> None:
+def _log_parents(tracked: StageRun, inputs: Inputs) -> None:
     """Whose results a run reads; a failure has none."""
     results = {name: parent for name, parent in inputs.items() if isinstance(parent, StageResult)}
     tracked.set_tags({f"parent.{name}": parent.run_id for name, parent in results.items()})
