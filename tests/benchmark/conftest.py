@@ -1,4 +1,4 @@
-"""Ports, and a real PostgreSQL on the loopback interface where it is installed."""
+"""Ports, a real PostgreSQL on the loopback interface where it is installed, and a phantom that is prepared once."""
 
 import os
 import pwd
@@ -9,6 +9,27 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """A folder to be copied: in `work` what a generator of the smoke preset needs, a prepared phantom and an extractor,
+    and in `mlflow.db` the store that knows of them."""
+    import mlflow  # here, so that tests without it start quickly
+
+    from benchmark.parsing import parse
+    from benchmark.stages import needs
+    from benchmark.table.run import call
+
+    folder = tmp_path_factory.mktemp("prepared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
+        config = parse("train_generator", {"preset": "smoke", "work_dir": str(folder / "work")})
+        for stage, own in needs("train_generator", config).values():
+            call(stage, own)
+    mlflow.set_tracking_uri(None)
+    return folder
 
 
 @pytest.fixture(scope="session")

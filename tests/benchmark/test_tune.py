@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 
@@ -37,11 +38,18 @@ def test_every_setting_that_is_searched_is_one_that_the_model_takes(model):
 
 
 @pytest.fixture
-def work(tmp_path, monkeypatch):
+def empty(tmp_path, monkeypatch):
+    """A folder to work in, whose store is to be made."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_ID", raising=False)
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     return tmp_path
+
+
+@pytest.fixture
+def work(prepared, empty):
+    """The same where a store is, and what every trial of a generator needs."""
+    return shutil.copytree(prepared, empty, dirs_exist_ok=True)
 
 
 def _config(work, **keys):
@@ -213,11 +221,11 @@ def test_an_interrupted_study_goes_on_with_the_trial_that_it_left(work, monkeypa
         ("sqlite:///{work}/mlflow.db", "a study takes one of its own"),
     ],
 )
-def test_a_database_that_cannot_hold_a_study_is_refused(storage, reason, work):
+def test_a_database_that_cannot_hold_a_study_is_refused(storage, reason, empty):
     with pytest.raises(UserError, match=f"storage: .*{reason}") as refused:
-        tuning.tune(_config(work, storage=storage.format(work=work)))
+        tuning.tune(_config(empty, storage=storage.format(work=empty)))
     assert "secret" not in str(refused.value)
-    assert not list((work / "work").glob("prepare/*"))  # before any work
+    assert not list((empty / "work").glob("prepare/*"))  # before any work
 
 
 def _ended(work, name, direction, trials, **attributes):
@@ -245,19 +253,19 @@ def _made(model, settings="0" * 16):
         ("maximize", [], _made("unet"), "its trials had other settings"),
     ],
 )
-def test_a_study_of_something_else_is_refused_and_leaves_no_preset(direction, trials, attributes, says, work):
-    given = _ended(work, "mine", direction, trials, **attributes)
+def test_a_study_of_something_else_is_refused_and_leaves_no_preset(direction, trials, attributes, says, empty):
+    given = _ended(empty, "mine", direction, trials, **attributes)
     with pytest.raises(UserError, match=f"study 'mine' cannot go on: {says}.*study=NAME"):
-        tuning.tune(_config(work, model="unet", **given))
-    assert not list(work.rglob("best.yaml"))
-    assert not list((work / "work").glob("prepare/*"))  # before any work
+        tuning.tune(_config(empty, model="unet", **given))
+    assert not list(empty.rglob("best.yaml"))
+    assert not list((empty / "work").glob("prepare/*"))  # before any work
     study = optuna.load_study(study_name="mine", storage=given["storage"])
     assert len(study.trials) == len(trials)
 
 
-def test_a_study_without_our_marks_is_taken_where_its_parameters_are_ours(work):
+def test_a_study_without_our_marks_is_taken_where_its_parameters_are_ours(tmp_path):
     space = tuning.search_space("unet")
-    config = _config(work, model="unet")
+    config = _config(tmp_path, model="unet")
     study = optuna.create_study(direction="maximize")
     tuning._refuse_another(study, config, space, "mark")
     assert (study.user_attrs["model"], study.user_attrs["objective"]) == ("unet", "dice")
