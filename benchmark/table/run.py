@@ -1,6 +1,7 @@
 """A call for one stage, or for the table: runs its jobs, keeps the books, then analyzes and reports."""
 
 import csv
+import logging
 import shutil
 import sys
 import time
@@ -24,6 +25,8 @@ from benchmark.tracking.delivery import deliver_abandoned
 from benchmark.tracking.runs import StageRun
 from benchmark.tracking.session import Session
 from benchmark.training.processes import Team
+
+log = logging.getLogger(__name__)
 
 TABLE_STAGES = ("analyze", "report", "benchmark")
 COLUMNS = ("job", "stage", "status", "reused", "seconds", "reason", "run_id", "path")
@@ -57,7 +60,7 @@ def run_table(stage: str, config: Config, team: Team | None = None) -> CallResul
     started = time.monotonic()
     planned, by_cohort = jobs(config), cohorts(config)
     session = Session.begin(config.common.work_dir, team)
-    deliver_abandoned(session.store)  # a killed table's run, too, which no stage's folder leads to
+    _deliver_abandoned(session)
     results: dict[str, Outcome] = {**done(planned, session.store)}
     left = [job for job in planned if job.fingerprint not in results]
     executor_class = EXECUTORS[config.benchmark.executor if left else "serial"]
@@ -85,6 +88,13 @@ def run_table(stage: str, config: Config, team: Team | None = None) -> CallResul
         tracked.set_tags({"failed_jobs": failed})
     status = "FAILED" if failed or reasons else "FINISHED"
     return replace(result, reused=result.reused and not left, status=status)
+
+
+def _deliver_abandoned(session: Session) -> None:
+    """What killed calls left: a table's own run, too, to which no stage's folder leads. What stays belongs to runs that
+    live, or waits for `sync`, which says why."""
+    for run, artifacts in deliver_abandoned(session.store)["lost"].items():
+        log.warning("%s: artifacts are missing, so its stage will run again: %s", run, "; ".join(artifacts))
 
 
 def _run_jobs(
