@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,13 +65,14 @@ def installed(tmp_path_factory):
     return site
 
 
-def _call(installed, work, stage, *arguments):
-    command = [sys.executable, "-m", "benchmark", stage, "--preset", "smoke", "--work_dir", str(work), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(installed), "MLFLOW_TRACKING_URI": f"sqlite:///{work}/mlflow.db"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+def _call(installed, folder, stage, *arguments):
+    command = [sys.executable, "-m", "benchmark", stage, "--preset", "smoke", "--work_dir", str(folder / "work")]
+    environment = {**os.environ, "PYTHONPATH": str(installed), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    return subprocess.run([*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-def test_it_is_trained_sampled_segmented_with_and_reported(installed, tmp_path):
+def test_it_is_trained_sampled_segmented_with_and_reported(installed, prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     arguments = ["--model", "sixth", "--sixth.directions", "3", "--train_on", "synthetic", "--ensemble", "2"]
     done = _call(installed, tmp_path, "benchmark", *arguments, "--out", str(tmp_path / "out"), "--json")
     assert done.returncode == 0, done.stderr[-4000:]
@@ -78,7 +80,7 @@ def test_it_is_trained_sampled_segmented_with_and_reported(installed, tmp_path):
     assert "sixth" in (report / "index.html").read_text()
     scores = (report / "tables" / "scores.csv").read_text()
     assert ",sixth,synthetic,unet," in scores
-    trained = [json.loads(path.read_text()) for path in tmp_path.glob("train_generator/*/stage.json")]
+    trained = [json.loads(path.read_text()) for path in tmp_path.glob("work/train_generator/*/stage.json")]
     assert {manifest["tags"]["model"] for manifest in trained} == {"sixth"}
     assert len(trained) == 2  # the ensemble's members
     assert len({manifest["files"]["weights.safetensors"]["sha256"] for manifest in trained}) == 2

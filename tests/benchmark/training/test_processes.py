@@ -4,6 +4,7 @@ import copy
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import closing, nullcontext
@@ -267,7 +268,8 @@ def torchrun(folder, port, *arguments):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
 
-def test_torchrun_trains_what_one_process_trains(tmp_path, free_port):
+def test_torchrun_trains_what_one_process_trains(prepared, tmp_path, free_port):
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     exact = {"unet.precision": "fp32", "extractor.images": "16", "extractor.batch_size": "16"}
     arguments = [word for key, value in exact.items() for word in (f"--{key}", value)]
     call = torchrun(tmp_path, free_port(), "train_segmenter", *arguments)
@@ -276,9 +278,9 @@ def test_torchrun_trains_what_one_process_trains(tmp_path, free_port):
     result = json.loads(line)
     assert (result["status"], result["images"]) == ("FINISHED", 128)
 
-    (prepared,) = (tmp_path / "work/prepare").glob("*/images.npy")
+    (folder,) = (tmp_path / "work/prepare").iterdir()
     config = parse("train_segmenter", {"preset": "smoke", "device": "cpu", **exact})
-    real = SliceSet.open(prepared.parent)
+    real = SliceSet.open(folder)
     phases = train_segmenter.phases_of(Task(config, {}, tmp_path / "one"), real)
     one = train_segmenter.training_of(config, real, phases, torch.device("cpu"))
     train(one, tmp_path / "one", lambda seen: 0.0)
