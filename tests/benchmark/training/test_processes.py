@@ -278,9 +278,9 @@ def test_torchrun_trains_what_one_process_trains(prepared, tmp_path, free_port):
     result = json.loads(line)
     assert (result["status"], result["images"]) == ("FINISHED", 128)
 
-    (folder,) = (tmp_path / "work/prepare").iterdir()
+    (stored,) = (tmp_path / "work/prepare").glob("*/images.npy")
     config = parse("train_segmenter", {"preset": "smoke", "device": "cpu", **exact})
-    real = SliceSet.open(folder)
+    real = SliceSet.open(stored.parent)
     phases = train_segmenter.phases_of(Task(config, {}, tmp_path / "one"), real)
     one = train_segmenter.training_of(config, real, phases, torch.device("cpu"))
     train(one, tmp_path / "one", lambda seen: 0.0)
