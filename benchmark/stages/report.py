@@ -59,7 +59,8 @@ def run(task: RunningTask) -> Headline:
     tables["scores"] = Scores(tables["scores"])
     given = {synthetic.name_of(config, path): Path(path).expanduser() for path in config.analyze.synthetic}
     sets = in_order([*config.analyze.model, *given])
-    ready = {name: folder for name, folder in given.items() if is_slice_set(folder)}
+    used = {result.tags.get("generator") for result in finished}  # of others, every cell says why not
+    ready = {name: folder for name, folder in given.items() if name in used and is_slice_set(folder)}
     made = {**ready, **_by_set(finished, "import_samples", sets), **_by_set(finished, "sample", sets)}
     audits = _by_set(finished, "audit", sets)
     fidelity = {
