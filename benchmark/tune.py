@@ -6,7 +6,6 @@ tried again, and one whose training is finished costs nothing. Objectives come f
 
 import hashlib
 import json
-import math
 import shutil
 import sys
 import time
@@ -17,9 +16,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import optuna
-import sqlalchemy
 import yaml
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import MaxTrialsCallback
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as plots
@@ -32,6 +29,7 @@ from benchmark.errors import GivenUp, UserError
 from benchmark.names import for_file, for_store
 from benchmark.parsing import resolve_model
 from benchmark.stages import CallResult, fingerprint, needs, pull
+from benchmark.studies import halving, open_storage
 from benchmark.tracking import runs as tracking
 from benchmark.tracking.runs import StageRun
 from benchmark.tracking.session import Session
@@ -40,8 +38,6 @@ from benchmark.training.models import extractor_config
 from benchmark.training.order import mix
 from benchmark.training.processes import Team
 
-HEARTBEAT = 60  # seconds between signs of life of a worker; a trial that gave none for three times that is tried again
-RETRIES = 3
 COPIED_BY_CHANCE = 0.05  # of a generator that copies nobody: PROTOCOL, section 4
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -155,14 +151,14 @@ def _objective(config: Config) -> str:
 def _study(config: Config, name: str, space: dict[str, tuple | list], digest: str) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # warnings only repeat the errors that end a study
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats and plots: old and in use
-    storage = _storage(config.tune.storage or f"sqlite:///{config.common.work_dir / 'tune' / 'studies.db'}")
+    storage = open_storage(config.tune.storage or f"sqlite:///{config.common.work_dir / 'tune' / 'studies.db'}")
     stage, _ = tuned(config, {})
     study = optuna.create_study(
         storage=storage,
         study_name=name,
         load_if_exists=True,
         direction=_direction(config),
-        pruner=_halving(getattr(config, stage).snapshots) if config.tune.prune else optuna.pruners.NopPruner(),
+        pruner=halving(getattr(config, stage).snapshots) if config.tune.prune else optuna.pruners.NopPruner(),
     )
     _refuse_another(study, config, space, digest)
     return study
@@ -196,34 +192,6 @@ def _refuse_another(study: optuna.Study, config: Config, space: dict[str, tuple 
             study.set_user_attr(key, ours[key])
         return
     raise UserError(f"study '{study.study_name}' cannot go on: {reason}; give another name with study=NAME")
-
-
-def _halving(snapshots: int) -> optuna.pruners.BasePruner:
-    """Gives up the worse half of the trials at a quarter of the training, and again at half of it.
-
-    Not Hyperband: it shares the trials among brackets, and the sampler needs ten in each before it learns anything.
-    """
-    return optuna.pruners.SuccessiveHalvingPruner(min_resource=math.ceil(snapshots / 4), reduction_factor=2)
-
-
-def _storage(address: str) -> RDBStorage:
-    try:
-        url = sqlalchemy.make_url(address)
-    except sqlalchemy.exc.ArgumentError as error:  # not repeated: it may hold a password
-        raise UserError("storage: not a database's address, such as postgresql+psycopg2://USER@HOST/NAME") from error
-    try:
-        engine = sqlalchemy.create_engine(url)
-        tables = set(sqlalchemy.inspect(engine).get_table_names())
-        engine.dispose()
-        if "alembic_version" in tables and "studies" not in tables:  # of which Optuna has one, too
-            raise ValueError("it holds the tables of another program, such as MLflow; a study takes one of its own")
-        return RDBStorage(
-            address,
-            heartbeat_interval=HEARTBEAT,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(RETRIES),
-        )
-    except (ImportError, RuntimeError, ValueError, sqlalchemy.exc.SQLAlchemyError) as error:
-        raise UserError(f"storage: '{url}' cannot be used: {error}") from error  # without the password
 
 
 def _suggest(trial: optuna.Trial, key: str, within: tuple | list) -> Any:

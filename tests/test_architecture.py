@@ -23,7 +23,7 @@ LAYERS = [
     {"config", "parsing", "preset_files", "values", "data"},
     {"training", "tracking"},
     {"stages", "report"},
-    {"table", "tune"},
+    {"table", "tune", "studies"},
     {"__main__"},
 ]
 LIBRARIES = ("analysis", "generators", "segmenters")

@@ -14,6 +14,7 @@ import yaml
 
 import generators
 import segmenters
+from benchmark import studies
 from benchmark import tune as tuning
 from benchmark.errors import UserError
 from benchmark.parsing import parse, resolve_model
@@ -144,7 +145,7 @@ def test_a_trial_that_diverges_is_recorded_and_the_study_goes_on(work, monkeypat
 def _worker(config, heartbeat, store):
     os.environ["MLFLOW_TRACKING_URI"] = store  # the server that forks workers knows the environment of its own start
     os.environ.pop("MLFLOW_EXPERIMENT_ID", None)
-    tuning.HEARTBEAT = heartbeat
+    studies.HEARTBEAT = heartbeat
     tuning.tune(config)
 
 
