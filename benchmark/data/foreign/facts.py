@@ -14,6 +14,7 @@ from benchmark.errors import UserError
 
 SHOWN = 20  # problems in a refusal
 BATCH = 64  # slices in memory at once
+LONGEST_WORDS = 300  # characters of what a decoder says: numpy repeats a header in full
 
 Progress = Callable[[int], None]  # told how many slices (of volumes: subjects) more are done
 
@@ -99,4 +100,6 @@ def decoding(path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         words = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+        if len(words) > LONGEST_WORDS:
+            words = f"{words[:LONGEST_WORDS]} …"
         raise RejectedSubject(path, f"truncated or unreadable: {words}") from error

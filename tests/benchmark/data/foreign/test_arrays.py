@@ -185,6 +185,15 @@ def test_other_ranges_are_refused_with_what_to_do(sets, tmp_path, change, messag
 # --- files that lie ---
 
 
+def test_a_header_that_is_no_header_is_not_repeated_in_full(sets, tmp_path):
+    folder = sets.save_arrays(tmp_path / "sent", labels=sets.make_set(3)[1])
+    header = b"1" * 9000
+    (folder / "images.npy").write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
+    message = sets.refused(folder, tmp_path / "out")
+    assert "images.npy: truncated or unreadable: Cannot parse header: '111" in message
+    assert len(message) < 600 + len(str(tmp_path))
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_what_the_header_promises_is_compared_with_what_is_there(sets, tmp_path, compressed):
     """Nothing is read: the promised shape would take 4 TB."""
