@@ -9,7 +9,7 @@ from typing import Any
 
 from analysis.text import visible_lines
 from benchmark import parsing
-from benchmark.errors import UserError
+from benchmark.errors import UserError, was_interrupted
 from benchmark.files import disk_fault
 
 # glibc gives every freed block above 128 KiB back to the kernel and faults it in again; networks free many a step.
@@ -143,6 +143,11 @@ def _log_on_screen() -> None:
     ours.handlers = [handler]
 
 
+def _interrupted() -> int:
+    print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+    return 130
+
+
 def main(arguments: list[str]) -> int:
     """Exit code: 0 done, 1 something failed, 2 the call was wrong, 130 interrupted."""
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -159,6 +164,8 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(visible_lines(f"error: {error}"), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return _interrupted()
     _with_tuned_allocator()
     _log_on_screen()
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # processes that torchrun started
@@ -170,9 +177,10 @@ def main(arguments: list[str]) -> int:
         print(visible_lines(f"error: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
+        return _interrupted()
     except Exception as error:
+        if was_interrupted(error):
+            return _interrupted()
         if (fault := disk_fault(error)) is None:
             raise
         print(visible_lines(f"error: {fault}; {ONCE_MENDED}"), file=sys.stderr)

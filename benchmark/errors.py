@@ -1,4 +1,4 @@
-"""The exceptions that every part knows."""
+"""The exceptions that every part knows, and what is behind others."""
 
 
 class UserError(Exception):
@@ -7,3 +7,11 @@ class UserError(Exception):
 
 class GivenUp(Exception):
     """Whoever watches a training has seen enough of it: no error, and no result."""
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether an interrupt is behind an error: code that Python calls, and that calls Python (as torch.save does to
+    write), turns it into an error of its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None

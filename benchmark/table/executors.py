@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from benchmark.config import Benchmark
-from benchmark.errors import UserError
+from benchmark.errors import UserError, was_interrupted
 from benchmark.files import disk_fault
 from benchmark.stages import Failure, Outcome, pull
 from benchmark.table.cells import Job
@@ -55,7 +55,7 @@ def _attempt(job: Job, parents: Mapping[str, Outcome], session: Session) -> Outc
             raise
         return Failure(job.stage, str(error), job.folder)
     except Exception as error:
-        if disk_fault(error):
+        if disk_fault(error) or was_interrupted(error):
             raise
         return Failure(job.stage, f"{type(error).__name__}: {error}", job.folder, traceback.format_exc())
 

@@ -12,7 +12,7 @@ from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 
-from benchmark.errors import GivenUp, UserError
+from benchmark.errors import GivenUp, UserError, was_interrupted
 from benchmark.names import for_mlflow, for_store
 from benchmark.tracking.delivery import deliver_left
 from benchmark.tracking.journal import SUFFIX
@@ -65,7 +65,7 @@ class Session:
         except BaseException as error:
             run.set_tags({"error": f"{type(error).__name__}: {error}"[:5000]})
             try:
-                interrupted = isinstance(error, KeyboardInterrupt)
+                interrupted = was_interrupted(error)
                 killed = interrupted or isinstance(error, GivenUp)
                 run.end("KILLED" if killed else "FAILED", GRACE if interrupted else None)
             except UserError as second:  # the first error is the one to tell

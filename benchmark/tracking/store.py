@@ -6,9 +6,10 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a table has dozens of runs
@@ -147,6 +148,8 @@ def connect(work_dir: Path) -> Store:
     uri = _address()
     work_dir.mkdir(parents=True, exist_ok=True)
     with locked(work_dir / "connect.lock"), _usable(uri):  # two processes that meet an empty store both migrate it
+        _create_whole(uri)
+        _make_sqlite(uri)
         _try_database(uri)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
@@ -183,6 +186,41 @@ def _usable(uri: str) -> Iterator[None]:
         reason = _without_password(str(error).strip().partition("\n")[0])
         name = "MLFLOW_TRACKING_URI: " if os.environ.get("MLFLOW_TRACKING_URI") else ""
         raise UserError(f"{name}tracking store {_without_password(uri)} cannot be used: {reason}") from error
+
+
+def _create_whole(uri: str) -> None:
+    """Makes a SQLite store that is not there yet beside its place, and links it there when it is whole.
+
+    MLflow makes one in dozens of steps; cut short in their midst by a kill, it could never be used again.
+    """
+    if re.split(r"[+:]", uri)[0] != "sqlite":
+        return
+    url = sqlalchemy.make_url(uri)
+    if not url.database or url.database == ":memory:" or os.path.lexists(url.database):
+        return
+    path = Path(url.database)
+    partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
+    aside = url.set(database=str(partial)).render_as_string(hide_password=False)
+    try:
+        _try_database(aside)
+        MlflowClient(aside).search_experiments(max_results=1)
+        with suppress(FileExistsError):  # another process was quicker, and its store may hold runs by now
+            os.link(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _make_sqlite(uri: str) -> None:
+    """A SQLite store that is not there yet, made beside its place: one that a killed process left half made would be
+    of no use to anybody."""
+    name = sqlalchemy.make_url(uri).database if uri.startswith("sqlite") else None
+    if not name or name == ":memory:" or os.path.exists(name):
+        return
+    path, mark = Path(name), ".being-made"
+    for left in path.parent.glob(f"{path.name}{mark}*"):  # by a process that was killed: `connect` holds the lock
+        left.unlink()
+    MlflowClient(f"sqlite:///{name}{mark}").search_experiments(max_results=1)
+    os.replace(f"{name}{mark}", name)
 
 
 def _try_database(uri: str) -> None:

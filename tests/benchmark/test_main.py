@@ -30,6 +30,14 @@ def test_a_full_disk_is_one_sentence_that_says_what_to_do(ending, capsys):
     assert "the same command goes on" in line
 
 
+def test_an_interrupt_is_one_however_it_is_wrapped(ending, capsys):
+    wrapped = RuntimeError("unexpected pos")
+    wrapped.__context__ = KeyboardInterrupt()
+    for error in (KeyboardInterrupt(), wrapped):
+        assert ending(error) == 130
+        assert "the same command goes on" in capsys.readouterr().err
+
+
 def test_an_error_that_nobody_foresaw_is_not_hidden(ending):
     with pytest.raises(KeyError):
         ending(KeyError("x"))

@@ -5,6 +5,7 @@ import sqlite3
 
 import mlflow
 import pytest
+import sqlalchemy
 
 from benchmark.errors import UserError
 from benchmark.tracking import store
@@ -67,6 +68,22 @@ def test_what_the_environment_names_and_is_not_there_is_refused_in_one_sentence(
             connect(tmp_path / "work")
     assert "\n" not in str(refusal.value)
     assert "secret" not in str(refusal.value)
+
+
+def test_a_store_whose_making_is_cut_short_is_not_there_and_made_anew(environment, tmp_path):
+    environment.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'fresh.db'}")
+
+    def stopped(engine):
+        with engine.begin() as connection:
+            connection.execute(sqlalchemy.text("create table experiments (experiment_id integer)"))
+        raise KeyboardInterrupt
+
+    with environment.context() as patch:
+        patch.setattr("mlflow.store.tracking.sqlalchemy_store.mlflow.store.db.utils._initialize_tables", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            connect(tmp_path / "work")
+    assert list(tmp_path.glob("fresh.db*")) == []
+    assert connect(tmp_path / "work").experiments()
 
 
 def test_connecting_leaves_the_environment_as_it_was(environment, tmp_path):
