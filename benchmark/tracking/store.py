@@ -6,7 +6,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
@@ -149,7 +149,6 @@ def connect(work_dir: Path) -> Store:
     work_dir.mkdir(parents=True, exist_ok=True)
     with locked(work_dir / "connect.lock"), _usable(uri):  # two processes that meet an empty store both migrate it
         _create_whole(uri)
-        _make_sqlite(uri)
         _try_database(uri)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
@@ -204,23 +203,14 @@ def _create_whole(uri: str) -> None:
     try:
         _try_database(aside)
         MlflowClient(aside).search_experiments(max_results=1)
-        with suppress(FileExistsError):  # another process was quicker, and its store may hold runs by now
+        try:
             os.link(partial, path)
+        except FileExistsError:
+            log.info("%s: another process was quicker, and its store may hold runs by now", path)
+        except OSError:  # a drive that knows no links
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _make_sqlite(uri: str) -> None:
-    """A SQLite store that is not there yet, made beside its place: one that a killed process left half made would be
-    of no use to anybody."""
-    name = sqlalchemy.make_url(uri).database if uri.startswith("sqlite") else None
-    if not name or name == ":memory:" or os.path.exists(name):
-        return
-    path, mark = Path(name), ".being-made"
-    for left in path.parent.glob(f"{path.name}{mark}*"):  # by a process that was killed: `connect` holds the lock
-        left.unlink()
-    MlflowClient(f"sqlite:///{name}{mark}").search_experiments(max_results=1)
-    os.replace(f"{name}{mark}", name)
 
 
 def _try_database(uri: str) -> None:
