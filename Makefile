@@ -31,10 +31,10 @@ lint: env ## ruff: style and format
 bench: env ## Speed and calibration, side by side in one run
 	@for script in tests/bench/bench_*.py; do echo "== $$script"; PYTHONPATH=. $(BIN)/python $$script || exit 1; done
 
-fuzz: env ## Damaged cohorts, foreign sets and calls: each is read right or refused (about 10 minutes)
+fuzz: env ## Damaged cohorts, foreign sets and calls: 1,159 of them, each read right or refused
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz
 
-faults: env ## Bad luck, measured: full disk, damaged files, two at once, 100 signals (about 20 minutes)
+faults: env ## Bad luck, measured: full disk, damaged files, two at once, 100 signals (needs root to mount)
 	$(BIN)/python -m tests.fuzz.faults
 
 ui: env ## MLflow's pages on http://127.0.0.1:5000 (PORT=…)
