@@ -48,6 +48,8 @@ def _verdict(rows: pd.DataFrame) -> str:
         return "What synthetic images alone keep was not measured."
     low, high = (f"{100 * ratio:.0f}" for ratio in (measured["ratio"].min(), measured["ratio"].max()))
     kept = f"Synthetic images alone keep {low if low == high else f'{low}–{high}'}\u00a0% of real-only Dice"
+    if measured["low"].isna().all():
+        return f"{kept}; no verdict at any margin: {', '.join(dict.fromkeys(measured['reason']))}."
     passed = {margin: int(rows[f"passes_{margin:.2f}"].eq(True).fillna(False).sum()) for margin in MARGINS}
     everywhere = [margin for margin, count in passed.items() if count == len(rows)]
     if everywhere:

@@ -173,7 +173,9 @@ def test_too_few_subjects_are_printed_as_such():
     matrix = np.random.default_rng(0).uniform(0.2, 0.8, (2, 4))
     scores = long_table({("none", "real", "on"): matrix, ("diffusion", "synthetic", "on"): 0.5 * matrix})
     (table,) = score_tables.ratio_tables(statistics.ratios(Scores(scores)), statistics.paired_tests(Scores(scores)))
-    assert "n too small" in [cell.text for cell in table.rows[0]]
+    assert table.notes[-1] == "No interval, no verdict at a margin, no star: n too small."
+    assert [cell.text for cell in table.rows[0][5:8]] == ["undecided"] * 3
+    assert table.rows[0][9].text == "–"  # p
 
 
 def test_ranks_are_ordered_and_compared_with_the_next(scores):
