@@ -423,9 +423,7 @@ def test_a_set_for_which_everything_failed_has_a_card_that_leads_to_the_reasons(
 def test_a_single_training_and_subject_or_no_synthetic_arm_at_all_still_make_a_report(tmp_path):
     build_report(tmp_path / "one", report_inputs(("diffusion",), tables=analysed(long_table({"diffusion": 0.9}, 1, 1))))
     words = Page((tmp_path / "one" / "index.html").read_text()).words
-    assert (
-        "Synthetic images alone keep 90\u00a0% of real-only Dice; no verdict at any margin: not known with one" in words
-    )
+    assert re.search(r"of real-only Dice; no verdict at any margin: not known with one training\.", words)
     assert "No interval, no verdict at a margin, no star: not known with one training." in words
     assert "n = 1 subject × 1 seed" in words
     build_report(tmp_path / "none", report_inputs((), tables=analysed(long_table({}))))
