@@ -83,10 +83,8 @@ class Session:
             client.update_run(self.given_run, "RUNNING", name)
             client.log_batch(self.given_run, tags=[RunTag(key, value) for key, value in told.items()])
             return self.given_run
-        if "fingerprint" in told and (
-            made := self._running_here(told["fingerprint"])
-        ):  # by a try whose answer was lost
-            return made[0].info.run_id
+        if "fingerprint" in told and (made := self._running_here(told["fingerprint"])):
+            return made[0].info.run_id  # made by a try whose answer was lost
         return client.create_run(self.store.experiment, tags=resolve_tags(told), run_name=name).info.run_id
 
     def _running_here(self, fingerprint: str) -> list[Run]:

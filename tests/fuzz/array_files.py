@@ -1,6 +1,5 @@
 """Arrays (.npy, .npz) damaged; each mutator says what must become of the set."""
 
-import os
 import struct
 import zipfile
 from pathlib import Path
@@ -148,21 +147,7 @@ def npy_bytes_after_the_end(s: Sent) -> str:
 
 
 def npy_replaced_by_something_else(s: Sent) -> str:
-    path = s.folder / s.pick(["images.npy", "labels.npy"])
-    path.unlink()
-    match s.rng.integers(6):
-        case 0:
-            path.mkdir()
-        case 1:
-            os.mkfifo(path)
-        case 2:
-            path.symlink_to(s.pick(["/dev/zero", "/dev/null", "/dev/urandom"]))
-        case 3:
-            path.symlink_to(path.name)
-        case 4:
-            path.symlink_to("gone.npy")
-        case _:
-            path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
+    s.replace_by_no_file(s.folder / s.pick(["images.npy", "labels.npy"]))
     return REFUSED
 
 

@@ -1,6 +1,5 @@
 """PNG slices damaged; each mutator says what must become of the slice, or of the set."""
 
-import os
 import struct
 import zlib
 from io import BytesIO
@@ -126,21 +125,7 @@ def png_gone(s: Sent) -> str:
 
 
 def png_replaced_by_something_else(s: Sent) -> str:
-    path = s.png
-    path.unlink()
-    match s.rng.integers(6):
-        case 0:
-            path.mkdir()
-        case 1:
-            os.mkfifo(path)
-        case 2:
-            path.symlink_to(s.pick(["/dev/zero", "/dev/null", "/dev/urandom"]))
-        case 3:
-            path.symlink_to(path.name)
-        case 4:
-            path.symlink_to("gone.png")
-        case _:
-            path.symlink_to("..")
+    s.replace_by_no_file(s.png)
     return NOT_TAKEN
 
 

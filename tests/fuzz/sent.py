@@ -1,5 +1,6 @@
 """A synthetic set that somebody sent, in the form that is to be damaged."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,3 +47,20 @@ class Sent:
     def png(self) -> Path:
         """A file of the slice to damage."""
         return self.folder / FOLDERS[self.rng.integers(5)] / f"{self.number:04d}.png"
+
+    def replace_by_no_file(self, path: Path) -> None:
+        """Puts something else in a file's place: a folder, a pipe, a device, a link that leads nowhere, a pointer."""
+        path.unlink()
+        match self.rng.integers(6):
+            case 0:
+                path.mkdir()
+            case 1:
+                os.mkfifo(path)
+            case 2:
+                path.symlink_to(self.pick(["/dev/zero", "/dev/null", "/dev/urandom"]))
+            case 3:
+                path.symlink_to(path.name)
+            case 4:
+                path.symlink_to(f"gone{path.suffix}")
+            case _:
+                path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")

@@ -1,7 +1,6 @@
 """SliceSets damaged, file by file; each mutator says whether the set may be taken."""
 
 import json
-import os
 
 import numpy as np
 import pandas as pd
@@ -128,19 +127,7 @@ def slices_of_another_size(s: Sent) -> str:
 
 
 def slices_file_replaced(s: Sent) -> str:
-    path = s.folder / s.pick(["meta.json", "index.parquet", "images.npy", "labels.npy"])
-    path.unlink()
-    match s.rng.integers(5):
-        case 0:
-            path.mkdir()
-        case 1:
-            os.mkfifo(path)
-        case 2:
-            path.symlink_to(s.pick(["/dev/zero", "/dev/null", "/dev/urandom"]))
-        case 3:
-            path.symlink_to(path.name)
-        case _:
-            pass
+    s.replace_by_no_file(s.folder / s.pick(["meta.json", "index.parquet", "images.npy", "labels.npy"]))
     return REFUSED
 
 
