@@ -121,7 +121,7 @@ def _assign(tree: dict[str, dict[str, Any]], stage: str, key: str, value: Any, w
     """Puts one bare or dotted key into the tree of sections; raises UserError where nothing takes it."""
     section, _, rest = key.rpartition(".")
     rest = rest or key
-    if section in model_names():
+    if section in model_names() and not key.endswith("."):
         tree["models"].setdefault(section, {})[rest] = value
         return
     if section:

@@ -229,3 +229,8 @@ def test_a_preset_that_is_no_file_is_refused(tmp_path, monkeypatch):
 def test_a_preset_with_a_byte_order_mark_is_read(tmp_path):
     (tmp_path / "mine.yaml").write_bytes(b"\xef\xbb\xbfextends: smoke\nprepare: {seed: 7}")
     assert parse("prepare", {"preset": str(tmp_path / "mine.yaml")}).prepare.seed == 7
+
+
+def test_a_model_without_a_key_is_no_key():
+    with pytest.raises(UserError, match=r"unknown key 'stylegan3\.' for train_segmenter"):
+        parse("train_segmenter", {"stylegan3.": "1"})
