@@ -36,7 +36,7 @@ from benchmark.values import (
     Whole,
 )
 
-BATCH_PIXELS = 2**29  # most of a batch's slices together: 10 GiB of five channels in float32
+BATCH_PIXELS = 2**29  # most of a batch's slices together: 14 GiB of seven channels in float32
 PHANTOM = "phantom"  # in place of a folder: the simulated cohort
 PHANTOM_VOXELS = 2**25  # most of a phantom's volume: a process holds a score of such arrays
 SYNTHETIC = "synthetic set: a generator, or a folder; default: the generator in 'model'"
@@ -112,6 +112,11 @@ class TrainGenerator(Section):
     model: GeneratorName = Field("stylegan3", description="generator")
     images: Images = Field(1_000_000, description="training budget [images seen]")
     batch_size: Batch = Field(16, description="training batch [images]")
+    annotation: Literal["nested", "distance", "onehot", "values"] = Field(
+        "nested",
+        description="how it draws the annotation: a plane for each nested region, signed distances to their borders, a "
+        "plane for each class, or the study's grey values",
+    )
     seed: Seed = Field(0, description="seed of weights, batches and noise")
     snapshots: Snapshots = Field(
         10, description="sample grids and measurements during training; the best weights are kept [count]"

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from generators import parallel
-from generators.adversarial import is_due
+from generators.base import is_due
 from generators.resample import downsample, upsample
 
 INTERVAL = 4  # minibatches between two adjustments of p (Section 3)
@@ -17,6 +17,7 @@ SCALE = 0.2 * math.log(2)  # standard deviation of the logarithm of a scale (App
 BRIGHTNESS, CONTRAST = 0.2, 0.5 * math.log(2)  # standard deviations of an offset and of a factor's log (Appendix B)
 TURN, STRETCH, MOVE = math.radians(5), math.log(1.05), 0.03  # most that a head is turned, scaled, moved; canvas widths
 BACKGROUND = -1.0  # what lies outside of an image: air, and no annotation
+MODALITIES = 4  # channels that come first; what follows are the annotation's planes
 
 # Daubechies' 12-tap symlet, as a filter of unit DC gain. It is orthogonal to its own shifts by two samples, so that
 # going to twice the rate and back returns every sample as it was (Appendix B).
@@ -43,13 +44,13 @@ def small_transforms(batch: int) -> Tensor:
 
 
 def warp_annotated(images: Tensor, transforms: Tensor) -> Tensor:
-    """images [B, C, H, H] in [-1, 1] sampled where transforms [B, 3, 3] say; the last channel, which is the annotation,
-    at the nearest pixel, so that its codes stay what they are."""
+    """images [B, C, H, H] in [-1, 1] sampled where transforms [B, 3, 3] say; the annotation's planes, behind the
+    modalities, at the nearest pixel, so that their codes stay what they are."""
     theta = transforms[:, :2].to(images) * torch.tensor([1.0, 1.0, 2.0], device=images.device)  # in half canvas widths
-    annotation = images[:, -1:] - BACKGROUND
+    annotation = images[:, MODALITIES:] - BACKGROUND
     grid = F.affine_grid(theta, list(annotation.shape), align_corners=False)
     annotation = F.grid_sample(annotation, grid, mode="nearest", align_corners=False) + BACKGROUND
-    return torch.cat([warp(images[:, :-1], transforms).clamp(-1, 1), annotation], 1)
+    return torch.cat([warp(images[:, :MODALITIES], transforms).clamp(-1, 1), annotation], 1)
 
 
 def small_affine(images: Tensor, share: float) -> Tensor:
@@ -64,7 +65,8 @@ class AdaptiveAugmentation:
 
     r_t = E[sign D(real)] is 0 for a discriminator that guesses and 1 for one that knows its training images by heart.
     p rises while r_t lies above `target` and falls below it, fast enough to go from 0 to 1 in `images` images
-    (Section 3). Below about 0.8 the transformations do not leak into what is generated (Section 2.2).
+    (Section 3). Below about 0.8 the transformations do not leak into what is generated (Section 2.2). Scores that are
+    no logits are to be centred first, see `centred`.
     """
 
     def __init__(self, target: float, images: float, quarter_turns: bool) -> None:
@@ -95,6 +97,17 @@ class AdaptiveAugmentation:
     def load_state_dict(self, state: dict) -> None:
         """Inverse of `state_dict`."""
         self.p, self.signs, self.count = state["p"], state["signs"], state["count"]
+
+
+def centred(real: Tensor, fake: Tensor) -> Tensor:
+    """A Wasserstein critic's scores [B] of real images, less the midpoint between the means of real [B] and fake [B].
+
+    Logits are positive where an image is more likely real than not, but such scores have no zero: any constant may be
+    added to all of them. The midpoint stands in for it, as it is where two equally wide distributions are equally
+    likely; so r_t keeps its meaning, 0 for a critic that guesses and 1 for one that tells all apart. Means of this very
+    batch, and not running ones, because that constant drifts from step to step.
+    """
+    return real - parallel.mean((real.detach().mean() + fake.detach().mean()) / 2)
 
 
 def sometimes(values: Tensor, neutral: float, p: float) -> Tensor:
@@ -165,8 +178,8 @@ def warp(images: Tensor, transforms: Tensor) -> Tensor:
 
 
 def random_intensity(images: Tensor, p: float) -> Tensor:
-    """Brightness and contrast of each image [C, H, W], but for its last channel: that is the annotation."""
+    """Brightness and contrast of each image [C, H, W], but for the annotation's planes behind its modalities."""
     offset = sometimes(BRIGHTNESS * parallel.randn(len(images)), 0, p)
     factor = sometimes((CONTRAST * parallel.randn(len(images))).exp(), 1, p)
     offset, factor = (value.to(images.device)[:, None, None, None] for value in (offset, factor))
-    return torch.cat([(images[:, :-1] + offset) * factor, images[:, -1:]], 1)
+    return torch.cat([(images[:, :MODALITIES] + offset) * factor, images[:, MODALITIES:]], 1)

@@ -1,4 +1,4 @@
-"""SliceSet: the one format for annotated slices, real and synthetic alike, and the annotation's coding as an image.
+"""SliceSet: the one format for annotated slices, real and synthetic alike.
 
 A folder holds `images.npy` uint8 [N, 4, H, W] (T1, T1ce, T2, FLAIR), `labels.npy` uint8 [N, H, W] (0–3 = background,
 NCR, ED, ET), `index.parquet` (one row a slice: subject, seed, z, split, tumour_pixels, and patient where a person may
@@ -16,8 +16,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 
 from benchmark.data.cohorts import MODALITIES
 from benchmark.data.set_files import open_array, read_index, read_meta
@@ -26,34 +24,6 @@ from benchmark.errors import UserError
 CLASSES = ("background", "NCR", "ED", "ET")
 SPLITS = ("train", "validation", "test", "synthetic")
 COLUMNS = ("subject", "seed", "z", "split", "tumour_pixels")
-
-CODES = (0, 51, 102, 204)  # BraTS value (0, 1, 2, 4) × 51 of each class: PROTOCOL, section 1
-THRESHOLDS = (25.5, 76.5, 153.0)  # v = 5 g / 255 > 0.5, 1.5, 3.0 in terms of the 8-bit g = 51 v
-
-
-def to_network(images: Tensor, labels: Tensor) -> Tensor:
-    """Images uint8 [B, 4, H, W] and labels uint8 [B, H, W] → float32 [B, 5, H, W] in [-1, 1], annotation last.
-
-    Raises IndexError for a label above 3.
-    """
-    annotation = torch.tensor(CODES, dtype=torch.uint8, device=labels.device)[labels.long()]
-    return torch.cat([images, annotation[:, None]], dim=1).float().div_(127.5).sub_(1)
-
-
-def from_network(generated: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Float [B, 5, H, W] in [-1, 1] → images uint8 [B, 4, H, W], labels uint8 [B, H, W], off_code float32 [B].
-
-    The annotation's 8-bit value g is decoded by the study's thresholds on v = 5 g / 255; off_code is the share of
-    pixels whose v is farther than 0.25 from every code value (0, 1, 2, 4). Raises ValueError for NaN or infinity.
-    """
-    if not generated.isfinite().all():
-        raise ValueError("generated images hold NaN or infinite values: the generator has diverged")
-    pixels = generated.float().add(1).mul_(127.5).round_().clamp_(0, 255)
-    g = pixels[:, 4].contiguous()
-    labels = torch.bucketize(g, torch.tensor(THRESHOLDS, device=g.device))  # strictly above a threshold: next class
-    distance = torch.stack([(g - code).abs() for code in CODES]).amin(0)
-    off_code = (distance > 0.25 * 51).float().mean((1, 2))
-    return pixels[:, :4].byte(), labels.byte(), off_code
 
 
 @dataclass(frozen=True)

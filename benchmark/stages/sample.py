@@ -14,7 +14,7 @@ from benchmark.training.devices import pick_devices
 from benchmark.training.models import load_generator
 from benchmark.training.sampling import sample
 
-SCHEMA = 2
+SCHEMA = 3  # 3: meta.json names the annotation's coding
 PREVIEW = 16  # slices that travel to the tracking server
 
 
@@ -30,12 +30,12 @@ def needs(config: Config) -> dict[str, Need]:
 
 
 def tags(config: Config) -> dict[str, Any]:
-    return {"model": config.train_generator.model, "cohort": config.prepare.cohort, "seed": config.sample.seed}
+    return {"model": config.train_generator.model, "cohort": config.prepare.cohort, "seed": config.train_generator.seed}
 
 
 def run(task: RunningTask) -> Headline:
     config, folder, tracked = task.config, task.folder, task.tracked
-    keys, name = config.sample, config.train_generator.model
+    keys, name, coding = config.sample, config.train_generator.model, config.train_generator.annotation
     real = SliceSet.open(task.folders["prepare"])
     size, devices = real.meta["image_size"], pick_devices(config.common.device)
     trained = [load_generator(config, size, task.folders[f"train_generator_{i}"]) for i in range(keys.ensemble)]
@@ -48,6 +48,7 @@ def run(task: RunningTask) -> Headline:
         "simulated": real.meta["simulated"],
         "generator": name,
         "ensemble": keys.ensemble,
+        "annotation": coding,
         "spacing": {name: spacing},
     }
     (folder / "meta.json").unlink(missing_ok=True)  # complete, but its run was killed before it could say so
@@ -55,7 +56,7 @@ def run(task: RunningTask) -> Headline:
         SliceWriter(folder, size, meta, resume=True) as writer,
         progress_bar(keys.samples, f"sample {name}", "img", writer.count) as bar,
     ):
-        for made in sample(members, writer.count, keys.samples, keys.seed):
+        for made in sample(members, writer.count, keys.samples, keys.seed, coding):
             off_code = made.off_code.tolist()
             writer.append(
                 made.images, made.labels, subject=name, seed=made.seeds, z=-1, split="synthetic", off_code=off_code

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from benchmark.config import Config, Need
-from benchmark.data.slices import SliceSet, to_network
+from benchmark.data.annotation import to_network
+from benchmark.data.slices import SliceSet
 from benchmark.parsing import resolve_model
 from benchmark.report.sheets import save_sheet
 from benchmark.stages import Headline, RunningTask, Settings, Task, call_helpers
@@ -50,7 +51,7 @@ def run(task: RunningTask) -> Headline:
 
     def snapshot(seen: int) -> dict[str, float]:
         """Always the same seeds, so that sheets of one training show the same brains as they improve."""
-        images, labels, off_code = draw(training.model, range(keys.snapshot_samples))
+        images, labels, off_code = draw(training.model, range(keys.snapshot_samples), keys.annotation)
         sheet = save_sheet(images[:SHOWN], labels[:SHOWN], folder / "snapshots" / f"{seen:09d}.png")
         tracked.log_artifact(sheet, "snapshots")
         return {**monitor(images), "off_code_share": float(off_code.mean())}
@@ -100,7 +101,7 @@ def training_of(config: Config, slices: SliceSet, device: torch.device) -> loop.
 
     def to_batch(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor]:
         images, labels = batch
-        return (to_network(images.to(device), labels.to(device)),)
+        return (to_network(images.to(device), labels.to(device), keys.annotation),)
 
     budget = loop.Budget(keys.images, keys.batch_size, keys.seed, keys.snapshots, keys.checkpoint_seconds)
     return loop.Training(keys.model, model, read, to_batch, budget, loop.advice(keys.model, model.config))

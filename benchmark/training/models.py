@@ -11,7 +11,8 @@ import generators
 import segmenters
 from analysis.neighbours import Rows
 from benchmark.config import Config, TrainSegmenter
-from benchmark.data.slices import CLASSES, MODALITIES, SliceSet, from_network
+from benchmark.data.annotation import CODINGS, from_network
+from benchmark.data.slices import CLASSES, MODALITIES, SliceSet
 from benchmark.parsing import resolve_model
 from generators.base import Generator
 from segmenters.base import Segmenter, normalize
@@ -22,9 +23,9 @@ PREDICT_BATCH = 64
 
 
 def create_generator(config: Config, image_size: int) -> Generator:
-    """The configured generator, freshly initialized: of the four modalities and the annotation, at this size [px]."""
-    name = config.train_generator.model
-    return generators.create(name, len(MODALITIES) + 1, image_size, **resolve_model(config, name))
+    """The configured generator, freshly initialized: of modalities and the annotation's planes, at this size [px]."""
+    name, coding = config.train_generator.model, CODINGS[config.train_generator.annotation]
+    return generators.create(name, len(MODALITIES) + coding.planes, image_size, **resolve_model(config, name))
 
 
 def load_generator(config: Config, image_size: int, folder: Path) -> Generator:
@@ -34,10 +35,13 @@ def load_generator(config: Config, image_size: int, folder: Path) -> Generator:
     return model
 
 
-def draw(model: Generator, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Samples of these seeds: images uint8 [N, 4, H, W], labels uint8 [N, H, W], off_code float32 [N]."""
+def draw(model: Generator, seeds: Sequence[int], coding: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Samples of these seeds: images uint8 [N, 4, H, W], labels uint8 [N, H, W], off_code float32 [N].
+
+    coding: of the annotation, as the generator was trained with it; off_code: see `benchmark.data.annotation`.
+    """
     starts = range(0, len(seeds), DRAW_BATCH)
-    batches = [from_network(model.sample(seeds[start : start + DRAW_BATCH]).cpu()) for start in starts]
+    batches = [from_network(model.sample(seeds[start : start + DRAW_BATCH]).cpu(), coding) for start in starts]
     images, labels, off_code = (torch.cat(parts).numpy() for parts in zip(*batches, strict=True))
     return images, labels, off_code
 

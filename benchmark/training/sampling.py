@@ -18,15 +18,15 @@ class Samples:
     seeds: list[int]
     images: np.ndarray  # uint8 [N, 4, H, W]
     labels: np.ndarray  # uint8 [N, H, W]
-    off_code: np.ndarray  # float32 [N], see `benchmark.data.slices.from_network`
+    off_code: np.ndarray  # float32 [N], see `benchmark.data.annotation`
 
 
-def sample(members: Sequence[Sequence[Generator]], start: int, stop: int, seed: int) -> Iterator[Samples]:
+def sample(members: Sequence[Sequence[Generator]], start: int, stop: int, seed: int, coding: str) -> Iterator[Samples]:
     """Samples start … stop, in order, a batch at a time.
 
-    members: of each generator, a copy on every device. Sample i is of generator i mod N, from seed and i alone. Batches
-    are the same wherever the first one starts, if it starts where a batch does: a set's bytes never depend on where a
-    run was killed.
+    members: of each generator, a copy on every device; coding: of the annotation, as they draw it. Sample i is of
+    generator i mod N, from seed and i alone. Batches are the same wherever the first one starts, if it starts where a
+    batch does: a set's bytes never depend on where a run was killed.
     """
     size, devices = DRAW_BATCH * len(members), len(members[0])
     with ThreadPoolExecutor(devices) as pool:
@@ -35,15 +35,15 @@ def sample(members: Sequence[Sequence[Generator]], start: int, stop: int, seed: 
             if len(running) == devices:
                 yield running.popleft().result()
             seeds = [seed * 10**9 + i for i in range(first, min(first + size, stop))]
-            running.append(pool.submit(_mixed, [copies[number % devices] for copies in members], seeds))
+            running.append(pool.submit(_mixed, [copies[number % devices] for copies in members], seeds, coding))
         while running:
             yield running.popleft().result()
 
 
-def _mixed(models: Sequence[Generator], seeds: list[int]) -> Samples:
+def _mixed(models: Sequence[Generator], seeds: list[int], coding: str) -> Samples:
     """Samples of these seeds, of the generators in turn."""
     count = len(models)
-    parts = [draw(model, seeds[i::count]) for i, model in enumerate(models) if i < len(seeds)]
+    parts = [draw(model, seeds[i::count], coding) for i, model in enumerate(models) if i < len(seeds)]
     whole = []
     for arrays in zip(*parts, strict=True):
         mixed = np.empty((len(seeds), *arrays[0].shape[1:]), arrays[0].dtype)

@@ -17,7 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmark.data.slices import CODES, SliceSet
+from benchmark.data.annotation import CODES
+from benchmark.data.slices import SliceSet
 from benchmark.parsing import parse
 from benchmark.stages import sample
 from benchmark.table.run import call as call_stage

@@ -75,10 +75,11 @@ def test_small_transforms_are_small():
 def test_annotated_warp_is_scipys_linear_in_images_and_nearest_in_the_annotation():
     torch.manual_seed(0)
     images = (smooth(32, 4) + 1).square()
-    images = torch.cat([1.5 * images / images.max() - 1, CODES[torch.randint(4, (2, 1, 32, 32))]], 1)
+    annotation = CODES[torch.randint(4, (2, 1, 32, 32))]
+    images = torch.cat([1.5 * images / images.max() - 1, annotation, annotation.flip(2), annotation.flip(3)], 1)
     transforms = small_transforms(2)
     out = warp_annotated(images, transforms)
-    assert set(out[:, 4].unique().tolist()) == set(CODES.tolist())
+    assert set(out[:, 4:].unique().tolist()) == set(CODES.tolist())
     for before, after, transform in zip(images.numpy(), out.numpy(), transforms.double().numpy(), strict=True):
         (xx, xy, x), (yx, yy, y) = transform[:2]
         matrix, move = np.array([[yy, yx], [xy, xx]]), 32 * np.array([y, x])  # scipy's axes are (y, x), in pixels
@@ -86,8 +87,9 @@ def test_annotated_warp_is_scipys_linear_in_images_and_nearest_in_the_annotation
         for channel in range(4):
             expected = ndimage.affine_transform(before[channel], matrix, offset, order=3, cval=-1)
             np.testing.assert_allclose(after[channel], expected, atol=0.03)
-        expected = ndimage.affine_transform(before[4], matrix, offset, order=0, mode="grid-constant", cval=-1)
-        assert (after[4] == expected).mean() > 0.99  # but for points half-way between two pixels
+        for plane in range(4, 7):
+            expected = ndimage.affine_transform(before[plane], matrix, offset, order=0, mode="grid-constant", cval=-1)
+            assert (after[plane] == expected).mean() > 0.99  # but for points half-way between two pixels
         assert (after[4] == before[4]).mean() < 0.9
 
 
@@ -205,9 +207,9 @@ def test_transforms_have_the_papers_distributions():
 
 def test_brightness_and_contrast_leave_the_annotation_alone():
     torch.manual_seed(0)
-    images = torch.rand(4000, 5, 2, 2) * 2 - 1
+    images = torch.rand(4000, 7, 2, 2) * 2 - 1
     changed = random_intensity(images, 0.5)
-    assert torch.equal(changed[:, 4], images[:, 4])
+    assert torch.equal(changed[:, 4:], images[:, 4:])
     factor = (changed[:, :4].amax((1, 2, 3)) - changed[:, :4].amin((1, 2, 3))) / (
         images[:, :4].amax((1, 2, 3)) - images[:, :4].amin((1, 2, 3))
     )

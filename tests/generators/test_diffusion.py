@@ -245,20 +245,20 @@ def test_mirror_turns_half_of_the_images_left_to_right_only():
 
 
 def test_augmentation_moves_a_share_of_the_images_and_keeps_annotation_codes():
-    model = small(augmentation=0.5, steps=2, sampling_steps=2)
+    model = small(7, augmentation=0.5, steps=2, sampling_steps=2)
     model.process.alphas_cumprod = torch.ones(2)  # no noise at all, so that the network sees the images
     seen_by_network = Stub(lambda x, time: x * seen_by_network.weight)
     seen_by_network.weight = nn.Parameter(torch.ones(()))
     model.networks["denoiser"] = model.ema["denoiser"] = seen_by_network
     codes = torch.tensor([0, 51, 102, 204]) / 127.5 - 1
-    images = torch.stack([torch.rand(64, 16, 16) * 2 - 1, codes[torch.randint(4, (64, 16, 16))]], 1)
+    images = torch.cat([torch.rand(64, 4, 16, 16) * 2 - 1, codes[torch.randint(4, (64, 3, 16, 16))]], 1)
     torch.manual_seed(0)
     model.train_step(images, 0)
     x = seen_by_network.inputs[0][0]
     kept = (x == images).flatten(1).all(1)
     assert 16 < kept.sum() < 48
-    assert ((x[~kept] != images[~kept]).flatten(2).any(2).float().mean(0) > 0.8).all()  # image and annotation
-    assert torch.isin(x[:, 1], codes).all()
+    assert ((x[~kept] != images[~kept]).flatten(2).any(2).float().mean(0) > 0.8).all()  # modalities and annotation
+    assert torch.isin(x[:, 4:], codes).all()
 
 
 def test_learning_rate_warms_up_with_images_seen():

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmark.data import labels
+from benchmark.data.annotation import CODES, THRESHOLDS
 from benchmark.data.foreign.facts import Part
 from benchmark.data.labels import BRATS_CLASSES
 from benchmark.data.reading import Understood
-from benchmark.data.slices import CODES, THRESHOLDS
 from benchmark.errors import UserError
 
 OFF_CODE_LIMIT = 0.5  # share of annotated pixels that are no code: then it is another coding, not a generator's noise

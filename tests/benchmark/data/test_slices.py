@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from benchmark.data.slices import SliceSet, SliceWriter, from_network, to_network
+from benchmark.data.slices import SliceSet, SliceWriter
 from benchmark.errors import UserError
 
 META = {"kind": "synthetic", "cohort": "<b>Köln</b>, 2", "simulated": True, "spacing": {}}
@@ -51,63 +50,6 @@ def break_off(folder: Path, batches: list, resume: bool = True) -> None:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-# --- coding ---
-
-
-def test_annotation_is_coded_as_brats_value_times_51():
-    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 4, 16, 16)
-    labels = torch.arange(4, dtype=torch.uint8).repeat(64).reshape(1, 16, 16)
-    coded = to_network(images, labels)
-    assert coded.shape == (1, 5, 16, 16)
-    assert coded.dtype == torch.float32
-    assert coded.min() == -1
-    assert coded.max() == 1
-    for label, brats_value in enumerate((0, 1, 2, 4)):
-        torch.testing.assert_close(
-            coded[0, 4][labels[0] == label], torch.full((64,), brats_value * 51 / 127.5 - 1), atol=1e-6, rtol=0
-        )
-
-
-def test_coding_is_exactly_inverted():
-    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(2, 4, 16, 16)
-    labels = torch.randint(0, 4, (2, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    decoded_images, decoded_labels, off_code = from_network(to_network(images, labels))
-    assert torch.equal(decoded_images, images)
-    assert torch.equal(decoded_labels, labels)
-    assert torch.equal(off_code, torch.zeros(2))
-
-
-def test_decoding_follows_the_studys_thresholds_for_every_grey_value():
-    grey = np.arange(256)
-    generated = torch.zeros(256, 5, 1, 1)
-    generated[:, 4, 0, 0] = torch.from_numpy(grey / 127.5 - 1)
-    _, labels, off_code = from_network(generated)
-    for g in grey:
-        v = 5 * g / 255
-        expected = 3 if v > 3.0 else 2 if v > 1.5 else 1 if v > 0.5 else 0
-        assert labels[g] == expected, g
-        assert off_code[g] == float(min(abs(v - code) for code in (0, 1, 2, 4)) > 0.25), g
-
-
-def test_off_code_is_a_share_per_image():
-    generated = torch.full((2, 5, 2, 2), -1.0)
-    generated[1, 4, 0, 0] = 0.2  # v = 3, between ED and ET
-    assert from_network(generated)[2].tolist() == [0, 0.25]
-
-
-def test_values_beyond_the_range_are_clamped():
-    images, labels, _ = from_network(torch.tensor([-7.0, 7.0]).reshape(2, 1, 1, 1).expand(2, 5, 1, 1))
-    assert images[:, 0].flatten().tolist() == [0, 255]
-    assert labels.flatten().tolist() == [0, 3]
-
-
-def test_generated_nan_and_unknown_labels_are_errors():
-    with pytest.raises(ValueError, match="NaN"):
-        from_network(torch.full((1, 5, 2, 2), float("nan")))
-    with pytest.raises(IndexError):
-        to_network(torch.zeros(1, 4, 2, 2, dtype=torch.uint8), torch.full((1, 2, 2), 4, dtype=torch.uint8))
 
 
 # --- writing and opening ---

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark.data.annotation import CODINGS
+from benchmark.parsing import parse
 from benchmark.training import models
 
 
@@ -35,13 +37,24 @@ class Seen:
 def test_samples_are_drawn_a_batch_at_a_time_in_the_order_of_their_seeds(monkeypatch):
     monkeypatch.setattr(models, "DRAW_BATCH", 4)
     model = Seen()
-    images, labels, off_code = models.draw(model, range(1, 11))
+    images, labels, off_code = models.draw(model, range(1, 11), "values")
     assert model.batches == [4, 4, 2]
     assert images.dtype == labels.dtype == np.uint8
     assert images.shape == (10, 4, 2, 2)
     assert images[:, 0, 0, 0].tolist() == list(range(1, 11))
     assert not labels.any()  # grey levels of 1 to 10 are nearest to the code of the background
     assert off_code.tolist() == [0.0] * 10
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_a_generator_draws_the_modalities_and_the_annotations_planes(coding):
+    config = parse("train_generator", {"preset": "smoke", "model": "progressive_gan", "annotation": coding})
+    model = models.create_generator(config, 16)
+    assert model.channels == 4 + CODINGS[coding].planes
+    images, labels, off_code = models.draw(model, range(3), coding)
+    assert images.shape == (3, 4, 16, 16)
+    assert labels.shape == (3, 16, 16)
+    assert off_code.shape == (3,)
 
 
 def test_pooled_dice_is_that_of_all_pixels_of_the_rows_together(monkeypatch):
