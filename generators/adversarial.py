@@ -1,8 +1,9 @@
-"""What the GANs share: configuration, losses, the gradient penalty, lazy regularization, a step of each network."""
+"""What the GANs share: configuration, losses, the gradient penalty and its weight, lazy regularization, augmentation, a
+step of each network."""
 
 import copy
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from generators import parallel
-from generators.base import Generator, GeneratorConfig
+from generators.augmentation import AdaptiveAugmentation
+from generators.base import Generator, GeneratorConfig, is_due
+
+SMALL_COHORT = 30_000  # training images; with fewer, adaptive augmentation is recommended (2006.06676)
 
 
 class GANConfig(GeneratorConfig):
@@ -22,6 +26,12 @@ class GANConfig(GeneratorConfig):
     ema_half_life: float = Field(10_000, ge=0, description="averaging of the generator's weights [images]")
     ema_ramp: float = Field(0.05, gt=0, description="that half-life is at most this share of images seen [share]")
     mirror: bool = Field(False, description="flip training images left-right at random [yes/no]")
+    augmentation: bool | None = Field(
+        None, description="adaptive discriminator augmentation; unset: below 30,000 training slices [yes/no]"
+    )
+    augmentation_target: float = Field(0.6, ge=-1, le=1, description="mean sign of D(real) that it keeps to [1]")
+    augmentation_images: float = Field(500_000, gt=0, description="its strength goes from 0 to 1 over these [images]")
+    augmentation_quarter_turns: bool = Field(False, description="it also turns by multiples of 90 degrees [yes/no]")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of convolutions and filters [name]")
 
     def maps(self, level: int) -> int:
@@ -33,8 +43,34 @@ class GANConfig(GeneratorConfig):
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
 
+class R1Config(GANConfig):
+    """What may be chosen about R1.
+
+    The γ that is right grows with the number of pixels, over which the gradient is spread, and falls with the batch.
+    Unless a number is given, it is pixels / batch size times a factor, so that another image size needs no search.
+    """
+
+    # γ · batch size / pixels. 0.0002: StyleGAN2's heuristic (2006.06676, Appendix C).
+    gamma_factor: ClassVar[float] = 0.0002
+
+    r1_gamma: float | None = Field(
+        None, ge=0, description="weight of the R1 penalty, halved in the loss; unset: fits image and batch size [1]"
+    )
+    r1_scale: float = Field(1.0, gt=0, description="factor of that weight, given or not: what tuning varies [1]")
+    r1_interval: int = Field(16, ge=1, description="one R1 step every so many steps [steps]")
+
+    def gamma(self, images: Tensor) -> float:
+        """γ for this process's part of a batch, [B, C, H, H]."""
+        fitting = self.gamma_factor * images.shape[2] ** 2 / parallel.total(len(images))
+        return self.r1_scale * (fitting if self.r1_gamma is None else self.r1_gamma)
+
+
 class GAN(Generator):
-    """A generator, its averaged copy and the discriminator it learns from; a step of each on every batch."""
+    """A generator, its averaged copy and the discriminator it learns from; a step of each on every batch.
+
+    What the discriminator sees of images goes through adaptive augmentation, also where the configuration leaves that
+    open: who trains on a cohort of `SMALL_COHORT` images or more is to switch it off.
+    """
 
     config: GANConfig
     share_multiple = 4  # groups of `minibatch_std`
@@ -45,6 +81,28 @@ class GAN(Generator):
         super().__init__(channels, resolution, config)
         self.networks = {"generator": generator, "discriminator": discriminator}
         self.ema = {"generator": copy.deepcopy(generator).eval().requires_grad_(False)}
+        self.augmentation = AdaptiveAugmentation(
+            config.augmentation_target, config.augmentation_images, config.augmentation_quarter_turns
+        )
+
+    def augmented(self, images: Tensor) -> Tensor:
+        """What the discriminator is to see of images [B, C, H, H], be they real or generated."""
+        return images if self.config.augmentation is False else self.augmentation(images)
+
+    def adapt_augmentation(self, real: Tensor, seen: int) -> dict[str, Tensor]:
+        """Once a step: the augmentation follows the logits [B] of real images. ada_p, its probability, if it is on."""
+        if self.config.augmentation is False:
+            return {}
+        self.augmentation.update(real, seen)
+        return {"ada_p": torch.tensor(self.augmentation.p)}
+
+    def extra_state(self) -> dict:
+        return {"augmentation": self.augmentation.state_dict()}
+
+    def load_extra_state(self, state: dict) -> None:
+        if state.keys() != self.extra_state().keys():
+            raise RuntimeError(f"state holds {sorted(state)}, this model has {sorted(self.extra_state())}")
+        self.augmentation.load_state_dict(state["augmentation"])
 
     def generator_step(self, loss: Callable[[], Tensor]) -> dict[str, Tensor]:
         """A step of the generator down what loss() returns, in which the discriminator is a constant."""
@@ -86,7 +144,7 @@ def r1_penalty(discriminate: Callable[[Tensor], Tensor], images: Tensor) -> Tens
 def r1_step(model: GAN, discriminate: Callable[[Tensor], Tensor], images: Tensor, seen: int) -> dict[str, Tensor]:
     """At every `r1_interval`-th step, another one of the discriminator down γ / 2 · R1, times the interval; returns r1,
     the squared gradient norm, if so."""
-    gamma, interval = model.config.r1_gamma, model.config.r1_interval
+    gamma, interval = model.config.gamma(images), model.config.r1_interval
     if gamma == 0 or not is_due(seen, len(images), interval):
         return {}
     penalty = r1_penalty(discriminate, images)
@@ -102,8 +160,3 @@ def lazy_adam(parameters: Iterable[nn.Parameter], learning_rate: float, interval
     """
     c = 1.0 if interval is None else interval / (interval + 1)
     return torch.optim.Adam(parameters, learning_rate * c, (0.0, 0.99**c), eps=1e-8, fused=True)
-
-
-def is_due(seen: int, batch: int, interval: int) -> bool:
-    """Whether the step that starts at `seen` training images is one of every `interval`-th; `batch`: this process's."""
-    return seen // parallel.total(batch) % interval == 0

@@ -135,6 +135,11 @@ class Generator(ABC):
             module.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
 
 
+def is_due(seen: int, batch: int, interval: int) -> bool:
+    """Whether the step that starts at `seen` training images is one of every `interval`-th; `batch`: this process's."""
+    return seen // parallel.total(batch) % interval == 0
+
+
 def repair(gradients: Sequence[Tensor]) -> Tensor:
     """Replaces what is no number by 0 and what is infinite by ±1e5, in place; 1 where there was any such, else 0.
 

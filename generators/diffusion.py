@@ -201,7 +201,7 @@ class Diffusion(Generator):
     def _sampling_times(self) -> list[int]:
         """The time steps at which the network is evaluated, falling, and then -1, the image.
 
-        DPM-Solver's are even in log SNR (2206.00927, section 3.4), DDIM's and DDPM's in time. In 25 steps even in time,
+        DPM-Solver's are even in log SNR (2206.00927, section 3.3), DDIM's and DDPM's in time. In 25 steps even in time,
         an ideal network's samples lose 40 % of the contrast of fine texture (5 % of the range); even in log SNR, 1 %.
         """
         steps, evaluations = self.config.steps, self.config.sampling_steps

@@ -76,6 +76,22 @@ class LeakyConv2d(Conv2d):
         return F.leaky_relu(super().forward(x), LEAK, inplace=True)
 
 
+class DownConv2d(Conv2d):
+    """3 × 3 convolution, average over 2 × 2, *then* bias and `leaky_relu`, [B, I, H, W] → [B, O, H/2, W/2].
+
+    Convolution and average are linear, hence one 4 × 4 convolution of stride 2, whose kernel is the mean of the 3 × 3
+    one at four places: the same result with 4/9 of the arithmetic, and nothing else is ever as large as the input.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, gain=LEAKY_GAIN)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = F.avg_pool2d(self.weight, 2, stride=1, padding=1) * self.weight_gain
+        bias = (self.bias * self.bias_gain).to(x.dtype)
+        return F.leaky_relu(F.conv2d(x, kernel.to(x.dtype), bias, stride=2, padding=1), LEAK, inplace=True)
+
+
 def modulated_conv2d(
     x: Tensor, weight: Tensor, style: Tensor, bias: Tensor, *, demodulate: bool = True, gain: Tensor | float = 1.0
 ) -> Tensor:
@@ -105,20 +121,29 @@ def upsampling_conv2d(x: Tensor, weight: Tensor, kernel: Tensor) -> Tensor:
 
 
 class Mapping(nn.Module):
-    """Mapping network z [B, z_dim] → w [B, w_dim], and the running mean of w for truncation (1812.04948, Section 2)."""
+    """Mapping network z [B, z_dim] → w [B, w_dim], and the running mean of w for truncation (1812.04948, Section 2).
 
-    def __init__(self, z_dim: int, w_dim: int, layers: int, learning_rate_scale: float = 0.01) -> None:
+    The mean is what `track` has been told, once a training step: the past keeps a share of `decay` each time, 0.995 in
+    the authors' code.
+    """
+
+    def __init__(
+        self, z_dim: int, w_dim: int, layers: int, learning_rate_scale: float = 0.01, decay: float = 0.995
+    ) -> None:
         super().__init__()
         widths = [z_dim] + [w_dim] * layers
         self.layers = nn.ModuleList(
             Linear(i, o, learning_rate_scale=learning_rate_scale) for i, o in itertools.pairwise(widths)
         )
         self.register_buffer("mean", torch.zeros(w_dim))
+        self.decay = decay
 
     def forward(self, z: Tensor, truncation: float = 1.0) -> Tensor:
         w = pixel_norm(z)
         for layer in self.layers:
             w = leaky_relu(layer(w))
-        if self.training:
-            self.mean.lerp_(parallel.mean(w.detach().mean(0)), 1 - 0.998)
         return self.mean.lerp(w, truncation)
+
+    def track(self, w: Tensor) -> None:
+        """Moves the mean towards that of w [B, w_dim], the styles of a training step's generated images."""
+        self.mean.lerp_(parallel.mean(w.detach().mean(0)), 1 - self.decay)

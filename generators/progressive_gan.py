@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from generators import parallel
 from generators.adversarial import GAN, lazy_adam
-from generators.augmentation import mirror
+from generators.augmentation import centred, mirror
 from generators.base import latents
 from generators.discriminator import minibatch_std
 from generators.growth import GrowthConfig, check_size, down, fade, grown, level_at, up
-from generators.layers import LEAK, Conv2d, LeakyConv2d, Linear, pixel_norm
+from generators.layers import LEAK, Conv2d, DownConv2d, LeakyConv2d, Linear, pixel_norm
 
 FIRST = 2  # level of the smallest images
 
@@ -88,12 +88,18 @@ class ProgressiveGenerator(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """x [B, I, H, W] → [B, O, H, W], yet to be halved (Table 2, right)."""
+    """x [B, I, H, W] → [B, O, H/2, W/2] (Table 2, right).
+
+    The table has the second convolution, bias and leaky ReLU at full resolution, and averages what comes out. As in the
+    authors' published networks, here the average comes before bias and leaky ReLU, so that it and the convolution are
+    one: a third fewer multiply-adds, and 0.6 of the time (64 × 64 × 5, forward and backward, with gradient penalty or
+    not, on a CPU).
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.conv1 = LeakyConv2d(inputs, inputs, 3, pad=1)
-        self.conv2 = LeakyConv2d(inputs, outputs, 3, pad=1)
+        self.conv2 = DownConv2d(inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv2(self.conv1(x))
@@ -118,7 +124,7 @@ class GrowingDiscriminator(nn.Module):
         top = math.ceil(level)
         x = self.from_image[top - FIRST](images)
         for i in range(top, 2, -1):
-            x = down(self.blocks[i - 3](x))
+            x = self.blocks[i - 3](x)
             if i == top:
                 x = fade(lambda: self.from_image[top - 1 - FIRST](down(images)), x, level)
         # Groups of 4 samples rather than the whole minibatch: the statistic means the same on any number of devices.
@@ -135,7 +141,11 @@ def gradient_penalty(discriminate: Callable[[Tensor], Tensor], real: Tensor, fak
 
 
 class ProgressiveGAN(GAN):
-    """Progressive GAN: grows from 4 × 4 pixels, trained as a Wasserstein GAN with gradient penalty (Appendix A.1)."""
+    """Progressive GAN: grows from 4 × 4 pixels, trained as a Wasserstein GAN with gradient penalty (Appendix A.1).
+
+    Where augmentation is on, the critic compares augmented images with augmented ones, and the penalty, which makes it
+    a distance of those, is taken between them.
+    """
 
     Config = ProgressiveGANConfig
     config: ProgressiveGANConfig
@@ -151,7 +161,8 @@ class ProgressiveGAN(GAN):
         """One discriminator and one generator step at the level of `seen`.
 
         Losses: loss_generator and what `discriminator_losses` lists; gradient_norm_generator and
-        gradient_norm_discriminator; `level`, how far the networks have grown.
+        gradient_norm_discriminator; ada_p, the probability of augmentation, where that is on; `level`, how far the
+        networks have grown.
         """
         generator, batch = self.networks["generator"], len(images)
         level = level_at(seen, FIRST, int(math.log2(self.resolution)), self.config)
@@ -163,25 +174,24 @@ class ProgressiveGAN(GAN):
             return self.networks["discriminator"](x, level)
 
         fake = generator(parallel.randn(batch, self.config.z_dim).to(self.device), level)  # trains both networks
-        real = grown(images, level)
-        losses = self.discriminator_step(self.discriminator_losses(discriminate, real, fake.detach()))
-        losses |= self.generator_step(lambda: -discriminate(fake).mean())
+        seen_real, seen_fake = self.augmented(grown(images, level)), self.augmented(fake.detach())
+        penalty = gradient_penalty(discriminate, seen_real, seen_fake)
+        scores = discriminate(seen_real), discriminate(seen_fake)
+        losses = self.discriminator_step(self.discriminator_losses(*scores, penalty))
+        losses |= self.generator_step(lambda: -discriminate(self.augmented(fake)).mean())
+        losses |= self.adapt_augmentation(centred(*scores), seen)
         return self.finish(losses | {"level": torch.tensor(level)}, batch, seen)
 
-    def discriminator_losses(
-        self, discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor
-    ) -> dict[str, Tensor]:
-        """WGAN-GP's loss (1704.00028, eq. 3) + ε E D(x)² (Appendix A.1).
+    def discriminator_losses(self, real: Tensor, fake: Tensor, penalty: Tensor) -> dict[str, Tensor]:
+        """WGAN-GP's loss of scores [B] (1704.00028, eq. 3) + ε E D(x)² (Appendix A.1).
 
         Losses: loss_discriminator; score_real and score_fake, the mean scores; gradient_penalty without its weight.
         """
-        penalty = gradient_penalty(discriminate, real, fake)
-        score_real, score_fake = discriminate(real), discriminate(fake)
-        loss = score_fake.mean() - score_real.mean() + self.config.drift * score_real.square().mean()
+        loss = fake.mean() - real.mean() + self.config.drift * real.square().mean()
         return {
             "loss_discriminator": loss + self.config.gradient_penalty * penalty,
-            "score_real": score_real.mean(),
-            "score_fake": score_fake.mean(),
+            "score_real": real.mean(),
+            "score_fake": fake.mean(),
             "gradient_penalty": penalty,
         }
 

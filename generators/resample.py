@@ -23,7 +23,11 @@ def lowpass(taps: int, cutoff: float, half_width: float, rate: float) -> Tensor:
 
 def radial_lowpass(taps: int, cutoff: float, half_width: float, rate: float) -> Tensor:
     """Radially symmetric counterpart [taps, taps] of `lowpass`: a jinc under a Kaiser window of the radius
-    (Appendix C). `taps` is even."""
+    (Appendix C). `taps` is even.
+
+    So the paper's text. In the authors' code the window is a product of two Kaiser windows, one along each axis, which
+    is not quite the same at any angle.
+    """
     position = np.arange(taps) - (taps - 1) / 2
     radius = np.hypot(*np.meshgrid(position, position))  # samples; never 0, as taps is even
     beta = signal.kaiser_beta(signal.kaiser_atten(taps, 2 * half_width / (rate / 2)))

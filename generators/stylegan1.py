@@ -10,33 +10,34 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from generators import adversarial, parallel
-from generators.adversarial import GAN, lazy_adam
+from generators.adversarial import GAN, R1Config, lazy_adam
 from generators.augmentation import mirror
-from generators.base import latents
+from generators.base import is_due, latents
 from generators.discriminator import minibatch_std
 from generators.growth import GrowthConfig, check_size, down, fade, grown, level_at, up
-from generators.layers import LEAK, Conv2d, LeakyConv2d, Linear, Mapping, upsampling_conv2d
+from generators.layers import LEAK, Conv2d, DownConv2d, LeakyConv2d, Linear, Mapping, upsampling_conv2d
 from generators.resample import downsample
 
 # The binomial filter [1, 2, 1] of Appendix C after nearest-neighbour upsampling, or before the average of two: both in
 # one are bilinear resampling.
 BILINEAR = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+BINOMIAL = torch.tensor([1.0, 2.0, 1.0]) / 4
 FIRST = 3  # level of the smallest images
 
 
-class StyleGAN1Config(GrowthConfig):
-    """What may be chosen about a StyleGAN and its training; defaults are the paper's."""
+class StyleGAN1Config(GrowthConfig, R1Config):
+    """What may be chosen about a StyleGAN and its training; defaults are those of the paper's configuration F, but for
+    R1: its γ = 10 was for 1024 × 1024 pixels, here it fits the size (see `R1Config`)."""
 
     search_space: ClassVar = {
         "learning_rate": (5e-4, 5e-3, "log"),
-        "r1_gamma": (0.05, 20.0, "log"),
+        "r1_scale": (0.1, 10.0, "log"),
         "mixing": (0.0, 0.9),
     }
 
     w_dim: int = Field(512, ge=1, description="width of the style space W [numbers]")
     mapping_layers: int = Field(8, ge=1, le=16, description="depth of the mapping network [layers]")
     mixing: float = Field(0.9, ge=0, le=1, description="training images whose styles come from two w [share]")
-    r1_gamma: float = Field(10.0, ge=0, description="weight of the R1 gradient penalty, halved in the loss [1]")
     r1_interval: int = Field(1, ge=1, description="R1 in one step out of so many; more than 1 is faster [steps]")
     truncation: float = Field(1.0, ge=0, le=1, description="psi: 1 samples all of W, 0 only its mean [share]")
 
@@ -125,16 +126,17 @@ class StyleGAN1Network(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """x [B, I, H, W] → [B, O, H/2, W/2]: progressive GAN's block, with bilinear downsampling (Appendix C)."""
+    """x [B, I, H, W] → [B, O, H/2, W/2]: progressive GAN's block, with bilinear downsampling (Appendix C): the binomial
+    filter before the second convolution, with which it commutes, and the average within it."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.conv1 = LeakyConv2d(inputs, inputs, 3, pad=1)
-        self.conv2 = LeakyConv2d(inputs, outputs, 3, pad=1)
-        self.register_buffer("blur", BILINEAR, persistent=False)
+        self.conv2 = DownConv2d(inputs, outputs)
+        self.register_buffer("blur", BINOMIAL, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return downsample(self.conv2(self.conv1(x)), self.blur, 2, pad=1)
+        return self.conv2(downsample(self.conv1(x), self.blur, 1, pad=1))
 
 
 class StyleGAN1Discriminator(nn.Module):
@@ -181,8 +183,9 @@ class StyleGAN1(GAN):
     def train_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
         """One discriminator and one generator step at the level of `seen`.
 
-        Losses: loss_generator and what `discriminator_losses` lists; gradient_norm_generator and
-        gradient_norm_discriminator; `level`, how far the networks have grown.
+        Losses: loss_generator, loss_discriminator; gradient_norm_generator, gradient_norm_discriminator; score_real and
+        score_fake, the mean logits; r1, the squared gradient norm, at the steps that compute it; ada_p, the probability
+        of augmentation, where that is on; `level`, how far the networks have grown.
         """
         batch, level = len(images), level_at(seen, FIRST, int(math.log2(self.resolution)), self.config)
         self.networks["generator"].level.fill_(level)
@@ -190,33 +193,37 @@ class StyleGAN1(GAN):
             images = mirror(images)
 
         def discriminate(x: Tensor) -> Tensor:
-            return self.networks["discriminator"](x, level)
+            return self.networks["discriminator"](self.augmented(x), level)
 
         fake, real = self.generate(batch, level), grown(images, level)  # the same images train both networks
-        losses = self.discriminator_step(self.discriminator_losses(discriminate, real, fake.detach(), seen))
+        logits = discriminate(real)
+        losses = adversarial.discriminator_losses(logits, discriminate(fake.detach()))
+        losses = self.discriminator_step(self.with_r1(losses, discriminate, real, seen))
         losses |= self.generator_step(lambda: adversarial.generator_loss(discriminate(fake)))
+        losses |= self.adapt_augmentation(logits, seen)
         return self.finish(losses | {"level": torch.tensor(level)}, batch, seen)
 
     def generate(self, count: int, level: float) -> Tensor:
-        """Fresh images of the network in training, not clamped."""
+        """Fresh images of the network in training, not clamped; W's mean follows their styles."""
         generator = self.networks["generator"]
         w = generator.styles(parallel.randn(count, self.config.z_dim).to(self.device), level, self.config.mixing)
+        generator.mapping.track(w[:, 0])
         return generator(w, parallel.randn(count, sum(generator.noise_pixels(level)), device=self.device), level)
 
-    def discriminator_losses(
-        self, discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, seen: int
+    def with_r1(
+        self, losses: dict[str, Tensor], discriminate: Callable[[Tensor], Tensor], real: Tensor, seen: int
     ) -> dict[str, Tensor]:
-        """Logistic loss with R1.
+        """`losses` with r1, the squared gradient norm, and γ / 2 of it, times the interval, in loss_discriminator, at
+        every `r1_interval`-th step.
 
-        Losses: loss_discriminator; score_real and score_fake, the mean logits; r1, the squared gradient norm, at the
-        steps that compute it.
+        Where it fits the size, γ is for the size of `real`, which grows. That is smooth: when the next level begins to
+        fade in, four pixels share what was the gradient at one, R1 falls to a quarter and γ rises by four.
         """
-        gamma, interval = self.config.r1_gamma, self.config.r1_interval
-        losses = adversarial.discriminator_losses(discriminate(real), discriminate(fake))
-        if gamma > 0 and adversarial.is_due(seen, len(real), interval):
-            losses["r1"] = adversarial.r1_penalty(discriminate, real)
-            losses["loss_discriminator"] = losses["loss_discriminator"] + losses["r1"] * (gamma / 2 * interval)
-        return losses
+        gamma, interval = self.config.gamma(real), self.config.r1_interval
+        if gamma == 0 or not is_due(seen, len(real), interval):
+            return losses
+        r1 = adversarial.r1_penalty(discriminate, real)
+        return losses | {"r1": r1, "loss_discriminator": losses["loss_discriminator"] + r1 * (gamma / 2 * interval)}
 
     @torch.no_grad()
     def sample(self, seeds: Sequence[int]) -> Tensor:

@@ -10,9 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from generators import adversarial, parallel
-from generators.adversarial import GAN, GANConfig
-from generators.augmentation import AdaptiveAugmentation, mirror
-from generators.base import latents
+from generators.adversarial import GAN, R1Config
+from generators.augmentation import mirror
+from generators.base import is_due, latents
 from generators.discriminator import Discriminator
 from generators.layers import LEAK, LEAKY_GAIN, Linear, Mapping, modulated_conv2d, upsampling_conv2d
 from generators.resample import upsample
@@ -20,13 +20,17 @@ from generators.resample import upsample
 UP = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4  # bilinear filter of all upsampling; a DC gain of two restores the level
 
 
-class StyleGAN2Config(GANConfig):
-    """What may be chosen about a StyleGAN2 and its training; defaults are the paper's (configuration E)."""
+class StyleGAN2Config(R1Config):
+    """What may be chosen about a StyleGAN2 and its training.
+
+    Defaults are those of the paper's configuration E, whose networks are half as wide as F's at high resolutions
+    (channel_base=32768), but for R1: F's γ = 10 was for 1024 × 1024 pixels, here it fits the size (see `R1Config`).
+    """
 
     search_space: ClassVar = {
         "generator_learning_rate": (5e-4, 5e-3, "log"),
         "discriminator_learning_rate": (5e-4, 5e-3, "log"),
-        "r1_gamma": (0.05, 20.0, "log"),
+        "r1_scale": (0.1, 10.0, "log"),
         "augmentation": [False, True],
     }
 
@@ -35,17 +39,11 @@ class StyleGAN2Config(GANConfig):
     generator_learning_rate: float = Field(0.002, gt=0, le=1, description="Adam's step, generator [per step]")
     discriminator_learning_rate: float = Field(0.002, gt=0, le=1, description="Adam's step, discriminator [per step]")
     style_mixing: float = Field(0.9, ge=0, le=1, description="images made from two styles, not one [share]")
-    r1_gamma: float = Field(10.0, ge=0, description="weight of the R1 gradient penalty, halved in the loss [1]")
-    r1_interval: int = Field(16, ge=1, description="one R1 step every so many steps [steps]")
     path_length_weight: float = Field(2.0, ge=0, description="weight of the path-length penalty [1]")
     path_length_interval: int = Field(8, ge=1, description="one path-length step every so many steps [steps]")
     path_length_decay: float = Field(
         0.01, gt=0, le=1, description="share of a new length in their running mean [share]"
     )
-    augmentation: bool = Field(False, description="adaptive discriminator augmentation, for small cohorts [yes/no]")
-    augmentation_target: float = Field(0.6, ge=-1, le=1, description="mean sign of D(real) that it keeps to [1]")
-    augmentation_images: float = Field(500_000, gt=0, description="its strength goes from 0 to 1 over these [images]")
-    augmentation_quarter_turns: bool = Field(False, description="it also turns by multiples of 90 degrees [yes/no]")
     truncation: float = Field(1.0, ge=0, le=1, description="psi: 1 samples all of W, 0 only its mean [share]")
 
 
@@ -190,13 +188,10 @@ class StyleGAN2(GAN):
             "discriminator": adversarial.lazy_adam(
                 discriminator.parameters(),
                 config.discriminator_learning_rate,
-                config.r1_interval if config.r1_gamma > 0 else None,
+                None if config.r1_gamma == 0 else config.r1_interval,
             ),
         }
         self.path_length = torch.zeros(())  # running mean: a of eq. 4
-        self.augmentation = AdaptiveAugmentation(
-            config.augmentation_target, config.augmentation_images, config.augmentation_quarter_turns
-        )
 
     def train_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
         """One generator and one discriminator step, and at their intervals a path-length and an R1 step.
@@ -211,19 +206,22 @@ class StyleGAN2(GAN):
             images = mirror(images)
 
         def discriminate(x: Tensor) -> Tensor:
-            return self.networks["discriminator"](self.augmentation(x) if config.augmentation else x)
+            return self.networks["discriminator"](self.augmented(x))
 
-        losses = self.generator_step(lambda: adversarial.generator_loss(discriminate(self.generate(batch)[0])))
-        if config.path_length_weight > 0 and adversarial.is_due(seen, batch, config.path_length_interval):
+        def generator_loss() -> Tensor:
+            fake, w = self.generate(batch)
+            self.networks["generator"].mapping.track(w[:, 0])  # which `mix_styles` leaves to the first z
+            return adversarial.generator_loss(discriminate(fake))
+
+        losses = self.generator_step(generator_loss)
+        if config.path_length_weight > 0 and is_due(seen, batch, config.path_length_interval):
             losses |= self.path_length_step(max(batch // 2, 1))  # half a batch: its graph is the largest
         with torch.no_grad():
             fake, _ = self.generate(batch)
         real, fake = discriminate(images), discriminate(fake)
         losses |= self.discriminator_step(adversarial.discriminator_losses(real, fake))
         losses |= adversarial.r1_step(self, discriminate, images, seen)
-        if config.augmentation:
-            self.augmentation.update(real, seen)
-            losses["ada_p"] = torch.tensor(self.augmentation.p)
+        losses |= self.adapt_augmentation(real, seen)
         return self.finish(losses, batch, seen)
 
     def path_length_step(self, batch: int) -> dict[str, Tensor]:
@@ -252,10 +250,8 @@ class StyleGAN2(GAN):
         return network(z, noise, self.config.truncation).clamp(-1, 1)
 
     def extra_state(self) -> dict:
-        return {"path_length": self.path_length, "augmentation": self.augmentation.state_dict()}
+        return {"path_length": self.path_length, **super().extra_state()}
 
     def load_extra_state(self, state: dict) -> None:
-        if state.keys() != self.extra_state().keys():
-            raise RuntimeError(f"state holds {sorted(state)}, this model has {sorted(self.extra_state())}")
+        super().load_extra_state(state)
         self.path_length = state["path_length"]
-        self.augmentation.load_state_dict(state["augmentation"])

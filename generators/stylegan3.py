@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from generators import adversarial, parallel
-from generators.adversarial import GAN, GANConfig
+from generators.adversarial import GAN, R1Config
 from generators.augmentation import mirror
 from generators.base import half_life_decay, latents
 from generators.discriminator import Discriminator
@@ -25,13 +25,22 @@ CRITICAL = 2  # last layers, sampled critically: the image needs all frequencies
 OUTPUT_SCALE = 0.25  # brings the untrained network's output into the range of images
 
 
-class StyleGAN3Config(GANConfig):
-    """What may be chosen about a StyleGAN3 and its training; defaults are the paper's."""
+class StyleGAN3Config(R1Config):
+    """What may be chosen about a StyleGAN3 and its training.
+
+    Defaults are those of the paper's configuration T (variant=r: R), but for half of its maps at high resolutions
+    (channel_base=32768 is the paper's) and for R1: the paper chose γ for each data set, here it fits the size (see
+    `R1Config`).
+    """
+
+    # γ · batch size / pixels: at batches of 32, γ is 0.5 at 128 × 128 and 2 at 256 × 256, what the authors' code
+    # recommends to begin with.
+    gamma_factor: ClassVar[float] = 1 / 1024
 
     search_space: ClassVar = {
         "generator_learning_rate": (5e-4, 5e-3, "log"),
         "discriminator_learning_rate": (5e-4, 5e-3, "log"),
-        "r1_gamma": (0.05, 20.0, "log"),
+        "r1_scale": (0.1, 10.0, "log"),
     }
 
     variant: Literal["t", "r"] = Field(
@@ -42,14 +51,17 @@ class StyleGAN3Config(GANConfig):
     layers: int = Field(14, ge=4, le=32, description="depth of the synthesis network, without the last 1×1 [layers]")
     generator_learning_rate: float = Field(0.0025, gt=0, le=1, description="Adam's step, generator [per step]")
     discriminator_learning_rate: float = Field(0.002, gt=0, le=1, description="Adam's step, discriminator [per step]")
-    r1_gamma: float = Field(8.0, ge=0, description="weight of the R1 gradient penalty, halved in the loss [1]")
-    r1_interval: int = Field(16, ge=1, description="one R1 step every so many steps [steps]")
     magnitude_half_life: float = Field(20_000, gt=0, description="averaging of each layer's magnitude [images]")
-    blur_sigma: float = Field(
-        0.0, ge=0, le=64, description="blur of all the discriminator sees at the start; the paper: 10 for r [pixels]"
+    blur_sigma: float | None = Field(
+        None, ge=0, le=64, description="blur of all the discriminator sees at the start; unset: r 10, t 0 [pixels]"
     )
     blur_images: int = Field(200_000, ge=1, description="length over which that blur fades to nothing [images]")
     truncation: float = Field(1.0, ge=0, le=1, description="psi: 1 samples all of W, 0 only its mean [share]")
+
+    def sigma(self, seen: int) -> float:
+        """Blur after `seen` images [pixels]: by default that with which the paper's R starts (Appendix F)."""
+        start = {"t": 0.0, "r": 10.0}[self.variant] if self.blur_sigma is None else self.blur_sigma
+        return start * max(1 - seen / self.blur_images, 0)
 
 
 class Band(NamedTuple):
@@ -79,7 +91,8 @@ def plan(config: StyleGAN3Config, resolution: int) -> list[Band]:
 
 
 class FourierFeatures(nn.Module):
-    """w [B, w_dim] → band-limited pattern [B, maps, size, size], moved and turned by w (Section 3.1; Figure 4b)."""
+    """w [B, w_dim] → band-limited pattern [B, maps, size, size], moved and turned by w: fixed waves
+    (Section 3.1) under a learned transformation (Section 3.2, "Transformed Fourier features"; Figure 4b)."""
 
     def __init__(self, w_dim: int, band: Band) -> None:
         super().__init__()
@@ -173,7 +186,7 @@ class StyleGAN3Network(nn.Module):
     def __init__(self, channels: int, resolution: int, config: StyleGAN3Config) -> None:
         super().__init__()
         self.dtype = config.dtype
-        self.mapping = Mapping(config.z_dim, config.w_dim, config.mapping_layers)
+        self.mapping = Mapping(config.z_dim, config.w_dim, config.mapping_layers, decay=0.998)  # the authors' for it
         bands = plan(config, resolution)
         self.input = FourierFeatures(config.w_dim, bands[0])
         rotation = config.variant == "r"
@@ -187,8 +200,11 @@ class StyleGAN3Network(nn.Module):
         self.to_image = ToImage(config.w_dim, bands[-1].maps, channels)
 
     def forward(self, z: Tensor, truncation: float = 1.0, magnitude_decay: float | None = None) -> Tensor:
-        """`truncation`: psi in W. `magnitude_decay`: weight of the past in the layers' magnitudes; None: no update."""
+        """`truncation`: psi in W. `magnitude_decay`: weight of the past in the layers' magnitudes; None: no update of
+        these, nor of W's mean."""
         w = self.mapping(z, truncation)
+        if magnitude_decay is not None:
+            self.mapping.track(w)
         x = self.input(w).to(self.dtype)
         for layer in self.layers:
             x = layer(x, w, magnitude_decay)
@@ -224,16 +240,17 @@ class StyleGAN3(GAN):
         """One generator and one discriminator step, and every `r1_interval` steps an R1 step.
 
         Losses: loss_generator, loss_discriminator; gradient_norm_generator, gradient_norm_discriminator; score_real and
-        score_fake, the mean logits; r1, the squared gradient norm, at the steps that compute it.
+        score_fake, the mean logits; r1, the squared gradient norm, at the steps that compute it; ada_p, the probability
+        of augmentation, where that is on.
         """
         config, batch, generator = self.config, len(images), self.networks["generator"]
         if config.mirror:
             images = mirror(images)
-        sigma = config.blur_sigma * max(1 - seen / config.blur_images, 0)
+        sigma = config.sigma(seen)
         magnitude_decay = half_life_decay(parallel.total(batch), config.magnitude_half_life)
 
         def discriminate(x: Tensor) -> Tensor:
-            return self.networks["discriminator"](blur(x, sigma))
+            return self.networks["discriminator"](self.augmented(blur(x, sigma)))
 
         def fakes() -> Tensor:
             return generator(parallel.randn(batch, config.z_dim).to(self.device), magnitude_decay=magnitude_decay)
@@ -241,8 +258,10 @@ class StyleGAN3(GAN):
         losses = self.generator_step(lambda: adversarial.generator_loss(discriminate(fakes())))
         with torch.no_grad():
             fake = generator(parallel.randn(batch, config.z_dim).to(self.device))
-        losses |= self.discriminator_step(adversarial.discriminator_losses(discriminate(images), discriminate(fake)))
+        real, fake = discriminate(images), discriminate(fake)
+        losses |= self.discriminator_step(adversarial.discriminator_losses(real, fake))
         losses |= adversarial.r1_step(self, discriminate, images, seen)
+        losses |= self.adapt_augmentation(real, seen)
         return self.finish(losses, batch, seen)
 
     @torch.no_grad()
