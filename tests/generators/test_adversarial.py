@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+import generators
 from generators import adversarial
 from generators.adversarial import GANConfig
 from generators.discriminator import Discriminator
@@ -57,6 +58,48 @@ def test_r1_and_its_gradient_equal_finite_differences():
         return value
 
     torch.testing.assert_close(slope, (moved(step) - moved(-step)) / (2 * step), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "batch", "gamma"),
+    [
+        ("stylegan1", 256, 32, 0.4096),  # 0.0002 · 65,536 / 32
+        ("stylegan2", 256, 32, 0.4096),
+        ("stylegan2", 256, 8, 1.6384),
+        ("stylegan2", 32, 16, 0.0128),
+        ("stylegan3", 128, 32, 0.5),  # the authors' table
+        ("stylegan3", 256, 32, 2.0),
+    ],
+)
+def test_r1_fits_image_and_batch_size_unless_given(name, size, batch, gamma):
+    config_class, images = generators.load(name).Config, torch.empty(batch, 5, size, size, device="meta")
+    assert config_class().gamma(images) == pytest.approx(gamma)
+    assert config_class(r1_scale=3).gamma(images) == pytest.approx(3 * gamma)
+    assert config_class(r1_gamma=7).gamma(images) == 7
+    assert config_class(r1_gamma=7, r1_scale=0.5).gamma(images) == 3.5
+    assert config_class(r1_gamma=0).gamma(images) == 0
+
+
+def test_an_r1_step_descends_the_penalty_of_that_weight():
+    """Of a linear critic D(x) = a · x, whose penalty is ‖a‖²: plain descent moves a by γ / 2 · 2a · interval."""
+
+    class Critic(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.slope = torch.nn.Parameter(torch.randn(5, 8, 8))
+
+        def forward(self, x):
+            return (x * self.slope).sum((1, 2, 3))
+
+    torch.manual_seed(0)
+    model = generators.create("stylegan2", 5, 8, channel_base=32, channel_max=4, r1_interval=2)
+    critic = model.networks["discriminator"] = Critic()
+    model.optimizers["discriminator"] = torch.optim.SGD(critic.parameters(), 1.0)
+    before = critic.slope.detach().clone()
+    losses = adversarial.r1_step(model, critic, torch.randn(4, 5, 8, 8), 0)
+    assert losses["r1"].item() == pytest.approx(before.square().sum().item(), rel=1e-5)
+    torch.testing.assert_close(critic.slope, before * (1 - 0.0002 * 8 * 8 / 4 * 2))
+    assert adversarial.r1_step(model, critic, torch.randn(4, 5, 8, 8), 4) == {}
 
 
 def test_lazy_regularization_slows_adam():

@@ -10,6 +10,7 @@ from generators.adversarial import GANConfig
 from generators.augmentation import (
     SYMLET,
     AdaptiveAugmentation,
+    centred,
     mirror,
     random_intensity,
     random_transforms,
@@ -230,6 +231,27 @@ def test_annotation_moves_with_the_image():
     assert (out[:, 4:] - label).abs().amax((1, 2, 3)).gt(0.2).sum() > 10
     for image in out:
         assert np.corrcoef(image.flatten(1)).min() > 0.9999
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_growing_gans_smallest_images_are_augmented(size):
+    torch.manual_seed(0)
+    images, augmentation = torch.rand(256, 7, size, size) * 2 - 1, adaptive(quarter_turns=True)
+    augmentation.p = 1.0
+    out = augmentation(images)
+    assert out.shape == images.shape
+    assert out.isfinite().all()
+    assert (out != images).flatten(1).any(1).all()
+    moved = warp(images, translation(torch.full((256,), 1 / size), torch.zeros(256)))
+    torch.testing.assert_close(moved[:, :, :, :-1], images[:, :, :, 1:], atol=1e-4, rtol=0)
+    pixels = random_transforms(20_000, size, 0.5, False)[:, :2, 2] * size
+    assert (pixels.abs().amax(1) > 0.5).any()  # for whole pixels there is no room at 4 × 4, for fractions there is
+
+
+def test_centred_scores_forget_their_constant():
+    real, fake = torch.tensor([7.0, 9.0]), torch.tensor([1.0, 5.0])
+    for constant in (0.0, -100.0):
+        torch.testing.assert_close(centred(real + constant, fake + constant), torch.tensor([1.5, 3.5]))
 
 
 def test_augmentation_differentiates_twice():

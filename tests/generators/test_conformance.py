@@ -1,5 +1,6 @@
 """What every registered generator must do. A new one joins by its name; TINY makes a big default small enough."""
 
+import copy
 import io
 
 import pydantic
@@ -10,21 +11,18 @@ import generators
 from generators.base import Generator
 from tests.precision import Convolutions
 
-GROWING = {"z_dim": 8, "channel_base": 64, "channel_max": 8, "stable_images": 2, "fade_images": 7}
+GAN = {"z_dim": 8, "channel_base": 64, "channel_max": 8, "augmentation": True, "augmentation_images": 100}
+GROWING = {**GAN, "stable_images": 2, "fade_images": 7}
 TINY = {
     "progressive_gan": GROWING,
     "stylegan1": {**GROWING, "w_dim": 8, "mapping_layers": 2},
     "stylegan2": {
-        "z_dim": 8,
+        **GAN,
         "w_dim": 8,
         "mapping_layers": 2,
-        "channel_base": 64,
-        "channel_max": 8,
         "path_length_interval": 2,
-        "augmentation": True,
-        "augmentation_images": 100,
     },
-    "stylegan3": {"z_dim": 8, "w_dim": 8, "channel_base": 64, "channel_max": 8, "layers": 6, "r1_interval": 2},
+    "stylegan3": {**GAN, "w_dim": 8, "layers": 6, "r1_interval": 2},
     "diffusion": {"widths": [8, 16], "attention": 8, "sampling_steps": 3, "precision": "fp32", "clip": 99},
 }
 BATCH, CHANNELS, SIZE = 4, 5, 16
@@ -179,7 +177,7 @@ def test_mirrored_training_flips_left_right_alone(name):
     """What the discriminator sees of real images; the diffusion model's own test looks at its denoiser."""
     torch.manual_seed(0)
     grown = {"stable_images": 0, "fade_images": 1} if "stable_images" in TINY[name] else {}
-    model = generators.create(name, CHANNELS, SIZE, **{**TINY[name], **grown, "mirror": True})
+    model = generators.create(name, CHANNELS, SIZE, **{**TINY[name], **grown, "mirror": True, "augmentation": False})
     batches = []
     model.networks["discriminator"].register_forward_pre_hook(lambda module, args: batches.append(args[0].detach()))
     images = torch.rand(32, CHANNELS, SIZE, SIZE) * 2 - 1
@@ -190,6 +188,25 @@ def test_mirrored_training_flips_left_right_alone(name):
     )
     assert (kept ^ flipped).all()
     assert 4 < kept.sum() < 28
+
+
+@pytest.mark.parametrize("name", ["progressive_gan", "stylegan1", "stylegan2", "stylegan3"])
+def test_every_gan_adapts_its_augmentation_unless_told_not_to(name):
+    """p follows what the discriminator makes of real images, and goes on from where a checkpoint left it."""
+    configs = [{**TINY[name], "augmentation_target": target, "augmentation": True} for target in (-1, 1)]
+    for config, rises in zip(configs, (True, False), strict=True):
+        torch.manual_seed(0)
+        model = generators.create(name, CHANNELS, SIZE, **config)
+        model.augmentation.p = 0.5
+        losses = train(model, 0, 5)
+        assert float(losses[-1]["ada_p"]) == pytest.approx(model.augmentation.p)
+        assert (model.augmentation.p > 0.5) == rises
+        other = generators.create(name, CHANNELS, SIZE, **config)
+        other.load_state_dict(copy.deepcopy(model.state_dict()))
+        assert other.augmentation.p == model.augmentation.p
+    model = generators.create(name, CHANNELS, SIZE, **{**TINY[name], "augmentation": False})
+    assert "ada_p" not in train(model, 0, 1)[0]
+    assert model.augmentation.p == 0
 
 
 def test_resumed_training_is_bit_identical(name):

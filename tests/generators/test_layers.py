@@ -1,10 +1,12 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from generators.adversarial import GANConfig
 from generators.discriminator import Discriminator, minibatch_std
-from generators.layers import Conv2d, Linear, Mapping, leaky_relu, modulated_conv2d
+from generators.layers import Conv2d, DownConv2d, Linear, Mapping, leaky_relu, modulated_conv2d
 
 
 @pytest.mark.parametrize("demodulate", [True, False])
@@ -26,6 +28,16 @@ def test_demodulated_output_has_unit_variance():
     torch.testing.assert_close(out.std((2, 3)), torch.ones(4, 8), atol=0.1, rtol=0)
 
 
+def test_downsampling_convolution_averages_before_bias_and_leaky_relu():
+    torch.manual_seed(0)
+    layer, x = DownConv2d(5, 7).double(), torch.randn(2, 5, 8, 6, dtype=torch.float64)
+    torch.nn.init.normal_(layer.bias)
+    averaged = F.avg_pool2d(F.conv2d(x, layer.weight / math.sqrt(5 * 9), padding=1), 2)
+    expected = math.sqrt(2) * F.leaky_relu(averaged + layer.bias[:, None, None], 0.2)
+    torch.testing.assert_close(layer(x), expected)
+    assert torch.autograd.gradgradcheck(layer, x[:1, :, :4, :4].clone().requires_grad_())
+
+
 @torch.no_grad()
 def test_layers_keep_unit_variance_at_the_start():
     torch.manual_seed(0)
@@ -40,8 +52,11 @@ def test_truncation_moves_towards_the_running_mean():
     torch.manual_seed(0)
     mapping, z = Mapping(8, 6, 2), torch.randn(5, 8)
     first = mapping(z)
-    torch.testing.assert_close(mapping.mean, 0.002 * first.mean(0))
-    mapping.eval()
+    assert not mapping.mean.any()  # a pass as such moves nothing
+    mapping.track(first)
+    torch.testing.assert_close(mapping.mean, 0.005 * first.mean(0))
+    mapping.track(first)
+    torch.testing.assert_close(mapping.mean, (0.005 + 0.995 * 0.005) * first.mean(0))
     torch.testing.assert_close(mapping(z, 0.25), mapping.mean + 0.25 * (first - mapping.mean))
     torch.testing.assert_close(mapping(7 * z), first)  # only the direction of z counts
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import generators
+from generators.augmentation import centred
 from generators.growth import down, grown, level_at, up
 from generators.progressive_gan import (
     GrowingDiscriminator,
@@ -264,7 +265,11 @@ def test_losses_are_wgan_gp_with_drift():
     """E D(fake) − E D(real) + 10 E (‖∇D‖ − 1)² + 0.001 E D(real)² for a critic that sums pixels."""
     model = small()
     real, fake = torch.randn(2, 4, 5, 4, 4)
-    losses = model.discriminator_losses(lambda x: x.sum((1, 2, 3)), real, fake)
+
+    def critic(x):
+        return x.sum((1, 2, 3))
+
+    losses = model.discriminator_losses(critic(real), critic(fake), gradient_penalty(critic, real, fake))
     real, fake = (x.numpy().sum((1, 2, 3)) for x in (real, fake))
     penalty = (math.sqrt(5 * 4 * 4) - 1) ** 2
     expected = fake.mean() - real.mean() + 10 * penalty + 0.001 * np.square(real).mean()
@@ -277,6 +282,53 @@ def test_the_generator_is_trained_to_raise_the_mean_score():
     model.networks["discriminator"].register_forward_hook(lambda *call: scores.append(call[-1].detach()))
     losses = model.train_step(torch.rand(4, 5, 16, 16) * 2 - 1, 0)
     assert float(losses["loss_generator"]) == pytest.approx(-float(scores[-1].mean()))  # its step comes last
+
+
+@pytest.mark.parametrize("seen", [0, 40])
+def test_the_critic_compares_augmented_images(seen):
+    """From 4 × 4 pixels on, real and generated alike; the penalty lies between the same pairs."""
+    batches = {}
+    for strength in (0.0, 1.0):
+        model, entered = small(), []
+        model.augmentation.p = strength
+        model.networks["discriminator"].register_forward_pre_hook(
+            lambda module, args, entered=entered: entered.append(args[0].detach())
+        )
+        torch.manual_seed(2)
+        model.train_step(torch.rand(8, 5, 16, 16) * 2 - 1, seen)
+        batches[strength] = entered
+    assert len(batches[0.0]) == len(batches[1.0]) == 4
+    for plain, augmented in zip(batches[0.0], batches[1.0], strict=True):
+        assert plain.shape == augmented.shape
+        assert augmented.isfinite().all()
+        assert (plain != augmented).flatten(1).any(1).all()
+    between, real, fake, _ = batches[1.0]
+    share = ((between - fake) / (real - fake)).flatten(1).median(1).values[:, None, None, None]
+    torch.testing.assert_close(between, torch.lerp(fake, real, share), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("gap", "follows"), [(3.0, True), (0.0, False)])
+def test_augmentation_follows_a_critic_that_knows_its_images(gap, follows):
+    """Its scores, whatever constant they all have: apart, the augmentation gains strength; alike, it loses it."""
+    for constant in (-50.0, 0.0, 50.0):
+        torch.manual_seed(0)
+        model = small(augmentation_images=100)
+        model.augmentation.p = 0.5
+        for step in range(12):
+            real, fake = torch.randn(2, 16) + constant
+            model.adapt_augmentation(centred(real + gap, fake), 16 * step)
+        assert model.augmentation.p == (1.0 if follows else 0.0)
+
+
+def test_training_turns_augmentation_towards_the_critic():
+    """In a whole step, of scores far from zero: with all real images above generated ones p rises, else it falls."""
+    for real, fake, p in ((60.0, 50.0, 0.54), (50.0, 60.0, 0.46), (-50.0, -60.0, 0.54)):
+        model = small(augmentation_images=100)
+        model.augmentation.p = 0.5
+        scores = iter([0.0, real, fake, fake])  # between, real, generated; generated, for the generator
+        model.networks["discriminator"].register_forward_hook(lambda m, a, out, s=scores: out * 1e-3 + next(s))
+        losses = model.train_step(torch.rand(4, 5, 16, 16) * 2 - 1, 0)
+        assert float(losses["ada_p"]) == pytest.approx(p)
 
 
 def test_bf16_is_close_to_fp32():

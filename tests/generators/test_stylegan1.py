@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 import generators
+from generators.adversarial import discriminator_losses
 from generators.growth import up
 from generators.stylegan1 import (
     StyleGAN1Config,
@@ -96,12 +97,15 @@ def test_upsampling_is_bilinear_inside(monkeypatch):
 def test_downsampling_is_filtered():
     block = StyleGAN1Discriminator(3, 16, StyleGAN1Config(**TINY)).blocks[0]
     x = torch.randn(2, 8, 8, 8)
-    expected = block.conv2(block.conv1(x)).detach().numpy()
+    torch.nn.init.normal_(block.conv2.bias)
+    filtered = block.conv1(x).detach().numpy()
     for axis in (2, 3):
-        expected = ndimage.correlate1d(expected, [0.25, 0.5, 0.25], axis=axis, mode="constant")
-    expected = expected.reshape(2, -1, 4, 2, 4, 2).mean((3, 5))
-    inside = (slice(None), slice(None), slice(1, -1), slice(1, -1))
-    np.testing.assert_allclose(block(x).detach().numpy()[inside], expected[inside], atol=1e-6)
+        filtered = ndimage.correlate1d(filtered, [0.25, 0.5, 0.25], axis=axis, mode="constant")
+    weight, bias = block.conv2.weight.detach() / math.sqrt(8 * 9), block.conv2.bias.detach().numpy()
+    expected = F.conv2d(torch.from_numpy(filtered), weight, padding=1).numpy()
+    expected = expected.reshape(2, -1, 4, 2, 4, 2).mean((3, 5)) + bias[:, None, None]
+    expected = math.sqrt(2) * np.where(expected > 0, expected, 0.2 * expected)
+    np.testing.assert_allclose(block(x).detach().numpy(), expected, atol=1e-6)
 
 
 def test_growth_starts_at_8_pixels_and_fades():
@@ -153,15 +157,24 @@ def test_truncation_moves_w_towards_its_running_mean():
     """Appendix B: w' = w̄ + ψ (w − w̄), w̄ = E w."""
     made = network()
     z = torch.randn(64, 8)
-    made.styles(torch.randn(5000, 8), 3.0)
-    w = made.eval().styles(z, 3.0)
-    made.train()
+    w = made.styles(z, 3.0)
     for _ in range(2000):
-        made.styles(z, 3.0)
+        made.mapping.track(w[:, 0])
     mean = w[:, 0].mean(0)
     torch.testing.assert_close(made.mapping.mean, mean, atol=0.03, rtol=0)
-    made.eval().mapping.mean.copy_(mean)
+    made.mapping.mean.copy_(mean)
     torch.testing.assert_close(made.styles(z, 3.0, truncation=0.7), mean + 0.7 * (w - mean))
+
+
+def test_the_mean_of_w_follows_each_step_once():
+    model, seen = small(mixing=1.0), []
+    model.networks["generator"].register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+    expected = torch.zeros(8)
+    for step in range(3):
+        model.train_step(torch.rand(4, 5, 16, 16) * 2 - 1, 4 * step)
+        expected = 0.995 * expected + 0.005 * seen[-1][:, 0].mean(0)
+    assert len(seen) == 3
+    torch.testing.assert_close(model.networks["generator"].mapping.mean, expected)
 
 
 def test_truncation_to_zero_leaves_the_noise():
@@ -209,15 +222,31 @@ def test_losses_are_logistic_with_r1():
         return x.mean((1, 2, 3))
 
     def losses(seen, **config):
-        return small(**config).discriminator_losses(critic, real, fake, seen)
+        logistic = discriminator_losses(critic(real), critic(fake))
+        return small(**config).with_r1(logistic, critic, real, seen)
 
     plain = np.log1p(np.exp(-critic(real).numpy())).mean() + np.log1p(np.exp(critic(fake).numpy())).mean()
     r1 = 1 / (5 * 8 * 8)
     assert float(losses(0)["r1"]) == pytest.approx(r1, rel=1e-5)
-    assert float(losses(4)["loss_discriminator"]) == pytest.approx(plain + 5 * r1, rel=1e-5)
-    assert float(losses(8, r1_interval=2)["loss_discriminator"]) == pytest.approx(plain + 2 * 5 * r1, rel=1e-5)
+    assert float(losses(4, r1_gamma=10)["loss_discriminator"]) == pytest.approx(plain + 5 * r1, rel=1e-5)
+    lazy = losses(8, r1_gamma=10, r1_interval=2)
+    assert float(lazy["loss_discriminator"]) == pytest.approx(plain + 2 * 5 * r1, rel=1e-5)
     assert "r1" not in losses(4, r1_interval=2)
     assert float(losses(0, r1_gamma=0)["loss_discriminator"]) == pytest.approx(plain, rel=1e-5)
+
+
+def test_r1_is_smooth_where_a_level_begins_to_fade_in():
+    """γ is for the size of what is judged: four times as large for a gradient that four pixels share."""
+    model = small(r1_scale=1e5)  # so that float32 sees it beside the logistic loss
+    level4 = up(torch.randn(4, 5, 8, 8))
+    discriminator, none = model.networks["discriminator"].double(), {"loss_discriminator": 0.0}
+    discriminator.dtype = torch.float64
+    level4 = level4.double()
+    small_r1 = model.with_r1(none, lambda x: discriminator(x, 3.0), level4[:, :, ::2, ::2], 0)
+    large_r1 = model.with_r1(none, lambda x: discriminator(x, 3 + 2.0**-40), level4, 0)
+    torch.testing.assert_close(small_r1["loss_discriminator"], large_r1["loss_discriminator"])
+    torch.testing.assert_close(small_r1["r1"], 4 * large_r1["r1"])
+    assert small_r1["loss_discriminator"] == small_r1["r1"] * (1e5 * 0.0002 * 8 * 8 / 4 / 2)
 
 
 def test_bf16_is_close_to_fp32():

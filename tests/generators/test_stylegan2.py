@@ -242,7 +242,7 @@ def test_regularized_networks_learn_more_slowly():
 
 
 def test_augmentation_reaches_what_the_discriminator_sees_of_both():
-    plain, augmented = create(), create(augmentation=True)
+    plain, augmented = create(augmentation=False), create(augmentation=True)
     augmented.augmentation.p = 1.0
     before, after = train(plain, 1)[0], train(augmented, 1)[0]
     assert before["score_real"] != after["score_real"]
@@ -250,6 +250,25 @@ def test_augmentation_reaches_what_the_discriminator_sees_of_both():
     assert before["loss_generator"] != after["loss_generator"]
     assert "ada_p" not in before
     assert 0.999 < after["ada_p"].item() < 1
+
+
+def test_the_mean_of_w_follows_the_generators_step_alone():
+    """And neither the step that draws for the discriminator, nor the one that measures path lengths."""
+    model, drawn = create(path_length_interval=1, style_mixing=1.0), []
+    generate = model.generate
+
+    def draw(batch):
+        drawn.append(generate(batch))
+        return drawn[-1]
+
+    model.generate = draw
+    expected = torch.zeros(8)
+    for step in range(2):
+        drawn.clear()
+        model.train_step(torch.rand(4, 5, 16, 16) * 2 - 1, 4 * step)
+        assert len(drawn) == 3
+        expected = 0.995 * expected + 0.005 * drawn[0][1][:, 0].mean(0)
+    torch.testing.assert_close(model.networks["generator"].mapping.mean, expected)
 
 
 def test_bf16_is_close_to_fp32():

@@ -154,9 +154,10 @@ def test_nothing_is_random_but_z():
     assert torch.equal(*images)
 
 
-def train(steps: int, batch: int = 4, **config) -> list[dict[str, torch.Tensor]]:
+def train(steps: int, batch: int = 4, p: float = 0.0, **config) -> list[dict[str, torch.Tensor]]:
     torch.manual_seed(0)
     model = generators.create("stylegan3", 5, 16, z_dim=8, w_dim=8, channel_base=64, channel_max=8, layers=4, **config)
+    model.augmentation.p = p
     return [model.train_step(torch.rand(batch, 5, 16, 16) * 2 - 1, step * batch) for step in range(steps)]
 
 
@@ -170,6 +171,33 @@ def test_discriminator_sees_blurred_images_until_the_blur_has_faded():
     assert blurred[0]["score_real"] != sharp[0]["score_real"]
     sharp, blurred = train(1), train(1, blur_sigma=8.0)
     assert blurred[0]["r1"] < 0.5 * sharp[0]["r1"]  # the gradient at what is seen reaches the pixels through the blur
+
+
+def test_r_starts_blurred_and_t_does_not():
+    """Appendix F: σ = 10 pixels for configuration R, gone after 200,000 images."""
+    r = StyleGAN3Config(variant="r")
+    assert [r.sigma(seen) for seen in (0, 50_000, 200_000, 900_000)] == pytest.approx([10, 7.5, 0, 0])
+    assert StyleGAN3Config(variant="t").sigma(0) == 0
+    assert StyleGAN3Config(variant="r", blur_sigma=0).sigma(0) == 0
+    assert StyleGAN3Config(variant="t", blur_sigma=3, blur_images=100).sigma(50) == 1.5
+
+
+def test_the_discriminator_sees_augmented_images_of_both():
+    plain, augmented = train(1, augmentation=False)[0], train(1, p=1.0)[0]
+    for name in ("score_real", "score_fake", "loss_generator", "r1"):
+        assert plain[name] != augmented[name]
+    assert "ada_p" not in plain
+    assert 0.999 < float(augmented["ada_p"]) < 1
+
+
+def test_the_mean_of_w_follows_the_generators_step_alone():
+    torch.manual_seed(0)
+    model = generators.create("stylegan3", 5, 16, z_dim=8, w_dim=8, channel_base=64, channel_max=8, layers=4)
+    network, styles = model.networks["generator"], []
+    network.mapping.register_forward_hook(lambda module, args, w: styles.append(w.detach()))
+    model.train_step(torch.rand(4, 5, 16, 16) * 2 - 1, 0)
+    assert len(styles) == 2
+    torch.testing.assert_close(network.mapping.mean, 0.002 * styles[0].mean(0))
 
 
 def test_blur_is_gaussian():
