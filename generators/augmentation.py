@@ -79,7 +79,11 @@ class AdaptiveAugmentation:
         if self.p == 0:
             return images
         transforms = random_transforms(len(images), images.shape[2], self.p, self.quarter_turns)
-        return random_intensity(warp(images, transforms.to(images.device)), self.p)
+        moved = (transforms != torch.eye(3)).flatten(1).any(1).nonzero().squeeze(1)
+        if len(moved):  # at a small p they are few, and resampling is what costs
+            rows = moved.to(images.device)
+            images = images.index_copy(0, rows, warp(images[rows], transforms[moved].to(images.device)))
+        return random_intensity(images, self.p)
 
     def update(self, real: Tensor, seen: int) -> None:
         """Takes the logits [B] of a batch of real images; adjusts p at every fourth one."""

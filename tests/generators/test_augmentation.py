@@ -254,6 +254,18 @@ def test_centred_scores_forget_their_constant():
         torch.testing.assert_close(centred(real + constant, fake + constant), torch.tensor([1.5, 3.5]))
 
 
+def test_images_that_no_transformation_meets_stay_as_they_are():
+    torch.manual_seed(0)
+    images, augmentation = torch.rand(2000, 5, 8, 8) * 2 - 1, adaptive()
+    augmentation.p = 0.05
+    out = augmentation(images)[:, 4:]  # the annotation, which brightness and contrast leave alone
+    still = (out == images[:, 4:]).flatten(1).all(1)
+    # flip, whole pixels, scale, one of two rotations, stretch, fractional move; half the flips flip nothing, and at
+    # 8 pixels 1 in 4 whole-pixel moves is one of none
+    expected = (1 - 0.05 / 2) * (1 - 0.05 * 3 / 4) * (1 - 0.05) ** 4
+    assert still.float().mean().item() == pytest.approx(expected, abs=0.03)
+
+
 def test_augmentation_differentiates_twice():
     images = torch.randn(1, 2, 6, 6, dtype=torch.float64, requires_grad=True)
     transform = rotation(torch.tensor([0.4])) @ translation(torch.tensor([0.06]), torch.tensor([0.1]))
