@@ -53,6 +53,8 @@ class Arm:
         return self.arm, self.segmenter, self.augmentation
 
     def __str__(self) -> str:
+        if self.arm == "real":
+            return f"{ARMS['real']}, augmentation {self.augmentation}"
         return f"{label(self.generator)}, {ARMS[self.arm].lower()}, augmentation {self.augmentation}"
 
 

@@ -1,11 +1,13 @@
 """`Scores`: the long table of one cohort, asked by whoever computes, prints or draws.
 
 It alone checks the table, puts its arms in order and turns it into matrices. A row is (cohort, generator, arm,
-segmenter, augmentation, seed, real_subjects, synthetic_share, subject, region, metric, value); where there is a column
-patient, a subject is one of the patient's scans.
+segmenter, augmentation, seed, real_subjects, synthetic_share, subject, region, metric, value). A seed is a repeat, a
+whole training. Where there is a column patient, a subject is one of the patient's scans. A column generator_seed says
+which training of the generator made the synthetic set (empty for real-only arms and sets made elsewhere); without it,
+every seed has its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -23,6 +25,10 @@ COLUMNS = ["cohort", *ARM_COLUMNS, *AMOUNT, "seed", "subject", "region", "metric
 class DiceMatrix:
     """Dice [seeds, subjects] of one arm and region; `reason` says which cells are missing (NaN), "" when none is.
 
+    generator_seeds: trainings of the generator behind the seeds: as many as seeds where each has its own, 1 where they
+    share it, 0 without a generator or where its set was made elsewhere. missing_seeds: those that were asked for, or
+    that other arms have, and that this arm lacks altogether.
+
     Only people are independent: where patients have several scans, the subjects here are patients, each with the mean
     over its `scans`.
     """
@@ -31,6 +37,13 @@ class DiceMatrix:
     subjects: tuple[str, ...]
     scans: tuple[str, ...]
     reason: str
+    generator_seeds: int
+    missing_seeds: tuple[int, ...]
+
+    @property
+    def missing(self) -> str:
+        """'1, 2': the missing seeds."""
+        return ", ".join(map(str, self.missing_seeds))
 
 
 @dataclass(frozen=True)
@@ -43,10 +56,16 @@ class Pair:
     real: DiceMatrix | None
 
     def facts(self) -> dict:
-        """The arm's columns, region, seeds, seeds_real, subjects, and the reason why the two cannot be compared, or
-        ""."""
-        seeds_real = 0 if self.real is None else len(self.real.dice)
-        counts = {"seeds": len(self.dice.dice), "seeds_real": seeds_real, "subjects": len(self.dice.subjects)}
+        """The arm's columns, region, seeds, seeds_real, generator_seeds, missing_seeds, missing_seeds_real, subjects,
+        and the reason why the two cannot be compared, or ""."""
+        counts = {
+            "seeds": len(self.dice.dice),
+            "seeds_real": 0 if self.real is None else len(self.real.dice),
+            "generator_seeds": self.dice.generator_seeds,
+            "missing_seeds": self.dice.missing,
+            "missing_seeds_real": "" if self.real is None else self.real.missing,
+            "subjects": len(self.dice.subjects),
+        }
         return facts(self.arm) | {"region": self.region} | counts | {"reason": self._reason()}
 
     def _reason(self) -> str:
@@ -69,19 +88,23 @@ class Pair:
 class Scores:
     """The long table of one cohort.
 
-    table : as it was given. cohort : its name. arms : those trained on all the data, in the order of every table.
-    amounts : (arm, share of the real training subjects, share of the synthetic set) of every cell, arms in order.
+    table : as it was given. cohort : its name. seeds : every arm should have them, sorted. arms : those trained on all
+    the data, in the order of every table. amounts : (arm, share of the real training subjects, share of the synthetic
+    set) of every cell, arms in order.
     """
 
-    def __init__(self, table: pd.DataFrame) -> None:
-        """Raises ValueError where a column is absent, a value is empty, a cell stands in the table twice, or the table
-        has more than one cohort."""
+    def __init__(self, table: pd.DataFrame, seeds: Iterable[int] = ()) -> None:
+        """seeds: those that were asked for; an arm should have these, and those that any other arm has.
+
+        Raises ValueError where a column is absent, a value is empty, a cell stands in the table twice, a seed has two
+        generators, or the table has more than one cohort."""
         self.table = table
         self._dice = _checked(table)
         cohorts = self._dice["cohort"].unique()
         if len(cohorts) != 1:
             raise ValueError(f"the score table must hold one cohort, and has {len(cohorts)}: {', '.join(cohorts[:5])}")
         self.cohort = str(cohorts[0])
+        self.seeds = sorted({*map(int, seeds), *map(int, self._dice["seed"].unique())})
         parts = {tuple(key): rows for key, rows in self._dice.groupby([*ARM_COLUMNS, *AMOUNT], sort=True)}
         order = arms_in_order(Arm(*key[:4]) for key in parts)
         self._parts = {(Arm(*key[:4]), *key[4:]): rows for key, rows in parts.items()}
@@ -128,8 +151,9 @@ class Scores:
         for amount, rows in self._parts.items():
             seeds, scans = np.unique(rows["seed"]), rows.groupby("subject")["patient"].first()
             by_region = dict(iter(rows.groupby("region")))
+            behind = rows["generator_seed"].nunique(), tuple(sorted({*self.seeds} - {*map(int, seeds)}))
             matrices[amount] = {
-                region: _matrix(by_region.get(region, rows.iloc[:0]), seeds, scans) for region in self.regions
+                region: _matrix(by_region.get(region, rows.iloc[:0]), seeds, scans, *behind) for region in self.regions
             }
         return matrices
 
@@ -141,7 +165,9 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
         raise ValueError(f"the score table lacks the columns {absent}; it has {list(table.columns)}")
     columns = [*COLUMNS, "patient"]
     table = table.assign(patient=table.get("patient", table["subject"]))
-    dice = table.loc[table["metric"] == "dice", columns]
+    own = table["seed"].where(table["arm"] != "real")
+    table = table.assign(generator_seed=table.get("generator_seed", own))
+    dice = table.loc[table["metric"] == "dice", [*columns, "generator_seed"]]
     for column in columns:
         if dice[column].isna().any():
             raise ValueError(f"the score table has {int(dice[column].isna().sum())} empty cells in column {column!r}")
@@ -152,14 +178,19 @@ def _checked(table: pd.DataFrame) -> pd.DataFrame:
     whose = dice.groupby("subject")["patient"].nunique()
     if (whose > 1).any():
         raise ValueError(f"the score table names several patients for subject {whose.idxmax()!r}")
-    cell = ["cohort", *ARM_COLUMNS, *AMOUNT, "region", "seed", "subject"]
+    training = ["cohort", *ARM_COLUMNS, *AMOUNT, "seed"]
+    if (dice.groupby(training)["generator_seed"].nunique() > 1).any():
+        raise ValueError("the score table has a seed whose synthetic set two trainings of the generator made")
+    cell = [*training, "region", "subject"]
     twice = dice.duplicated(cell)
     if twice.any():
         raise ValueError(f"the score table has a cell more than once: {dice.loc[twice, cell].iloc[0].to_dict()}")
     return dice
 
 
-def _matrix(part: pd.DataFrame, seeds: np.ndarray, scans: pd.Series) -> DiceMatrix:
+def _matrix(
+    part: pd.DataFrame, seeds: np.ndarray, scans: pd.Series, generator_seeds: int, missing: tuple[int, ...]
+) -> DiceMatrix:
     """Of one arm and region; scans: whose each one is, by its name, sorted."""
     subjects = scans.index.to_numpy(str)
     dice = np.full((len(seeds), len(subjects)), np.nan)
@@ -175,4 +206,4 @@ def _matrix(part: pd.DataFrame, seeds: np.ndarray, scans: pd.Series) -> DiceMatr
         )
     patients, whose = np.unique(scans.to_numpy(str), return_inverse=True)
     dice = np.stack([dice[:, whose == patient].mean(1) for patient in range(len(patients))], axis=1)
-    return DiceMatrix(dice, tuple(patients.tolist()), tuple(subjects.tolist()), reason)
+    return DiceMatrix(dice, tuple(patients.tolist()), tuple(subjects.tolist()), reason, generator_seeds, missing)

@@ -10,6 +10,7 @@ from matplotlib.ticker import NullLocator
 from analysis.arms import ARMS, Arm, label
 from analysis.drawing import BLUE, GREEN, GREY, ORANGE, WIDTH, panel_grid, remark, span, styled
 from analysis.long_table import AMOUNT, Scores
+from analysis.score_tables import SHARED, is_shared
 from analysis.statistics import MARGINS
 
 ARM_STYLES = {"real": (GREY, "D"), "synthetic": (ORANGE, "o"), "both": (BLUE, "s"), "pretrain": (GREEN, "^")}
@@ -122,9 +123,11 @@ def forest_plot(ratios: pd.DataFrame, segmenter: str) -> Figure:
     figure = Figure(figsize=(WIDTH, 1.3 + 0.42 * len(rows)))
     axis = figure.subplots()
     names, handles = [], {}
+    shared = f"\n{SHARED} seeds share one synthetic set: the generator's own variance is left out"
     for y, (_, row) in enumerate(rows.iterrows()):
         text, (colour, marker) = ARMS[row["arm"]].lower(), ARM_STYLES[row["arm"]]
-        names.append(f"{label(row['generator'])}\n{text}, aug. {row['augmentation']}")
+        mark = f" {SHARED}" if is_shared(row) else ""
+        names.append(f"{label(row['generator'])}{mark}\n{text}, aug. {row['augmentation']}")
         if np.isnan(row["ratio"]):
             axis.text(1.0, y, "missing: see table ", va="center", ha="right", color=GREY, fontsize=8)
             continue
@@ -142,7 +145,9 @@ def forest_plot(ratios: pd.DataFrame, segmenter: str) -> Figure:
         ylim=(len(rows) - 0.5, -0.5),
         xlim=(min(low, 0.78) - 0.02, max(high, 1.0) + 0.03),
         xlabel="mean Dice relative to real-only training (ratio)\nbar: 95 % interval, tick: lower 5 % bound\n"
-        f"n = {span(rows['subjects'])} subjects × {span(rows['seeds'])} seeds",
+        f"n = {span(rows['subjects'])} subjects × {span(rows['seeds'])} seeds"
+        + shared
+        * bool(rows.apply(is_shared, axis=1).any()),
     )
     axis.tick_params(axis="y", length=0)
     axis.grid(True, axis="x")

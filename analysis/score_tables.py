@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.arms import ARM_COLUMNS, ARMS, ORIGINALS, Arm, facts, in_order, label
 from analysis.long_table import AMOUNT, Scores
 from analysis.statistics import ALPHA, ARM, MARGINS, PASSES, SETTING
-from analysis.tables import Cell, Table, interval, number, p_value, passes
+from analysis.tables import Cell, Table, interval, missing_seeds, number, p_value, passes
 
 STUDY_COLUMNS = {"ET": "ET", "ED": "ED", "NCR": "NCR", "mean": "Mean"}
 RATIO_NOTE = (
@@ -20,6 +20,40 @@ RATIO_NOTE = (
     "matched pairs of subjects (rank sum over all ranks, zeros ranked), Wilcoxon's signed-rank test. n: "
     "subjects × seeds of the arm/of its reference."
 )
+SHARED = "‡"  # beside rows whose intervals do not know how much another training of the generator would differ
+
+
+def is_shared(row: pd.Series) -> bool:
+    """Whether the row's seeds share a synthetic set. row: with arm, seeds and generator_seeds."""
+    return row["arm"] != "real" and 1 < row["seeds"] > row["generator_seeds"]
+
+
+def shared_notes(table: pd.DataFrame) -> list[str]:
+    """Whose intervals leave the generator's own variance out, and why; [] where none does.
+
+    table: rows with generator, arm, seeds, generator_seeds, as of `statistics.ratios` or `amounts`.
+    """
+    rows = [row for _, row in table.iterrows() if is_shared(row)]
+    reasons = {
+        "all seeds share one training of the generator": [row for row in rows if row["generator_seeds"]],
+        "made elsewhere and not trained again, so all seeds share it": [r for r in rows if not r["generator_seeds"]],
+    }
+    return [
+        f"{SHARED} {', '.join(in_order(label(row['generator']) for row in found))}: {reason}. Intervals, margins and p "
+        "hold for other patients and other segmenter trainings; how much another training of the generator would "
+        "differ is in none of them."
+        for reason, found in reasons.items()
+        if found
+    ]
+
+
+def _missing_notes(ratios: pd.DataFrame) -> list[str]:
+    """Which seeds of which row failed altogether, its reference's included."""
+    notes = []
+    for _, row in ratios.iterrows():
+        for arm, missing in ((_arm(row), row["missing_seeds"]), (_arm(row).reference, row["missing_seeds_real"])):
+            notes += [missing_seeds(arm, missing)] * bool(missing)
+    return list(dict.fromkeys(notes))
 
 
 def study_tables(scores: Scores, tests: pd.DataFrame) -> list[Table]:
@@ -41,12 +75,15 @@ def study_tables(scores: Scores, tests: pd.DataFrame) -> list[Table]:
         records, reasons = [], []
         for (generator, kind), augmentation in product(combinations, augmentations):
             arm = Arm(generator, kind, segmenter, augmentation)
-            record = {"cohort": scores.cohort, **facts(arm), "seeds": 0, "subjects": 0}
+            record = {"cohort": scores.cohort, **facts(arm), "seeds": 0, "generator_seeds": 0, "subjects": 0}
             for region in STUDY_COLUMNS:
                 matrix = scores.dice(arm, region)
                 if matrix is None:
                     continue
                 record |= {"seeds": len(matrix.dice), "subjects": len(matrix.subjects)}
+                record |= {"generator_seeds": matrix.generator_seeds}
+                if matrix.missing:
+                    reasons.append(missing_seeds(arm, matrix.missing))
                 if matrix.reason:
                     reasons.append(f"{arm}, {region}: {matrix.reason}.")
                     continue
@@ -56,18 +93,18 @@ def study_tables(scores: Scores, tests: pd.DataFrame) -> list[Table]:
                 record[f"{region}_p_holm"] = p_holm.get((*key, region), np.nan)
             records.append(record)
         numbers = [f"{region}_{what}" for region in STUDY_COLUMNS for what in ("mean", "sd", "p_holm")]
-        data = pd.DataFrame(records, columns=[*ARM, "seeds", "subjects", *numbers])
+        data = pd.DataFrame(records, columns=[*ARM, "seeds", "generator_seeds", "subjects", *numbers])
         data = data.astype(dict.fromkeys(numbers, "float64"))
-        tables.append(_study_table(scores.cohort, segmenter, data, reasons))
+        notes = [*shared_notes(data), *dict.fromkeys(reasons)]
+        tables.append(_study_table(scores.cohort, segmenter, data, notes))
     return tables
 
 
-def _study_table(cohort: str, segmenter: str, data: pd.DataFrame, reasons: list[str]) -> Table:
+def _study_table(cohort: str, segmenter: str, data: pd.DataFrame, more_notes: list[str]) -> Table:
     best = data[data["arm"] != "real"].groupby("arm")[[f"{region}_mean" for region in STUDY_COLUMNS]].max()
     rows = []
     for _, row in data.iterrows():
-        name = "None (real only)" if row["arm"] == "real" else label(row["generator"])
-        cells = [Cell(name), Cell(ORIGINALS[row["arm"]]), Cell(row["augmentation"]), Cell(str(row["seeds"]))]
+        cells = [*_arm_cells(row), Cell(str(row["seeds"]))]
         for region in STUDY_COLUMNS:
             mean, sd = row[f"{region}_mean"], row[f"{region}_sd"]
             if np.isnan(mean):
@@ -91,7 +128,7 @@ def _study_table(cohort: str, segmenter: str, data: pd.DataFrame, reasons: list[
         columns=["Generator", "Original images", "Augmentation", "Seeds", *STUDY_COLUMNS.values()],
         rows=rows,
         data=data,
-        notes=notes + reasons,
+        notes=notes + more_notes,
     )
 
 
@@ -113,6 +150,7 @@ def ratio_tables(ratios: pd.DataFrame, tests: pd.DataFrame) -> list[Table]:
         reasons = [f"{_arm(row)}: {row['reason']}." for _, row in data.iterrows() if np.isnan(row["ratio"])]
         unknown = data.loc[data["ratio"].notna() & (data["reason"] != ""), "reason"]
         reasons += [f"No interval, no verdict at a margin, no star: {reason}." for reason in dict.fromkeys(unknown)]
+        reasons += [*shared_notes(data), *_missing_notes(data)]
         rows = [_ratio_cells(row) for _, row in data.iterrows()]
         title = f"Dice kept, relative to real-only training: {label(segmenter)}, {cohort}"
         tables.append(Table(f"ratio_{cohort}_{segmenter}", title, columns, rows, data, [RATIO_NOTE, *reasons]))
@@ -156,7 +194,8 @@ def region_ratio_tables(ratios: pd.DataFrame) -> list[Table]:
         note = (
             f"Over {_range(data['subjects'])} test subjects. WT = NCR + ED + ET; TC = NCR + ET. –: no ratio, see data."
         )
-        tables.append(Table(f"ratio_regions_{cohort}_{segmenter}", title, columns, rows, data, [note]))
+        notes = [note, *shared_notes(data)]
+        tables.append(Table(f"ratio_regions_{cohort}_{segmenter}", title, columns, rows, data, notes))
     return tables
 
 
@@ -247,21 +286,26 @@ def amount_tables(amounts: pd.DataFrame) -> list[Table]:
                 ]
             n = f"{_range(arm['subjects'])} × {_range(arm['seeds'])}"
             rows.append([*_arm_cells(row), *map(Cell, ("–" if row["arm"] == "real" else _share(made), *dice, n))])
-        reasons = [
-            f"{_arm(row)}, {_share(row['real_subjects'])} real, {_share(row['synthetic_share'])} synthetic: "
-            f"{row['reason']}."
-            for _, row in data[data["reason"] != ""].iterrows()
-        ]
+        reasons = [f"{_amount(row)}: {row['reason']}." for _, row in data[data["reason"] != ""].iterrows()]
         note = (
             "Mean Dice over NCR, ED, ET, seeds and test subjects [95 % interval for other trainings and patients] with "
             "these shares of the synthetic set (rows) and of the real training subjects (columns). n: test "
             "subjects × seeds."
         )
+        reasons += [*shared_notes(data), *_amount_notes(data)]
         title = f"Dice against amount of training data: {label(segmenter)}, {cohort}"
         head = ["Synthetic set", "No real", *[f"{_share(share)} real" for share in shares], "n"]
         columns = ["Generator", "Original images", "Augmentation", *head]
         tables.append(Table(f"amounts_{cohort}_{segmenter}", title, columns, rows, data, [note, *reasons]))
     return tables
+
+
+def _amount_notes(data: pd.DataFrame) -> list[str]:
+    return [missing_seeds(_amount(row), row["missing_seeds"]) for _, row in data.iterrows() if row["missing_seeds"]]
+
+
+def _amount(row: pd.Series) -> str:
+    return f"{_arm(row)}, {_share(row['real_subjects'])} real, {_share(row['synthetic_share'])} synthetic"
 
 
 def _dice(row: pd.Series) -> str:
@@ -277,12 +321,12 @@ def _arm(row: pd.Series) -> Arm:
 
 
 def _arm_cells(row: pd.Series) -> list[Cell]:
-    return _cells_of(_arm(row))
+    return _cells_of(_arm(row), SHARED if is_shared(row) else "")
 
 
-def _cells_of(arm: Arm) -> list[Cell]:
+def _cells_of(arm: Arm, mark: str = "") -> list[Cell]:
     name = "None (real only)" if arm.arm == "real" else label(arm.generator)
-    return [Cell(name), Cell(ORIGINALS[arm.arm]), Cell(arm.augmentation)]
+    return [Cell(name, mark=mark), Cell(ORIGINALS[arm.arm]), Cell(arm.augmentation)]
 
 
 def _range(counts: pd.Series) -> str:

@@ -1,12 +1,17 @@
 """Tables of the synthetic sets themselves: were patients copied, how like real images are they, how varied."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from analysis.arms import ARMS, label
-from analysis.tables import Cell, Table, number, p_value, percent
+from analysis.tables import Cell, Table, missing_seeds, number, p_value, percent, sizes, spread
+
+ALL = "all"  # in place of a seed: the set that all repeats share
+Audits = Mapping[str, Mapping[str, dict]]  # by generator, then by the repeat's seed, or ALL
+Fidelities = Mapping[str, Mapping[str, dict]]
 
 NOT_PROOF = "Passing this audit is not proof of anonymity."
 MISSING = "not measured"
@@ -15,52 +20,96 @@ MISSING = "not measured"
 # --- memorization ---------------------------------------------------------------------------------------------------
 
 
-def audit_table(audits: dict[str, dict]) -> Table:
-    """Measures down, generators across: a phone shows two columns, a page five. audits: each one's audit.json."""
-    columns = {name: _audit_column(audit) for name, audit in audits.items()}
+def audit_table(audits: Audits, seeds: Iterable[int] = ()) -> Table:
+    """Measures down, generators across: a phone shows two columns, a page five; repeats are pooled.
+
+    audits: audit.json of each set of each generator; seeds: of the repeats that were asked for.
+    """
+    columns = {name: _audit_column([*sets.values()]) for name, sets in audits.items()}
     measures = next(iter(columns.values()))
     rows = [[Cell(measure), *[Cell(column[measure]) for column in columns.values()]] for measure in measures]
-    data = pd.DataFrame({name: pd.json_normalize(audit).iloc[0] for name, audit in audits.items()})
+    records = [
+        {"generator": name, "seed": seed, **pd.json_normalize(audit).iloc[0]}
+        for name, sets in audits.items()
+        for seed, audit in sets.items()
+    ]
     notes = [
         "τ95, τ99: similarity to the nearest training slice that 5 % and 1 % of held-out real slices exceed. "
         "Memorized: above τ, for whichever reason; a blurred, average-looking slice can be. Copied: and its margin, "
         "one minus the distance to the nearest slice over that to the nearest slice of any other training subject, is "
         "above µ, which 5 % and 1 % of held-out real slices exceed: close to one patient, not to brains in general.",
         "Lower bound: exact, one-sided, 95 %. p: of at least this share if nothing is copied. Patients: training "
-        "subjects with such a slice at τ99 and µ99; in brackets the number by chance. Look at the closest pairs, too. "
+        "subjects with such a slice at τ99 and µ99, and the number by chance. Look at the closest pairs, too. "
         f"{NOT_PROOF}",
+        *_pooling(audits, "Counts of slices are summed; bounds and p are those of single sets, lowest to highest."),
+        *_missing_sets(audits, seeds),
     ]
     head = ["Measure", *map(label, audits)]
-    return Table("memorization", "Memorization audit", head, rows, data.rename_axis("field").reset_index(), notes)
+    return Table("memorization", "Memorization audit", head, rows, pd.DataFrame(records), notes)
 
 
-def _audit_column(audit: dict) -> dict[str, str]:
+def _pooling(sets: Mapping[str, Mapping[str, dict]], more: str = "") -> list[str]:
+    """What stands for several sets of a generator; nothing where each has one."""
+    if max(map(len, sets.values())) == 1:
+        return []
+    return [f"Each repeat trained its own generator: mean over their sets (lowest to highest). {more}".strip()]
+
+
+def _missing_sets(sets: Mapping[str, Mapping[str, dict]], seeds: Iterable[int]) -> list[str]:
+    notes = []
+    for name, found in sets.items():
+        missing = [] if ALL in found else [seed for seed in map(str, seeds) if seed not in found]
+        notes += [missing_seeds(label(name), ", ".join(missing))] * bool(missing)
+    return notes
+
+
+def _audit_column(audits: list[dict]) -> dict[str, str]:
+    def patients(key: str, what: str) -> Iterable[tuple[str, str]]:
+        found = [audit[key] for audit in audits]
+        yield what, spread([each["count"] for each in found], count, MISSING)
+        yield f"{what}: by chance", spread([each["count_by_chance"] for each in found], "{:.1f}".format, MISSING)
+
     column = {
-        "Synthetic slices": f"{audit['n_synthetic']:,}",
-        "Training slices (subjects)": f"{audit['n_train']:,} ({audit['n_train_subjects']:,})",
-        "Held-out slices (subjects)": f"{audit['n_null']:,} ({audit['n_null_subjects']:,})",
-        "Copied patients (by chance at most)": _patients(audit["copied_patients"]),
-        "Memorized patients (by chance)": _patients(audit["leaked_patients"]),
+        "Synthetic slices": sizes([audit["n_synthetic"] for audit in audits]),
+        "Training slices (subjects)": _distinct(f"{a['n_train']:,} ({a['n_train_subjects']:,})" for a in audits),
+        "Held-out slices (subjects)": _distinct(f"{a['n_null']:,} ({a['n_null_subjects']:,})" for a in audits),
+        **dict(patients("copied_patients", "Copied patients")),
+        **dict(patients("leaked_patients", "Memorized patients")),
     }
     for what, prefix, expected in (("copied", "copied_", "at most "), ("memorized", "", "")):
         for level, name, chance in (("tau95", "τ95", "5\u00a0%"), ("tau99", "τ99", "1\u00a0%")):
-            share, interval = f"{what.capitalize()} share, {name}", audit[f"{what}_interval"][level]
+            share = f"{what.capitalize()} share, {name}"
+            intervals = [audit[f"{what}_interval"][level] for audit in audits]
             column |= {
-                f"{share} (by chance: {expected}{chance})": _or_missing(audit[f"{what}_share"][level], percent),
-                f"{share}: lower bound": MISSING if interval is None else percent(interval[0]),
-                f"{share}: p": _or_missing(audit[f"{prefix}p_value"][level], p_value),
+                f"{share} (by chance: {expected}{chance})": spread(
+                    [audit[f"{what}_share"][level] for audit in audits], percent, MISSING
+                ),
+                f"{share}: lower bound": _reach([each and each[0] for each in intervals], percent),
+                f"{share}: p": _reach([audit[f"{prefix}p_value"][level] for audit in audits], p_value),
             }
-    column |= {"τ95 / τ99": f"{audit['tau95']:.3f} / {audit['tau99']:.3f}"}
-    column |= {"µ95 / µ99": _levels(audit["margin"], "{:.3f}".format)}
-    for fixed, count in audit["counts_above"].items():
-        column[f"Slices with correlation above {fixed}"] = f"{count:,}"
+    column |= {"τ95 / τ99": _levels(audits, "{:.3f}".format)}
+    column |= {"µ95 / µ99": _levels([audit["margin"] for audit in audits], "{:.3f}".format)}
+    for fixed in audits[0]["counts_above"]:
+        total = sum(audit["counts_above"][fixed] for audit in audits)
+        column[f"Slices with correlation above {fixed}"] = f"{total:,}"
     for name, key in (("Data-copying statistic C_T (copies: far below 0)", "c_t"), ("Authenticity", "authenticity")):
-        column[name] = _or_missing(audit[key], _two)
+        column[name] = spread([audit[key] for audit in audits], _two, MISSING)
     return column
 
 
-def _patients(found: dict) -> str:
-    return MISSING if found["count"] is None else f"{found['count']} ({found['count_by_chance']:.1f})"
+def count(value: float) -> str:
+    """Of patients; a mean over repeats has a digit more."""
+    return f"{round(value, 1):g}"
+
+
+def _distinct(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(texts))
+
+
+def _reach(values: Iterable[float | None], write: Callable[[float], str]) -> str:
+    """'0.02–0.4': lowest and highest, where they differ as they are written."""
+    known = sorted(value for value in values if value is not None)
+    return "–".join(dict.fromkeys(map(write, known[:1] + known[-1:]))) or MISSING
 
 
 CONTROLS = {
@@ -77,35 +126,42 @@ CONTROLS = {
 FOUND = {"blurred_strangers": ("–", "5 % / 1 %"), "held_out": ("5 % / 1 %", "5 % / 1 %")}  # at most; copies: nearly all
 
 
-def control_table(audits: dict[str, dict]) -> Table:
-    """How often the audit finds planted copies, and how often what is no copy. audits: each one's audit.json."""
+def control_table(audits: Audits) -> Table:
+    """How often the audit finds planted copies, and how often what is no copy; mean over repeats.
+
+    audits: audit.json of each set of each generator.
+    """
     records, rows = [], []
     for kind, control in CONTROLS.items():
         for rule, expected in zip(("memorized", "copied"), FOUND.get(kind, ("100 %", "100 %")), strict=True):
             rows.append([Cell(f"{control}: {rule}"), Cell(expected)])
-            for name, audit in audits.items():
-                found = audit["controls"][kind]
-                held_out = found if kind == "held_out" else found["found"]
-                rates = found["copied"] if rule == "copied" else held_out
-                records.append((name, kind, rule, rates["tau95"], rates["tau99"]))
-                rows[-1].append(Cell(_levels(rates, percent)))
-    note = (
+            for name, sets in audits.items():
+                rates = {seed: _rates(audit["controls"][kind], kind, rule) for seed, audit in sets.items()}
+                records += [(name, seed, kind, rule, rate["tau95"], rate["tau99"]) for seed, rate in rates.items()]
+                rows[-1].append(Cell(_levels([*rates.values()], percent, ranges=False)))
+    notes = [
         "Rates at τ95 / at τ99. Planted copies of training slices must be found, and nearest to their originals. "
         "Held-out real slices, each against the thresholds of the other held-out subjects, must not; blurred ones come "
         "close to every brain, which is no copy."
-    )
-    data = pd.DataFrame(records, columns=["generator", "control", "rule", "tau95", "tau99"])
+    ]
+    if max(map(len, audits.values())) > 1:
+        notes[0] += " Mean over the repeats' audits."
+    data = pd.DataFrame(records, columns=["generator", "seed", "control", "rule", "tau95", "tau99"])
     head = ["Control: counted as", "Should be near", *map(label, audits)]
-    return Table("controls", "Controls of the audit", head, rows, data, [note])
+    return Table("controls", "Controls of the audit", head, rows, data, notes)
 
 
-def _levels(values: dict[str, float | None], write: Callable[[float], str]) -> str:
-    texts = [_or_missing(values[level], write) for level in ("tau95", "tau99")]
+def _rates(found: dict, kind: str, rule: str) -> dict[str, float | None]:
+    if rule == "copied":
+        return found["copied"]
+    return found if kind == "held_out" else found["found"]
+
+
+def _levels(found: list[dict[str, float | None]], write: Callable[[float], str], *, ranges: bool = True) -> str:
+    """'0.912 / 0.944' at τ95 and τ99, over repeats."""
+    texts = [spread([values[level] for values in found], write, MISSING) for level in ("tau95", "tau99")]
+    texts = texts if ranges else [text.partition(" (")[0] for text in texts]
     return MISSING if set(texts) == {MISSING} else " / ".join(texts)
-
-
-def _or_missing(value: float | None, write: Callable[[float], str]) -> str:
-    return MISSING if value is None else write(value)
 
 
 def _digits(value: float) -> str:
@@ -145,52 +201,64 @@ FIDELITY = {
 ARROWS = "↓: lower is better; ↑: higher is better; ≈: like held-out real is best."
 
 
-def fidelity_table(fidelity: dict[str, dict]) -> Table:
-    """Measures down; the floor, then generators across. fidelity: each one's fidelity.json.
+def fidelity_table(fidelity: Fidelities, seeds: Iterable[int] = ()) -> Table:
+    """Measures down; the floor, then generators across; repeats are pooled.
 
-    Floors of sets that differ in size differ, and are printed as their range.
+    fidelity: fidelity.json of each set of each generator; seeds: of the repeats that were asked for. Floors of sets
+    that differ in size differ, and are printed as their range.
     """
+    every = [(name, seed, found) for name, sets in fidelity.items() for seed, found in sets.items()]
     rows, records = [], []
     for key, measure in FIDELITY.items():
-        values = [_or_missing(found["values"][key], measure.write) for found in fidelity.values()]
-        floors = [found["floor"][key] for found in fidelity.values()]
-        rows.append([Cell(text) for text in (f"{measure.name} {measure.better}", _floor(measure, floors), *values)])
-        records += [
-            (name, key, found["values"][key], found["floor"][key], found["reasons"].get(key, ""))
-            for name, found in fidelity.items()
+        pooled = [
+            spread([found["values"][key] for found in sets.values()], measure.write, MISSING)
+            for sets in fidelity.values()
         ]
-    sizes = [f"{label(name)} {found['n']['synthetic']:,}" for name, found in fidelity.items()]
-    others = {
-        f"{found['n']['reference']:,} training and {found['n']['floor']:,} held-out real slices"
-        for found in fidelity.values()
-    }
-    extractors = {f"{found['extractor']}, {found['features']:,} features" for found in fidelity.values()}
+        floor = _reach([found["floor"][key] for *_, found in every], measure.write)
+        rows.append([Cell(text) for text in (f"{measure.name} {measure.better}", floor, *pooled)])
+        records += [
+            (name, seed, key, found["values"][key], found["floor"][key], found["reasons"].get(key, ""))
+            for name, seed, found in every
+        ]
+    counts = {name: [found["n"]["synthetic"] for found in sets.values()] for name, sets in fidelity.items()}
+    n = [f"{label(name)} {sizes(of_sets)}" for name, of_sets in counts.items()]
+    others = dict.fromkeys(
+        f"{found['n']['reference']:,} training and {found['n']['floor']:,} held-out real slices" for *_, found in every
+    )
+    extractors = {f"{found['extractor']}, {found['features']:,} features" for *_, found in every}
     notes = [
         f"{ARROWS} Held-out real: the floor, the same number for slices of validation and test subjects against "
         "training slices; what reaches it is, to this measure, as good as real. MS-SSIM above it: samples resemble "
         "each other more than patients do.",
-        f"Extractor: {'; '.join(sorted(extractors))}. n: {', '.join(sizes)} synthetic, {'; '.join(sorted(others))}.",
+        f"Extractor: {'; '.join(sorted(extractors))}. n: {', '.join(n)} synthetic, {'; '.join(sorted(others))}.",
+        *_pooling(fidelity),
         *_reasons(fidelity),
+        *_missing_sets(fidelity, seeds),
     ]
-    data = pd.DataFrame(records, columns=["generator", "measure", "value", "floor", "reason"])
+    data = pd.DataFrame(records, columns=["generator", "seed", "measure", "value", "floor", "reason"])
     columns = ["Measure", "Held-out real (floor)", *map(label, fidelity)]
     return Table("fidelity", "Fidelity and diversity", columns, rows, data, notes)
 
 
-def _floor(measure: Measure, floors: list[float | None]) -> str:
-    known = sorted(floor for floor in floors if floor is not None)
-    texts = list(dict.fromkeys(map(measure.write, known[:1] + known[-1:])))
-    return "–".join(texts) or MISSING
-
-
-def _reasons(fidelity: dict[str, dict]) -> Iterable[str]:
+def _reasons(fidelity: Fidelities) -> Iterable[str]:
     """Why numbers are missing: one sentence per reason and measure."""
     names: dict[tuple[str, str], list[str]] = {}
-    for name, found in fidelity.items():
-        for key, reason in found["reasons"].items():
-            names.setdefault((FIDELITY[key].name, reason), []).append(label(name))
+    for name, sets in fidelity.items():
+        for seed, found in sets.items():
+            which = label(name) if len(sets) == 1 else f"{label(name)} (seed {seed})"
+            for key, reason in found["reasons"].items():
+                names.setdefault((FIDELITY[key].name, reason), []).append(which)
     for (measure, reason), generators in names.items():
         yield f"{measure}: {MISSING} for {', '.join(generators)}: {reason}."
+
+
+def mean_values(sets: Mapping[str, dict]) -> dict[str, float | None]:
+    """A generator's fidelity numbers, mean over those of its sets that have them; None where none has."""
+    known = {
+        key: [found["values"][key] for found in sets.values() if found["values"].get(key) is not None]
+        for key in next(iter(sets.values()))["values"]
+    }
+    return {key: float(np.mean(values)) if values else None for key, values in known.items()}
 
 
 def correlation_tables(correlations: pd.DataFrame) -> list[Table]:

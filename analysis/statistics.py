@@ -29,7 +29,9 @@ def ratios(scores: Scores) -> pd.DataFrame:
     Returns one row per arm and region: the arm's five columns, region, dice and dice_real (means over seeds and
     subjects), ratio = dice / dice_real, low and high (95 % interval, crossed Satterthwaite), lower_bound (one-sided,
     95 %), passes_0.80, passes_0.90, passes_0.95 (non-inferiority: above the margin at 0.05, one-sided, after Holm's
-    step-down over the arms of the same segmenter and region; missing where not known), seeds, seeds_real, subjects,
+    step-down over the arms of the same segmenter and region; missing where not known), seeds, seeds_real,
+    generator_seeds (trainings of the generator behind the seeds, see `DiceMatrix`: with fewer than seeds the interval
+    leaves the generator's variance out), missing_seeds and missing_seeds_real (those that failed, as text), subjects,
     reason ("" or why numbers are missing).
     """
     rows, estimates = [], []
@@ -49,12 +51,13 @@ def ratios(scores: Scores) -> pd.DataFrame:
         rows.append(row)
         estimates.append(estimate)
     columns = [*ARM, "region", "dice", "dice_real", "ratio", "low", "high", "lower_bound"]
-    table = table_of(rows, [*columns, "seeds", "seeds_real", "subjects", "reason"], scores)
+    counts = ["seeds", "seeds_real", "generator_seeds", "missing_seeds", "missing_seeds_real", "subjects", "reason"]
+    table = table_of(rows, [*columns, *counts], scores)
     for margin, passes in zip(MARGINS, PASSES, strict=True):
         table["p"] = np.array([np.nan if known is None else known.p_above(margin) for known in estimates], float)
         table[passes] = (holm(table, COLUMN)["p_holm"] <= ALPHA).astype("boolean").mask(table["p"].isna())
     table = table.astype(dict.fromkeys(columns[6:], "float64"))
-    return table[[*columns, *PASSES, "seeds", "seeds_real", "subjects", "reason"]]
+    return table[[*columns, *PASSES, *counts]]
 
 
 def paired_tests(scores: Scores) -> pd.DataFrame:
@@ -85,14 +88,16 @@ def amounts(scores: Scores) -> pd.DataFrame:
     """Mean Dice over NCR, ED and ET of every arm at every amount of training data.
 
     Returns one row per arm and amount: the arm's five columns, real_subjects and synthetic_share (shares of the real
-    training subjects and of the synthetic set), seeds, subjects, dice (mean over seeds and subjects), low and high
-    (95 % interval, as for `ratios`), reason ("" or why numbers are missing).
+    training subjects and of the synthetic set), seeds, generator_seeds, missing_seeds (as for `ratios`), subjects, dice
+    (mean over seeds and subjects), low and high (95 % interval, as for `ratios`), reason ("" or why numbers are
+    missing).
     """
     rows = []
     for arm, *shares in scores.amounts:
         matrix = scores.dice(arm, "mean", *shares)
         row = facts(arm) | dict(zip(AMOUNT, shares, strict=True)) | {"reason": matrix.reason}
         row |= {"seeds": len(matrix.dice), "subjects": len(matrix.subjects)}
+        row |= {"generator_seeds": matrix.generator_seeds, "missing_seeds": matrix.missing}
         if not matrix.reason:
             row |= {"dice": matrix.dice.mean(), "reason": crossed.why_unknown(matrix.dice)}
             if not row["reason"]:
@@ -100,7 +105,8 @@ def amounts(scores: Scores) -> pd.DataFrame:
                 row |= {"low": max(low, 0.0), "high": min(high, 1.0)}
         rows.append(row)
     numbers = ["dice", "low", "high"]
-    table = table_of(rows, [*ARM, *AMOUNT, "seeds", "subjects", *numbers, "reason"], scores)
+    counts = ["seeds", "generator_seeds", "missing_seeds", "subjects"]
+    table = table_of(rows, [*ARM, *AMOUNT, *counts, *numbers, "reason"], scores)
     return table.astype(dict.fromkeys(numbers, "float64"))
 
 

@@ -1,6 +1,6 @@
 """What a table is, and how its cells are written: Markdown, LaTeX (booktabs), HTML and CSV."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -96,6 +96,28 @@ def interval(row: pd.Series, column: str, digits: int = 3) -> str:
     if np.isnan(row["low"]):
         return f"{row[column]:.{digits}f}"
     return f"{row[column]:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+
+
+def spread(values: Sequence[float | None], write: Callable[[float], str], missing: str) -> str:
+    """The mean of what is known, and its range where single values differ as they are written: '2.1 (1.8 to 2.5)'."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return missing
+    mean, low, high = write(float(np.mean(known))), write(min(known)), write(max(known))
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+def sizes(counts: Sequence[int]) -> str:
+    """'800', '3 × 800' of equal sets, '800 + 750' of others."""
+    texts = [f"{count:,}" for count in counts]
+    if len(set(texts)) > 1:
+        return " + ".join(texts)
+    return texts[0] if len(texts) == 1 else f"{len(texts)} × {texts[0]}"
+
+
+def missing_seeds(of: object, seeds: str) -> str:
+    """A sentence for the notes of a table; seeds: '2', '1, 2'."""
+    return f"{of}: {'seeds' if ',' in seeds else 'seed'} {seeds} missing, see the missing cells."
 
 
 def passes(value: object) -> str:

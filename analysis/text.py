@@ -36,6 +36,7 @@ _LATEX = str.maketrans(
         "µ": r"$\mu$",
         "ρ": r"$\rho$",
         "†": r"$\dagger$",
+        "‡": r"$\ddagger$",
         "\u00a0": "~",
     }
 )

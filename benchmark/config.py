@@ -202,8 +202,15 @@ class Analyze(Section):
     synthetic_share: Annotated[tuple[Share, ...], Listed] = Field(
         (1.0,), description="shares of the synthetic sets, for Dice against amount of data [0..1]"
     )
-    repeats: Whole = Field(1, ge=1, le=1000, description="segmenters per cell, of seeds seed, seed + 1, … [count]")
-    seed: Seed = Field(0, description="first seed of the repeats, and seed of the permutation test")
+    repeats: Whole = Field(
+        3, ge=1, le=1000, description="whole trainings per cell: segmenters of seeds seed, seed + 1, … [count]"
+    )
+    own_generators: bool = Field(
+        True,
+        description="each repeat trains its own generators, of seeds train_generator.seed, + 1, …, and samples its own "
+        "sets; false: all share the first, and no interval knows how much generators differ",
+    )
+    seed: Seed = Field(0, description="first seed of the repeats' segmenters, and seed of the permutation test")
     replicates: Whole = Field(10_000, ge=100, le=10**6, description="draws of the permutation test of ranks [count]")
 
 
@@ -294,6 +301,21 @@ class Config(BaseModel):
             sections.setdefault(section, {})[key] = value
         return self.model_copy(
             update={name: getattr(self, name).model_copy(update=changed) for name, changed in sections.items()}
+        )
+
+    def of_repeat(self, repeat: int) -> "Config":
+        """A copy with the seeds of the table's repeat, counted from 0: a whole training, generators included.
+
+        No generator serves two repeats unless all share the first: ensembles take as many seeds each as they mix. The
+        noise of samples differs, too, for diffusion models of other seeds make much the same image of the same noise.
+        """
+        own = repeat if self.analyze.own_generators else 0
+        return self.replace(
+            {
+                "train_segmenter.seed": self.analyze.seed + repeat,
+                "train_generator.seed": self.train_generator.seed + own * self.sample.ensemble,
+                "sample.seed": self.sample.seed + own,
+            }
         )
 
 

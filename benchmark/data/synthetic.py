@@ -31,6 +31,11 @@ def name_of(config: Config, synthetic: str | None) -> str:
     return generator_of(config, synthetic) or set_name(_path(str(synthetic)).resolve())
 
 
+def seed_of(config: Config, synthetic: str | None) -> dict[str, int]:
+    """{"seed": the first seed of its generator}, which tells the sets of a table's repeats apart; {} for a folder."""
+    return {"seed": config.train_generator.seed} if generator_of(config, synthetic) else {}
+
+
 def needs_of(config: Config, synthetic: str | None) -> dict[str, Need]:
     """The sample stage for a generator; for a folder its import, or nothing where it is a SliceSet already."""
     if generator := generator_of(config, synthetic):

@@ -7,18 +7,21 @@ import pandas as pd
 
 from analysis import tables
 from analysis.arms import ARMS, label
-from analysis.set_tables import FIDELITY, MISSING
+from analysis.score_tables import shared_notes
+from analysis.set_tables import FIDELITY, MISSING, Audits, Fidelities, count
 from analysis.statistics import MARGINS, counted
+from analysis.tables import sizes, spread
 
 SHOWN = 4  # lines of a card; the others unfold
 
 
 def build_cards(
-    sets: Iterable[str], ratios: pd.DataFrame, audits: dict[str, dict], fidelity: dict[str, dict], costs: pd.DataFrame
+    sets: Iterable[str], ratios: pd.DataFrame, audits: Audits, fidelity: Fidelities, costs: pd.DataFrame
 ) -> list[dict]:
-    """What the template prints of each set: a sentence, a line per arm and setting, its audit, fidelity and cost.
+    """What the template prints of each generator or sent set: a sentence, a line per arm and setting, its audit,
+    fidelity and cost.
 
-    ratios: as `analysis.statistics` returns them; audits, fidelity: content of audit.json and fidelity.json, by set.
+    ratios: as `analysis.statistics` returns them; audits, fidelity: audit.json and fidelity.json of its sets.
     """
     primary = ratios[ratios["region"] == "mean"]
     primary = pd.concat([primary[primary["arm"] == arm] for arm in ARMS])  # what it does alone before what it adds
@@ -33,8 +36,9 @@ def build_cards(
                 "lines": lines[:SHOWN],
                 "more": lines[SHOWN:],
                 "n": "; ".join(dict.fromkeys(_size(row) for _, row in rows.iterrows())),
-                "audit": audits.get(name),
-                "fidelity": _fidelity(fidelity[name]) if name in fidelity else None,
+                "shared": " ".join(shared_notes(rows)),
+                "audit": _audit([*audits[name].values()]) if name in audits else None,
+                "fidelity": _fidelity([*fidelity[name].values()]) if name in fidelity else None,
                 "cost": _cost(costs, name),
             }
         )
@@ -75,24 +79,46 @@ def _size(row: pd.Series) -> str:
     return f"n = {counted(row['subjects'], 'subject')} × {counted(row['seeds'], 'seed')}"
 
 
-def _fidelity(found: dict) -> dict:
-    """How like, how varied, how well annotated, each beside its floor, in words for people who know no metric."""
+def _audit(audits: list[dict]) -> dict:
+    """Who is at risk, in the words of the template: the mean over repeats, each of which has a set of its own."""
+    patients = [audit["copied_patients"] for audit in audits]
+    counts = [found["count"] for found in patients if found["count"] is not None]
+    shares = {
+        f"{what}_{level}": spread([audit[f"{what}_share"][level] for audit in audits], tables.percent, MISSING)
+        for what in ("copied", "memorized")
+        for level in ("tau95", "tau99")
+    }
+    held_out = dict.fromkeys(f"{audit['n_null']:,} held-out" for audit in audits)
+    return shares | {
+        "copied": count(float(np.mean(counts))) if counts else None,
+        "range": f"{min(counts)} to {max(counts)} from set to set" if len(set(counts)) > 1 else "",
+        "subjects": audits[0]["n_train_subjects"],
+        "share": spread([found["share"] for found in patients], tables.percent, MISSING).partition(" (")[0],
+        "by_chance": spread([found["count_by_chance"] for found in patients], "{:.1f}".format, MISSING),
+        "n": f"n = {sizes([audit['n_synthetic'] for audit in audits])} synthetic, {'; '.join(held_out)} slices",
+    }
+
+
+def _fidelity(found: list[dict]) -> dict:
+    """How like, how varied, how well annotated, each beside its floor, in words for people who know no metric; the mean
+    over repeats, each of which has a set of its own."""
 
     def beside_floor(key: str, before: str, after: str = "") -> str:
-        value, floor = found["values"][key], found["floor"][key]
-        if value is None:
-            return f"{MISSING}: {found['reasons'].get(key, 'no reason given')}"
-        write = FIDELITY[key].write
-        return f"{before}{write(value)}{after} (held-out real: {MISSING if floor is None else write(floor)})"
+        values, floors = ([each[part][key] for each in found] for part in ("values", "floor"))
+        if all(value is None for value in values):
+            return f"{MISSING}: {found[0]['reasons'].get(key, 'no reason given')}"
+        value, floor = (spread(numbers, FIDELITY[key].write, MISSING) for numbers in (values, floors))
+        return f"{before}{value}{after} (held-out real: {floor})"
 
+    sets = [each["n"] for each in found]
     return {
         "lines": [
             ("Alike", beside_floor("kernel", "kernel distance ", ", lower is closer")),
             ("Varied", beside_floor("coverage", "", " of real variety covered")),
             ("Annotated", beside_floor("label_dice", "a segmenter trained on real agrees at Dice ")),
         ],
-        "n": f"n = {found['n']['synthetic']:,} synthetic, {found['n']['floor']:,} held-out, "
-        f"{found['n']['reference']:,} training slices; {found['extractor']}",
+        "n": f"n = {sizes([n['synthetic'] for n in sets])} synthetic, {sets[0]['floor']:,} held-out, "
+        f"{sets[0]['reference']:,} training slices; {found[0]['extractor']}",
     }
 
 

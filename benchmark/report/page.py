@@ -17,7 +17,7 @@ from analysis import score_figures, score_tables, set_figures, set_tables, table
 from analysis.arms import label
 from analysis.calibration import calibration_table, caveats
 from analysis.long_table import AMOUNT, Scores
-from analysis.set_tables import NOT_PROOF
+from analysis.set_tables import NOT_PROOF, Audits, Fidelities
 from analysis.statistics import MARGINS
 from analysis.text import csv_frame, visible
 from benchmark.names import for_file
@@ -43,13 +43,14 @@ class CohortFacts:
 class ReportInputs:
     """Everything a report shows. Empty tables and dictionaries mean "not there", and the page says so.
 
-    sets: names of the synthetic sets that were asked for, in the order of the cards. scores: of a long table with the
-    column `case`. ratios, tests, ranks, rank_tests, amounts: as `analysis.statistics` returns them. audits, fidelity:
-    per set, the content of audit.json and of fidelity.json. correlations: as `analysis.fidelity` returns them. curves:
-    per generator, curve.csv of all its trainings with the columns seed and samples (at a snapshot). nearest: per set,
-    arrays "synthetic" [n] and "null" [m] (similarities), "pairs" uint8 [K, 2, 4, H, W] (synthetic, training slice as
-    stored), "pair_similarity" [K], "pair_shift" [K, 2] (down, right) and "pair_mirrored" [K]. sample_images: per set
-    and for "real", (images uint8 [K, 4, H, W], labels uint8 [K, H, W]). costs: stage, model, seed, images, seconds,
+    sets: names of generators and sent sets that were asked for, in the order of the cards. scores: of a long table with
+    the column `case`. ratios, tests, ranks, rank_tests, amounts: as `analysis.statistics` returns them. audits,
+    fidelity: per name, then per set, by the repeat's seed or "all", the content of audit.json and of fidelity.json.
+    correlations: as `analysis.fidelity` returns them. curves: per generator, curve.csv of all its trainings with the
+    columns seed and samples (at a snapshot). nearest: per name, of all its sets together, arrays "synthetic" [n] and
+    "null" [m] (similarities), "pairs" uint8 [K, 2, 4, H, W] (synthetic, training slice as stored), "pair_similarity"
+    [K], "pair_shift" [K, 2] (down, right) and "pair_mirrored" [K]. sample_images: of the first set of each name, and
+    for "real", (images uint8 [K, 4, H, W], labels uint8 [K, H, W]). costs: stage, model, seed, images, seconds,
     images_per_second, device. missing: cell, reason. versions, hardware, budgets: printed as name and value.
     """
 
@@ -68,8 +69,8 @@ class ReportInputs:
     hardware: dict[str, object]
     budgets: dict[str, object]
     commit: str
-    audits: dict[str, dict] = field(default_factory=dict)
-    fidelity: dict[str, dict] = field(default_factory=dict)
+    audits: Audits = field(default_factory=dict)
+    fidelity: Fidelities = field(default_factory=dict)
     correlations: pd.DataFrame = field(default_factory=pd.DataFrame)
     curves: dict[str, pd.DataFrame] = field(default_factory=dict)
     nearest: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
@@ -115,6 +116,7 @@ def build_report(out: Path, inputs: ReportInputs) -> dict:
         tables=sections,
         pictures=pictures,
         warnings=list(dict.fromkeys([*caveats(inputs.ratios), *inputs.warnings])),
+        audit_warnings=_audit_warnings(inputs.audits),
         margins=MARGINS,
         versions={"commit": inputs.commit, **inputs.versions},
         not_proof=NOT_PROOF,
@@ -124,6 +126,12 @@ def build_report(out: Path, inputs: ReportInputs) -> dict:
         kind: sorted(str(path.relative_to(out)) for path in (out / kind).iterdir()) for kind in ("tables", "figures")
     }
     return {"index": "index.html"} | written
+
+
+def _audit_warnings(audits: Audits) -> dict[str, list[str]]:
+    """Of each name, what its audits warn of, each once."""
+    warnings = {name: [text for audit in sets.values() for text in audit["warnings"]] for name, sets in audits.items()}
+    return {name: list(dict.fromkeys(texts)) for name, texts in warnings.items() if texts}
 
 
 def template(name: str) -> jinja2.Template:
@@ -170,11 +178,14 @@ def _tables(inputs: ReportInputs) -> dict[str, list[tables.Table]]:
     if not inputs.ranks.empty:
         found["ranks"] += [score_tables.rank_table(inputs.ranks, inputs.rank_tests)]
     if inputs.fidelity:
-        found["fidelity"] += [set_tables.fidelity_table(inputs.fidelity)]
+        found["fidelity"] += [set_tables.fidelity_table(inputs.fidelity, inputs.scores.seeds)]
     if not inputs.correlations.empty:
         found["fidelity"] += set_tables.correlation_tables(inputs.correlations)
     if inputs.audits:
-        found["audit"] += [set_tables.audit_table(inputs.audits), set_tables.control_table(inputs.audits)]
+        found["audit"] += [
+            set_tables.audit_table(inputs.audits, inputs.scores.seeds),
+            set_tables.control_table(inputs.audits),
+        ]
     if not inputs.costs.empty:
         found["costs"] += [_cost_table(inputs.costs)]
     return found
@@ -202,9 +213,14 @@ def _figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
             yield (
                 f"samples_{name}",
                 "samples",
-                f"Real slices above, slices of {label(name)} below.",
+                f"Real slices above, slices of {label(name)} below{_of_how_many(inputs, name)}.",
                 set_figures.sample_sheet(samples, inputs.sample_images["real"], name),
             )
+
+
+def _of_how_many(inputs: ReportInputs, name: str) -> str:
+    sets = max(len(found.get(name, ())) for found in (inputs.audits, inputs.fidelity))
+    return f", of the first of its {sets} sets" if sets > 1 else ""
 
 
 def _utility_figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
@@ -238,7 +254,7 @@ def _utility_figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figu
 
 def _memorization_figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
     for name, arrays in inputs.nearest.items():
-        audit = inputs.audits[name]
+        audit = next(iter(inputs.audits[name].values()))  # the null of all sets is the same
         yield (
             f"similarity_{name}",
             "memorization",

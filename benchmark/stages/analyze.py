@@ -13,11 +13,11 @@ from benchmark.config import Config, Need
 from benchmark.errors import UserError
 from benchmark.stages import Headline, RunningTask, Settings, StageResult
 
-SCHEMA = 3  # 3: a patient's scans are averaged first; intervals and tests hold for other trainings, too
+SCHEMA = 4  # 4: tables say how many trainings of a generator stand behind a row, and which seeds failed
 
 
 def settings(config: Config) -> Settings:
-    return config.analyze.model_dump(mode="json", include={"seed", "replicates"})
+    return config.analyze.model_dump(mode="json", include={"seed", "repeats", "replicates"})
 
 
 def needs(config: Config) -> dict[str, Need]:
@@ -40,7 +40,7 @@ def run(task: RunningTask) -> Headline:
         counts = Counter(cell.reason for cell in inputs.values())
         reasons = "\n".join(f"  {counted(count, 'cell')}: {reason}" for reason, count in counts.items())
         raise UserError(f"no cell of the table could be evaluated:\n{reasons}")
-    scores = Scores(pd.concat(parts, ignore_index=True))
+    scores = Scores(pd.concat(parts, ignore_index=True), range(keys.seed, keys.seed + keys.repeats))
     ratios = statistics.ratios(scores)
     tables = {
         "scores": scores.table,

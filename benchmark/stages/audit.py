@@ -14,7 +14,7 @@ from benchmark.data.slices import SliceSet
 from benchmark.stages import Headline, RunningTask, Settings
 from benchmark.training import devices
 
-SCHEMA = 3  # 3: patients, not scans, are trained on, held out and counted
+SCHEMA = 4  # 4: its tags say of which training the set is
 PAIRS = 6  # closest pairs kept for the report
 
 
@@ -29,7 +29,8 @@ def needs(config: Config) -> dict[str, Need]:
 
 def tags(config: Config) -> dict[str, Any]:
     name = synthetic.name_of(config, config.audit.synthetic)
-    return {"model": name, "generator": name, "cohort": config.prepare.cohort, "seed": config.audit.seed}
+    own = synthetic.seed_of(config, config.audit.synthetic)
+    return {"model": name, "generator": name, "cohort": config.prepare.cohort, **own}
 
 
 def run(task: RunningTask) -> Headline:

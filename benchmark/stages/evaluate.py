@@ -13,13 +13,14 @@ import pandas as pd
 from analysis.scores import subject_scores
 from analysis.text import csv_frame
 from benchmark.config import Config, Need
+from benchmark.data import synthetic
 from benchmark.data.slices import SliceSet
 from benchmark.progress import progress_bar
 from benchmark.stages import Headline, RunningTask, Settings, train_segmenter
 from benchmark.training.devices import pick_device
 from benchmark.training.models import load_segmenter, predict
 
-SCHEMA = 3  # 3: a row says whose scan it is
+SCHEMA = 4  # 4: a row says which training of a generator is behind it
 
 
 def settings(config: Config) -> Settings:
@@ -32,6 +33,12 @@ def needs(config: Config) -> dict[str, Need]:
 
 def tags(config: Config) -> dict[str, Any]:
     return train_segmenter.tags(config)
+
+
+def _generator_seed(config: Config) -> int | None:
+    """Of the synthetic set's generator, the first of an ensemble; None where there is no set, or one made elsewhere."""
+    keys = config.train_segmenter
+    return None if keys.train_on == "real" else synthetic.seed_of(config, keys.synthetic).get("seed")
 
 
 def run(task: RunningTask) -> Headline:
@@ -65,6 +72,7 @@ def run(task: RunningTask) -> Headline:
             parts.append(scores.assign(patient=rows["patient"].iloc[0], subject=subject, **columns))
             bar.update()
     scores = pd.concat(parts, ignore_index=True)[[*columns, "patient", "subject", "region", "metric", "value", "case"]]
+    scores["generator_seed"] = pd.Series(_generator_seed(config), scores.index, "Int64")
     path = folder / "scores.csv"
     csv_frame(scores).to_csv(path, index=False)
     scores.to_parquet(path.with_suffix(".parquet"), index=False)

@@ -15,7 +15,7 @@ from benchmark.stages import Headline, RunningTask, Settings
 from benchmark.training import devices, models
 from segmenters.base import Segmenter
 
-SCHEMA = 2  # 2: pairs of slices of different patients, not scans
+SCHEMA = 3  # 3: its tags say of which training the set is
 READ = 256  # slices in memory at once
 HEADLINE = ("frechet", "kernel", "precision", "recall", "density", "coverage", "label_dice")
 
@@ -33,7 +33,8 @@ def needs(config: Config) -> dict[str, Need]:
 
 def tags(config: Config) -> dict[str, Any]:
     name = synthetic.name_of(config, config.fidelity.synthetic)
-    return {"model": name, "generator": name, "cohort": config.prepare.cohort, "seed": config.fidelity.seed}
+    own = synthetic.seed_of(config, config.fidelity.synthetic)
+    return {"model": name, "generator": name, "cohort": config.prepare.cohort, **own}
 
 
 def run(task: RunningTask) -> Headline:

@@ -15,6 +15,7 @@ import torch
 from analysis.arms import in_order
 from analysis.fidelity import rank_correlations
 from analysis.long_table import Scores
+from analysis.set_tables import ALL, Fidelities, mean_values
 from benchmark.config import Config, Need
 from benchmark.data import synthetic
 from benchmark.data.foreign.detect import is_slice_set
@@ -22,9 +23,10 @@ from benchmark.data.slices import SliceSet
 from benchmark.report.cohort_card import CARD
 from benchmark.report.page import CohortFacts, ReportInputs, build_report
 from benchmark.stages import Failure, Headline, RunningTask, Settings, StageResult
+from benchmark.stages.audit import PAIRS
 from benchmark.tracking import runs as tracking
 
-SCHEMA = 4  # 4: small budgets are called a demonstration, whatever the preset
+SCHEMA = 5  # 5: repeats have sets of their own
 SHOWN = 8  # slices of each set
 DEMO_IMAGES = 100_000  # seen in training: with fewer, neither a generator nor a segmenter shows what it can do
 DEMO_NOTICE = (
@@ -56,17 +58,17 @@ def run(task: RunningTask) -> Headline:
     prepared = next(result for result in finished if result.stage == "prepare")
     names = ("scores", "ratios", "tests", "ranks", "rank_tests", "amounts")
     tables = {name: pd.read_parquet(analyzed.path / f"{name}.parquet") for name in names}
-    tables["scores"] = Scores(tables["scores"])
+    first = config.analyze.seed
+    tables["scores"] = Scores(tables["scores"], range(first, first + config.analyze.repeats))
     given = {synthetic.name_of(config, path): Path(path).expanduser() for path in config.analyze.synthetic}
     sets = in_order([*config.analyze.model, *given])
     used = {result.tags.get("generator") for result in finished}  # of others, every cell says why not
     ready = {name: folder for name, folder in given.items() if name in used and is_slice_set(folder)}
-    made = {**ready, **_by_set(finished, "import_samples", sets), **_by_set(finished, "sample", sets)}
-    audits = _by_set(finished, "audit", sets)
-    fidelity = {
-        name: json.loads((path / "fidelity.json").read_text())
-        for name, path in _by_set(finished, "fidelity", sets).items()
-    }
+    made = ready
+    for stage in ("import_samples", "sample"):
+        made |= {name: next(iter(paths.values())) for name, paths in _by_set(config, finished, stage, sets).items()}
+    audits = _by_set(config, finished, "audit", sets)
+    fidelity = _read(_by_set(config, finished, "fidelity", sets), "fidelity.json")
     shutil.copyfile(prepared.path / CARD, folder / CARD)
     written = build_report(
         folder,
@@ -81,11 +83,11 @@ def run(task: RunningTask) -> Headline:
             hardware=_hardware(),
             budgets=_budgets(config),
             commit=tracking.commit(),
-            audits={name: json.loads((path / "audit.json").read_text()) for name, path in audits.items()},
+            audits=_read(audits, "audit.json"),
             fidelity=fidelity,
             correlations=_correlations(config, fidelity, tables["ratios"]),
             curves=_curves(config, finished, sets),
-            nearest={name: _nearest(path) for name, path in audits.items()},
+            nearest={name: _nearest([*paths.values()]) for name, paths in audits.items()},
             sample_images=_sample_images(prepared.path, {name: made[name] for name in sets if name in made}),
             demo_notice=DEMO_NOTICE if _is_demo(config) else None,
         ),
@@ -93,10 +95,24 @@ def run(task: RunningTask) -> Headline:
     return {**analyzed.headline, "tables": len(written["tables"]), "figures": len(written["figures"])}
 
 
-def _by_set(finished: list[StageResult], stage: str, sets: list[str]) -> dict[str, Path]:
-    """Where the stage's result of each synthetic set lies."""
-    found = {result.tags["model"]: result.path for result in finished if result.stage == stage}
-    return {name: found[name] for name in sets if name in found}
+def _by_set(config: Config, finished: list[StageResult], stage: str, sets: list[str]) -> dict[str, dict[str, Path]]:
+    """Where the stage's results lie: by generator or sent set, then by the repeat's seed, in order, or ALL where all
+    repeats share the set."""
+    repeats = [config.of_repeat(repeat) for repeat in range(config.analyze.repeats)]
+    seeds = {repeat.train_generator.seed: str(repeat.train_segmenter.seed) for repeat in repeats}
+    seeds = seeds if len(seeds) == len(repeats) else {}
+    found: dict[str, dict[str, Path]] = {name: {} for name in sets}
+    for result in finished:
+        if result.stage == stage:
+            found[result.tags["model"]][seeds.get(result.tags.get("seed"), ALL)] = result.path
+    return {name: paths for name, paths in found.items() if paths}
+
+
+def _read(results: dict[str, dict[str, Path]], file: str) -> dict[str, dict[str, dict]]:
+    return {
+        name: {seed: json.loads((path / file).read_text()) for seed, path in paths.items()}
+        for name, paths in results.items()
+    }
 
 
 def _is_demo(config: Config) -> bool:
@@ -135,16 +151,18 @@ def _costs(finished: list[StageResult]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["stage", "model", "arm", "seed", *numbers])
 
 
-def _correlations(config: Config, fidelity: dict[str, dict], ratios: pd.DataFrame) -> pd.DataFrame:
-    """Rank correlation of every fidelity number with the Dice ratio; empty where there is neither."""
+def _correlations(config: Config, fidelity: Fidelities, ratios: pd.DataFrame) -> pd.DataFrame:
+    """Rank correlation of every generator's mean fidelity numbers with its Dice ratio; empty where there is neither."""
     if not fidelity or ratios.empty:
         return pd.DataFrame()
-    rows = [{"cohort": config.prepare.cohort, "generator": name, **each["values"]} for name, each in fidelity.items()]
+    rows = [
+        {"cohort": config.prepare.cohort, "generator": name, **mean_values(each)} for name, each in fidelity.items()
+    ]
     return rank_correlations(pd.DataFrame(rows), ratios)
 
 
 def _curves(config: Config, finished: list[StageResult], sets: list[str]) -> dict[str, pd.DataFrame]:
-    """What was measured at every generator's snapshots, all trainings of an ensemble together."""
+    """What was measured at every generator's snapshots, the trainings of all repeats and ensembles together."""
     trainings: dict[str, list[pd.DataFrame]] = {name: [] for name in sets}
     for result in finished:
         if result.stage == "train_generator":
@@ -154,16 +172,22 @@ def _curves(config: Config, finished: list[StageResult], sets: list[str]) -> dic
     return {name: pd.concat(curves, ignore_index=True) for name, curves in trainings.items() if curves}
 
 
-def _nearest(audit: Path) -> dict[str, np.ndarray]:
-    with np.load(audit / "pairs.npz", allow_pickle=False) as pairs:
-        return {
-            "synthetic": pd.read_csv(audit / "nearest.csv")["similarity"].to_numpy(),
-            "null": pd.read_csv(audit / "null.csv")["similarity"].to_numpy(),
-            "pairs": pairs["images"],
-            "pair_similarity": pairs["similarity"],
-            "pair_shift": pairs["shift"],
-            "pair_mirrored": pairs["mirrored"],
-        }
+def _nearest(audits: list[Path]) -> dict[str, np.ndarray]:
+    """Of the audits of all of a generator's sets together: every similarity, and the closest pairs of all."""
+    pairs: dict[str, list[np.ndarray]] = {key: [] for key in ("images", "similarity", "shift", "mirrored")}
+    for audit in audits:
+        with np.load(audit / "pairs.npz", allow_pickle=False) as stored:
+            for key, arrays in pairs.items():
+                arrays.append(stored[key])
+    joined = {key: np.concatenate(arrays) for key, arrays in pairs.items()}
+    closest = np.argsort(-joined["similarity"], kind="stable")[:PAIRS]
+    similarities = [pd.read_csv(audit / "nearest.csv")["similarity"] for audit in audits]
+    return {
+        "synthetic": pd.concat(similarities).to_numpy(),
+        "null": pd.read_csv(audits[0] / "null.csv")["similarity"].to_numpy(),
+        "pairs": joined["images"][closest],
+        **{f"pair_{key}": joined[key][closest] for key in ("similarity", "shift", "mirrored")},
+    }
 
 
 def _sample_images(prepared: Path, sets: dict[str, Path]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -198,12 +222,23 @@ def _budgets(config: Config) -> dict[str, object]:
         "generator snapshots": f"{trained.snapshots}, of {trained.snapshot_samples:,} samples each",
         "synthetic slices": f"{made.samples:,} a generator",
         "segmenter training": f"{config.train_segmenter.images:,} images seen",
-        "repeats": f"{config.analyze.repeats} a cell",
+        "repeats": _repeats(config),
         "permutations": f"{config.analyze.replicates:,}",
         "feature extractor": f"{config.extractor.images:,} images seen",
     }
+    own = config.analyze.own_generators and config.analyze.repeats > 1
     if made.ensemble > 1:
         facts["ensemble"] = (
-            f"{made.ensemble} trainings a generator, seeds {trained.seed} to {trained.seed + made.ensemble - 1}"
+            f"{made.ensemble} trainings a {'repeat' if own else 'generator'}, seeds {trained.seed} to "
+            f"{config.of_repeat(config.analyze.repeats - 1).train_generator.seed + made.ensemble - 1}"
         )
     return facts
+
+
+def _repeats(config: Config) -> str:
+    repeats = config.analyze.repeats
+    if repeats == 1:
+        return "1 a cell"
+    return (
+        f"{repeats} a cell, {'each with generators of its own' if config.analyze.own_generators else 'one generator'}"
+    )

@@ -89,8 +89,8 @@ def jobs(config: Config) -> list[Job]:
 
     A cell is (cohort, synthetic set, arm, segmenter, augmentation, seed, shares of the data), and each has one
     evaluation; real-only cells have no synthetic set. The real arm is always there: it is every other arm's reference.
-    For each cohort, each synthetic set is audited, and its fidelity measured, once. Shares below 1 of what an arm does
-    not use give no cells of their own.
+    For each cohort and repeat, each synthetic set is audited, and its fidelity measured. Shares below 1 of what an arm
+    does not use give no cells of their own. A repeat comes whole before the next: a table that is stopped has some.
 
     Raises UserError where two cohorts or two sets would share a name in the tables, and as `cohorts` does.
     """
@@ -101,21 +101,23 @@ def jobs(config: Config) -> list[Job]:
     cells = _cells(config, sets, len(by_cohort))
     planner = _Planner(several_cohorts=len(by_cohort) > 1)
     for of_cohort in by_cohort.values():
-        for cell in cells:
-            planner.add("evaluate", of_cohort.replace(cell), "evaluate")
-        for stage in ("audit", "fidelity"):
-            for given in sets:
-                planner.add(stage, of_cohort.replace({f"{stage}.synthetic": given}), stage)
+        for repeat in map(of_cohort.of_repeat, range(config.analyze.repeats)):
+            for cell in cells:
+                planner.add("evaluate", repeat.replace(cell), "evaluate")
+            for stage in ("audit", "fidelity"):
+                for given in sets:
+                    planner.add(stage, repeat.replace({f"{stage}.synthetic": given}), stage)
     return list(planner.jobs.values())
 
 
 def _cells(config: Config, sets: list[str], cohorts: int) -> list[dict[str, Any]]:
-    """What is set for each cell of one cohort, by key; for two cells that come to the same, `_Planner` plans one."""
+    """What is set for each cell of one cohort and repeat, by key; of two cells that come to the same, and of real-only
+    cells and sent sets, which no generator's seed changes, `_Planner` plans one."""
     table = config.analyze
     arms = [("real", None), *((arm, given) for given in sets for arm in table.train_on if arm != "real")]
     shares = sorted(product({1.0, *table.real_subjects}, {1.0, *table.synthetic_share}), reverse=True)
-    axes = (arms, table.segmenter, table.augment, range(table.repeats), shares)
-    _refuse_too_many(config, prod(map(len, axes)) * cohorts)
+    axes = (arms, table.segmenter, table.augment, shares)
+    _refuse_too_many(config, prod(map(len, axes)) * table.repeats * cohorts)
     return [
         {
             "train_segmenter.segmenter": segmenter,
@@ -124,9 +126,8 @@ def _cells(config: Config, sets: list[str], cohorts: int) -> list[dict[str, Any]
             "train_segmenter.augment": augment,
             "train_segmenter.real_subjects": 1.0 if arm == "synthetic" else real_subjects,
             "train_segmenter.synthetic_share": 1.0 if arm == "real" else synthetic_share,
-            "train_segmenter.seed": table.seed + repeat,
         }
-        for (arm, given), segmenter, augment, repeat, (real_subjects, synthetic_share) in product(*axes)
+        for (arm, given), segmenter, augment, (real_subjects, synthetic_share) in product(*axes)
     ]
 
 

@@ -184,11 +184,39 @@ def test_a_reference_of_zero_gives_a_reason_and_no_ratio():
         (lambda table: table.assign(value=1.2), "a Dice of 1.2, outside 0 … 1"),
         (lambda table: table.assign(value=-np.inf), "a Dice of -inf, outside 0 … 1"),
         (lambda table: pd.concat([table, table.assign(cohort="clinic")]), "must hold one cohort, and has 2"),
+        (lambda table: table.assign(generator_seed=range(len(table))), "two trainings of the generator"),
     ],
 )
 def test_a_table_that_is_not_one_is_refused(dice, spoil, message):
     with pytest.raises(ValueError, match=message):
         Scores(spoil(long_table(dice)))
+
+
+def test_a_row_knows_how_many_trainings_of_its_generator_stand_behind_it(dice):
+    table = long_table(dice)
+    assert set(statistics.ratios(Scores(table))["generator_seeds"]) == {3}  # each seed a whole training
+    own = table["seed"].mask(table["generator"] == "diffusion", 7).where(table["generator"] != "none")
+    own = own.where(table["arm"] != "both").astype("Int64")  # as if that set had been made elsewhere
+    found = statistics.ratios(Scores(table.assign(generator_seed=own)))
+    assert row_of(found, generator="diffusion")["generator_seeds"] == 1
+    assert row_of(found, arm="both")["generator_seeds"] == 0
+    assert row_of(found, generator="stylegan3", arm="synthetic")["generator_seeds"] == 3
+    same = ["ratio", "low", "high", "seeds"]  # one formula, whatever its seeds stand for
+    pd.testing.assert_frame_equal(found[same], statistics.ratios(Scores(table))[same])
+    real = statistics.amounts(Scores(table)).query("arm == 'real'")
+    assert real["generator_seeds"].tolist() == [0]
+
+
+def test_seeds_that_failed_are_named(dice):
+    table = long_table(dice)  # four trainings of the reference, three of the others
+    found = statistics.ratios(Scores(table))
+    assert set(found["missing_seeds"]) == {"3"}
+    assert set(found["missing_seeds_real"]) == {""}
+    found = statistics.ratios(Scores(table[table["seed"] != 1], seeds=range(5)))
+    assert set(found["missing_seeds"]) == {"1, 3, 4"}
+    assert set(found["missing_seeds_real"]) == {"1, 4"}
+    amounts = statistics.amounts(Scores(table, seeds=range(5)))
+    assert amounts.query("arm != 'real'")["missing_seeds"].unique().tolist() == ["3, 4"]
 
 
 # --- paired tests ---------------------------------------------------------------------------------------------------

@@ -251,7 +251,10 @@ def fidelity(n: int = 100, floor: float = 0.004, **values) -> dict:
 
 def test_fidelity_stands_beside_its_floor_and_a_missing_number_beside_its_reason():
     table = set_tables.fidelity_table(
-        {"stylegan3": fidelity(kernel=0.02345, frechet=None), "diffusion": fidelity(50, 0.006, coverage=0.123)}
+        {
+            "stylegan3": {"0": fidelity(kernel=0.02345, frechet=None)},
+            "diffusion": {"0": fidelity(50, 0.006, coverage=0.123)},
+        }
     )
     cells = {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
     assert list(table.columns) == ["Measure", "Held-out real (floor)", "StyleGAN 3", "Diffusion"]
@@ -262,6 +265,112 @@ def test_fidelity_stands_beside_its_floor_and_a_missing_number_beside_its_reason
     assert any(HOSTILE in note and "n: StyleGAN 3 100, Diffusion 50 synthetic" in note for note in table.notes)
     assert len(table.data) == 2 * len(set_tables.FIDELITY)
     assert r"$\downarrow$" in table.latex()
+
+
+def shared_by(scores: pd.DataFrame, trainings: dict[str, int | None]) -> pd.DataFrame:
+    """The table with the seed of the training that made each generator's set; None for a set made elsewhere."""
+    seeds = scores["generator"].map(trainings).where(scores["generator"].isin(trainings), scores["seed"])
+    return scores.assign(generator_seed=seeds.where(scores["arm"] != "real").astype("Int64"))
+
+
+def test_rows_whose_seeds_share_a_set_say_what_their_interval_leaves_out(scores):
+    marked = {}
+    for case, trainings in (("own", {}), ("shared", {"diffusion": 4}), ("sent", {"stylegan3": None})):
+        found = Scores(shared_by(scores, trainings))
+        ratios, tests = statistics.ratios(found), statistics.paired_tests(found)
+        printed = [*score_tables.study_tables(found, tests), *score_tables.ratio_tables(ratios, tests)]
+        printed += score_tables.region_ratio_tables(ratios)
+        for table in printed:
+            marked.setdefault(case, set()).add(tuple(sorted({row[0].text for row in table.rows if row[0].mark})))
+            notes = [note for note in table.notes if note.startswith("‡")]
+            assert len(notes) == len(trainings)
+            assert all("another training of the generator" in note for note in notes)
+            if case == "sent":
+                assert "StyleGAN 3: made elsewhere" in notes[0]
+    assert marked == {"own": {()}, "shared": {("Diffusion",)}, "sent": {("StyleGAN 3",)}}
+
+
+def test_one_seed_needs_no_word_about_sharing(scores):
+    table = shared_by(scores[scores["seed"] == 0], {"diffusion": 0})
+    assert score_tables.shared_notes(statistics.ratios(Scores(table))) == []
+
+
+def test_a_seed_that_failed_is_named_beside_the_table(scores):
+    lost = (scores["generator"] == "diffusion") & (scores["arm"] == "both") & (scores["augmentation"] == "on")
+    kept = scores[~(lost & (scores["seed"] == 1)) & ~((scores["arm"] == "real") & (scores["seed"] > 0))]
+    found = Scores(kept, seeds=range(4))
+    tests = statistics.paired_tests(found)
+    for table in (
+        *score_tables.study_tables(found, tests),
+        *score_tables.ratio_tables(statistics.ratios(found), tests),
+    ):
+        assert "Diffusion, real + synthetic, augmentation on: seeds 1, 3 missing, see the missing cells." in table.notes
+        assert "Diffusion, real + synthetic, augmentation off: seed 3 missing, see the missing cells." in table.notes
+        assert "Real only, augmentation on: seeds 1, 2, 3 missing, see the missing cells." in table.notes
+    whole = Scores(scores)
+    assert not any("missing" in note for table in score_tables.study_tables(whole, tests) for note in table.notes)
+
+
+def audit(copied: float, patients: int, n: int = 100) -> dict:
+    rates = {"tau95": copied, "tau99": copied / 2}
+    bounds = {level: [0.5 * value, 1.0] for level, value in rates.items()}
+    who = {"count": patients, "share": patients / 40, "count_by_chance": 2.0}
+    same = ("memorized_share", "copied_share", "p_value", "copied_p_value", "margin")
+    controls = {kind: {"found": rates, "copied": rates} for kind in set_tables.CONTROLS}
+    return dict.fromkeys(same, rates) | {
+        "n_synthetic": n,
+        "n_train": 900,
+        "n_train_subjects": 40,
+        "n_null": 200,
+        "n_null_subjects": 9,
+        "tau95": 0.9,
+        "tau99": 0.95,
+        "memorized_interval": bounds,
+        "copied_interval": bounds,
+        "copied_patients": who,
+        "leaked_patients": who,
+        "counts_above": {"0.90": 3},
+        "c_t": -copied,
+        "authenticity": None,
+        "controls": controls | {"held_out": {**rates, "copied": rates}},
+    }
+
+
+def test_audits_of_a_generator_s_repeats_are_one_column(scores):
+    found = {"diffusion": {"0": audit(0.1, 1), "2": audit(0.3, 4)}, "sent": {"all": audit(0.2, 0, 50)}}
+    table = set_tables.audit_table(found, seeds=range(3))
+    cells = {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
+    assert list(table.columns) == ["Measure", "Diffusion", "sent"]
+    assert cells["Synthetic slices"] == ["2 × 100", "50"]
+    assert cells["Copied patients"] == ["2.5 (1 to 4)", "0"]
+    share = [text for name, text in cells.items() if name.startswith("Copied share, τ95 (")]
+    assert share == [["20.0\u00a0% (10.0\u00a0% to 30.0\u00a0%)", "20.0\u00a0%"]]
+    assert cells["Copied share, τ95: p"] == ["0.100–0.300", "0.200"]
+    assert cells["Copied share, τ95: lower bound"][0] == "5.0\u00a0%–15.0\u00a0%"  # a mean of bounds is none
+    assert cells["Slices with correlation above 0.90"] == ["6", "3"]
+    assert "Diffusion: seed 1 missing, see the missing cells." in table.notes
+    assert not any(note.startswith("sent: seed") for note in table.notes)
+    assert list(zip(table.data["generator"], table.data["seed"], strict=True)) == [
+        ("diffusion", "0"), ("diffusion", "2"), ("sent", "all"),
+    ]  # fmt: skip
+    assert table.data["copied_share.tau95"].tolist() == [0.1, 0.3, 0.2]
+    controls = set_tables.control_table(found)
+    assert controls.rows[0][2].text == "20.0\u00a0% / 10.0\u00a0%"
+    assert len(controls.data) == 3 * 2 * len(set_tables.CONTROLS)
+
+
+def test_fidelity_of_a_generator_s_repeats_is_one_column():
+    repeats = {"0": fidelity(kernel=0.01), "1": fidelity(kernel=0.03, frechet=None), "2": fidelity(kernel=0.02)}
+    table = set_tables.fidelity_table({"diffusion": repeats}, seeds=range(4))
+    cells = {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
+    assert cells["Kernel distance ↓"] == ["0.004", "0.02 (0.01 to 0.03)"]
+    assert cells["Fréchet distance ↓"][1] == "0.5"
+    assert "Fréchet distance: not measured for Diffusion (seed 1): too few for 100." in table.notes
+    assert "Diffusion: seed 3 missing, see the missing cells." in table.notes
+    assert any("n: Diffusion 3 × 100 synthetic" in note for note in table.notes)
+    assert set_tables.mean_values(repeats)["kernel"] == pytest.approx(0.02)
+    assert set_tables.mean_values(repeats)["frechet"] == pytest.approx(0.5)
+    assert table.data.groupby("seed").size().tolist() == [len(set_tables.FIDELITY)] * 3
 
 
 def test_correlations_print_their_sign_p_and_n_and_collapse_where_there_are_none(scores):

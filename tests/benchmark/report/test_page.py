@@ -10,6 +10,7 @@ import pytest
 from analysis import ranks, statistics
 from analysis.fidelity import rank_correlations
 from analysis.long_table import Scores
+from analysis.set_tables import mean_values
 from benchmark.report.page import CohortFacts, ReportInputs, build_report, duration
 
 CLASSES, REGIONS = ("NCR", "ED", "ET"), ("NCR", "ED", "ET", "WT", "TC", "mean")
@@ -165,6 +166,7 @@ def two_generators() -> dict[str, pd.DataFrame]:
 
 def report_inputs(
     generators: tuple[str, ...] = ("stylegan3", "diffusion"),
+    repeats: int = 1,
     share: float = 0.1,
     size: int = 32,
     pictures: bool = False,
@@ -172,10 +174,11 @@ def report_inputs(
     **changes,
 ) -> ReportInputs:
     rng = np.random.default_rng(1)
-    audits = {name: audit(rng, share) for name in generators}
+    seeds = [str(seed) for seed in range(repeats)]
+    audits = {name: {seed: audit(rng, share * (1 + int(seed))) for seed in seeds} for name in generators}
     tables = two_generators() if tables is None else tables
-    measured = {name: fidelity(rng) for name in generators}
-    rows = [{"cohort": "phantom", "generator": name, **found["values"]} for name, found in measured.items()]
+    measured = {name: {seed: fidelity(rng) for seed in seeds} for name in generators}
+    rows = [{"cohort": "phantom", "generator": name, **mean_values(found)} for name, found in measured.items()]
     costs = [
         (stage, name, 0, images, seconds, images / seconds, "cpu, 2 threads")
         for name in generators
@@ -195,9 +198,9 @@ def report_inputs(
         **tables,
         "fidelity": measured,
         "correlations": rank_correlations(pd.DataFrame(rows), tables["ratios"]) if rows else pd.DataFrame(),
-        "curves": {name: curve(rng) for name in generators},
-        "audits": {name: summary for name, (summary, _) in audits.items()},
-        "nearest": {name: arrays for name, (_, arrays) in audits.items() if pictures},
+        "curves": {name: curve(rng, repeats) for name in generators},
+        "audits": {name: {seed: summary for seed, (summary, _) in each.items()} for name, each in audits.items()},
+        "nearest": {name: each["0"][1] for name, each in audits.items() if pictures},
         "sample_images": {name: phantom_slices(rng, 6, size) for name in ("real", *generators) if pictures},
         "costs": pd.DataFrame(
             costs, columns=["stage", "model", "seed", "images", "seconds", "images_per_second", "device"]
@@ -311,7 +314,7 @@ def test_the_cards_print_the_ratio_of_the_means_and_the_worst_setting_decides(re
 def test_the_cards_lead_with_who_was_copied_and_stand_fidelity_beside_its_floor(report, inputs):
     _, _, page = report
     for name in inputs.sets:
-        audit, measured = inputs.audits[name], inputs.fidelity[name]
+        audit, measured = inputs.audits[name]["0"], inputs.fidelity[name]["0"]
         copied, memorized = (100 * audit[key]["tau95"] for key in ("copied_share", "memorized_share"))
         risk = page.words.index(f"{audit['copied_patients']['count']} of 40 training subjects (5.0")
         assert risk < page.words.index(f"Copied share: {copied:.1f} % of slices (without copying at most 5")
@@ -339,12 +342,12 @@ def test_a_single_training_subject_has_no_copied_share_and_the_card_says_so(tmp_
     none = dict.fromkeys(("tau95", "tau99"))
     unknown = dict.fromkeys(("copied_share", "copied_interval", "copied_p_value", "margin"), none)
     patients = dict.fromkeys(("count", "share", "count_by_chance"))
-    changed = inputs.audits["diffusion"] | unknown | {"copied_patients": patients}
-    build_report(tmp_path, ReportInputs(**{**inputs.__dict__, "audits": {"diffusion": changed}}))
+    changed = inputs.audits["diffusion"]["0"] | unknown | {"copied_patients": patients}
+    build_report(tmp_path, ReportInputs(**{**inputs.__dict__, "audits": {"diffusion": {"0": changed}}}))
     assert "there is one training subject" in Page((tmp_path / "index.html").read_text()).words
     table = (tmp_path / "tables" / "memorization.md").read_text()
     assert "| µ95 / µ99 | not measured |" in table
-    assert table.count("not measured") == 8  # patients, share, bound and p at two levels, margin
+    assert table.count("not measured") == 9  # patients and by chance, share, bound and p at two levels, margin
 
 
 def test_a_patient_cohort_is_not_called_simulated(tmp_path):
@@ -384,6 +387,36 @@ def test_names_from_files_are_escaped_everywhere(tmp_path):
             assert "<script" not in text
         if path.endswith(".tex"):
             assert not re.search(r"(?<!\\)[%_&](?! )", text.replace(" & ", ""))
+
+
+def test_repeats_are_pooled_and_their_details_are_in_the_csv(tmp_path):
+    inputs = report_inputs(repeats=3, pictures=True)
+    build_report(tmp_path, inputs)
+    words = Page((tmp_path / "index.html").read_text()).words
+    assert "n = 3 × 800 synthetic, 300 held-out slices" in words
+    for name in inputs.sets:
+        counts = [audit["copied_patients"]["count"] for audit in inputs.audits[name].values()]
+        assert f"{np.mean(counts):g} of 40 training subjects" in words
+        assert f"{min(counts)} to {max(counts)} from set to set" in words
+        stored = pd.read_csv(tmp_path / "tables" / "memorization.csv").query("generator == @name")
+        assert stored["seed"].tolist() == [0, 1, 2]
+        assert stored["copied_patients.count"].tolist() == counts
+    assert "Diffusion below, of the first of its 3 sets." in words
+    assert "3 trainings" in (tmp_path / "figures" / "training_diffusion.svg").read_text()
+    assert "‡" not in words.replace("the row is marked ‡", "")
+
+
+def test_a_shared_generator_is_said_beside_verdict_table_and_figure(tmp_path):
+    table = two_generators()["scores"].table
+    own = table["seed"].where(table["generator"] == "stylegan3", 0).where(table["arm"] != "real")
+    build_report(tmp_path, report_inputs(tables=analysed(table.assign(generator_seed=own.astype("Int64")))))
+    words = Page((tmp_path / "index.html").read_text()).words
+    note = "‡ Diffusion: all seeds share one training of the generator."
+    card = words.index("Diffusion Synthetic images alone keep")
+    assert card < words.index(note) < words.index("Patients at risk", card)
+    assert words.count(note) == 4  # the card, Dice, ratios, ratios by region
+    assert "‡ StyleGAN 3" not in words
+    assert "the generator's own variance is left out" in (tmp_path / "figures" / "forest_phantom_unet.svg").read_text()
 
 
 def test_missing_cells_are_shown_with_their_reason(tmp_path):

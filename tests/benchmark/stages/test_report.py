@@ -1,3 +1,6 @@
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -26,11 +29,48 @@ def test_the_curves_of_an_ensemble_stand_side_by_side(tmp_path):
     assert set(curves["diffusion"]["samples"]) == {96}
 
 
+def _audited(model: str, **tags) -> StageResult:
+    path = Path(model, str(tags.get("seed")))
+    return StageResult("audit", "", "", path, False, tags={"model": model, "generator": model, **tags})
+
+
+def test_sets_are_told_apart_by_the_seed_of_their_repeat():
+    config = Config().replace({"analyze.seed": 100, "train_generator.seed": 7, "sample.ensemble": 2})
+    results = [_audited("diffusion", seed=7), _audited("diffusion", seed=11), _audited("sent")]
+    found = report._by_set(config, results, "audit", ["diffusion", "stylegan3", "sent"])
+    assert found == {
+        "diffusion": {"100": Path("diffusion/7"), "102": Path("diffusion/11")},
+        "sent": {"all": Path("sent/None")},
+    }
+    shared = config.replace({"analyze.own_generators": False})
+    assert report._by_set(shared, results[:1], "audit", ["diffusion"]) == {"diffusion": {"all": Path("diffusion/7")}}
+
+
+def test_the_closest_pairs_are_those_of_all_repeats_together(tmp_path):
+    rng = np.random.default_rng(0)
+    similarity = rng.uniform(size=(3, 6))
+    for repeat in range(3):
+        (tmp_path / str(repeat)).mkdir()
+        images = np.broadcast_to(100 * similarity[repeat, :, None, None, None, None], (6, 2, 4, 8, 8)).astype(np.uint8)
+        others = {"shift": np.zeros((6, 2), int), "mirrored": np.zeros(6, bool)}
+        np.savez(tmp_path / str(repeat) / "pairs.npz", images=images, similarity=similarity[repeat], **others)
+        for name, values in (("nearest", similarity[repeat]), ("null", rng.uniform(size=4))):
+            pd.DataFrame({"similarity": values}).to_csv(tmp_path / str(repeat) / f"{name}.csv", index=False)
+    found = report._nearest([tmp_path / str(repeat) for repeat in range(3)])
+    assert sorted(found["synthetic"]) == pytest.approx(sorted(similarity.ravel()))
+    assert found["pair_similarity"].tolist() == sorted(similarity.ravel(), reverse=True)[:6]
+    assert (found["pairs"][:, 0, 0, 0, 0] == (100 * found["pair_similarity"]).astype(np.uint8)).all()
+    assert len(found["null"]) == 4
+
+
 def test_budgets_name_an_ensemble_where_there_is_one():
     config = Config()
     assert "ensemble" not in report._budgets(config)
     several = config.replace({"sample.ensemble": 4, "train_generator.seed": 10})
-    assert report._budgets(several)["ensemble"] == "4 trainings a generator, seeds 10 to 13"
+    assert report._budgets(several)["ensemble"] == "4 trainings a repeat, seeds 10 to 21"
+    shared = several.replace({"analyze.own_generators": False})
+    assert report._budgets(shared)["ensemble"] == "4 trainings a generator, seeds 10 to 13"
+    assert report._budgets(shared)["repeats"] == "3 a cell, one generator"
 
 
 @pytest.mark.parametrize(
@@ -51,7 +91,7 @@ def test_small_budgets_are_called_a_demonstration_whatever_the_preset(given, dem
 def test_correlations_are_empty_without_fidelity_or_without_ratios():
     ratios = pd.DataFrame({"region": ["mean"]})
     assert report._correlations(Config(), {}, ratios).empty
-    assert report._correlations(Config(), {"diffusion": {"values": {}}}, ratios[:0]).empty
+    assert report._correlations(Config(), {"diffusion": {"0": {"values": {}}}}, ratios[:0]).empty
 
 
 @pytest.mark.parametrize("missing", [None, 0.5])
@@ -59,8 +99,8 @@ def test_correlations_take_every_number_of_the_file(missing):
     setting = {"cohort": "phantom", "segmenter": "unet", "augmentation": "on", "arm": "synthetic", "region": "mean"}
     names = ["a", "b", "c", "d"]
     ratios = pd.DataFrame([setting | {"generator": name, "ratio": 0.2 * index} for index, name in enumerate(names)])
-    numbers = {name: {"values": dict.fromkeys(FIDELITY, -index)} for index, name in enumerate(names)}
-    numbers["a"]["values"]["frechet"] = missing
+    numbers = {name: {"0": {"values": dict.fromkeys(FIDELITY, -index)}} for index, name in enumerate(names)}
+    numbers["a"]["0"]["values"]["frechet"] = missing
     table = report._correlations(Config(), numbers, ratios).set_index("measure")
     assert set(table.index) == set(FIDELITY)
     assert table.loc["kernel", "rho"] == pytest.approx(-1)

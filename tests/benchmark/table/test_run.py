@@ -54,10 +54,79 @@ def test_every_stage_run_comes_once_and_after_what_it_needs():
     for position, job in enumerate(planned):
         assert set(job.parents.values()) <= set(marks[:position])
     stages = [job.stage for job in planned]
-    assert stages.count("prepare") == stages.count("train_generator") == stages.count("audit") == 1
+    assert stages.count("prepare") == 1
+    assert {stages.count(stage) for stage in ("train_generator", "sample", "audit", "fidelity")} == {2}
     assert stages.count("evaluate") == 6  # three arms, two seeds
     assert stages.count("train_segmenter") == 7  # and the extractor
     assert "train_segmenter unet real aug on seed 0 as extractor" in [job.name for job in planned]
+
+
+def _of(planned, stage):
+    return [job for job in planned if job.stage == stage]
+
+
+def _ancestors(job, planned):
+    """The job's parents, theirs, and so on, by fingerprint."""
+    by_mark = {each.fingerprint: each for each in planned}
+    found, ahead = set(), [job]
+    while ahead:
+        parents = [by_mark[mark] for mark in ahead.pop().parents.values()]
+        found |= {parent.fingerprint for parent in parents}
+        ahead += parents
+    return found
+
+
+def test_no_generator_and_no_sample_serves_two_repeats():
+    keys = {"repeats": "3", "ensemble": "2", "train_generator.seed": "7", "analyze.seed": "20"}
+    planned = jobs(parse("benchmark", {**SMOKE, **keys}))
+    generators = {job.fingerprint: job.config.train_generator.seed for job in _of(planned, "train_generator")}
+    assert sorted(generators.values()) == [7, 8, 9, 10, 11, 12]
+    assert len({job.config.sample.seed for job in _of(planned, "sample")}) == 3  # nor is the noise the same
+    expected = {20: {7, 8}, 21: {9, 10}, 22: {11, 12}}
+    for job in _of(planned, "evaluate"):
+        behind = {generators[mark] for mark in _ancestors(job, planned) & generators.keys()}
+        seed, arm = job.config.train_segmenter.seed, job.config.train_segmenter.train_on
+        assert behind == (set() if arm == "real" else expected[seed])
+    for stage in ("audit", "fidelity"):
+        behind = [_ancestors(job, planned) & generators.keys() for job in _of(planned, stage)]
+        assert sorted(sorted(generators[mark] for mark in marks) for marks in behind) == [[7, 8], [9, 10], [11, 12]]
+
+
+def test_real_only_cells_and_the_extractor_know_no_generator():
+    one, other = (
+        {
+            job.name: job.fingerprint
+            for job in jobs(parse("benchmark", {**SMOKE, "repeats": "3", "ensemble": n, **seed}))
+        }
+        for n, seed in (("1", {}), ("4", {"train_generator.seed": "50", "sample.seed": "9"}))
+    )
+    real = [name for name in one if "real aug" in name]
+    assert len(real) == 7  # three trainings, three evaluations, the extractor
+    assert {name: one[name] for name in real} == {name: other[name] for name in real}
+
+
+def test_repeats_that_share_their_generators_train_sample_and_audit_once():
+    planned = jobs(parse("benchmark", {**SMOKE, "repeats": "3", "own_generators": "false"}))
+    stages = [job.stage for job in planned]
+    assert {stages.count(stage) for stage in ("train_generator", "sample", "audit", "fidelity")} == {1}
+    assert stages.count("evaluate") == 9
+
+
+def test_more_repeats_go_on_after_those_that_are_there():
+    few, many = ([job.fingerprint for job in jobs(parse("benchmark", {**SMOKE, "repeats": n}))] for n in "13")
+    assert many[: len(few)] == few
+
+
+def test_a_sent_set_is_audited_once_and_serves_all_repeats(tmp_path):
+    for name in ("images.npy", "labels.npy", "index.parquet", "meta.json"):
+        (tmp_path / name).touch()
+    planned = jobs(parse("benchmark", {**SMOKE, "synthetic": str(tmp_path), "repeats": "3"}))
+    for stage in ("audit", "fidelity"):
+        assert [job.title for job in _of(planned, stage) if "stylegan3" not in job.title] == [
+            f"{stage} {tmp_path.name}"
+        ]
+        assert len(_of(planned, stage)) == 1 + 3
+    assert len(_of(planned, "evaluate")) == 15
 
 
 @pytest.mark.parametrize(
@@ -103,7 +172,7 @@ def test_a_dry_run_lists_cells_and_runs_within_80_columns_and_writes_nothing(fol
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     for cell in ("real", "synthetic stylegan3", "both stylegan3", "pretrain stylegan3 synthetic_share 0.5"):
         assert f"unet {cell} aug on 0 3" in lines
-    assert "train_generator stylegan3, 64 images 0 1 unknown" in lines
+    assert "train_generator stylegan3, 64 images 0 3 unknown" in lines
     assert "Time of what is left: unknown." in printed.replace("\n", " ")
     assert list(folder.iterdir()) == []
 
