@@ -23,7 +23,7 @@ from benchmark.training.monitor import COLUMNS, Monitor
 from benchmark.training.order import mix, shuffled_rows
 from generators.base import Generator
 
-SCHEMA = 2
+SCHEMA = 3
 SHOWN = 8  # samples of a snapshot's sheet
 
 
@@ -92,7 +92,7 @@ def training_of(config: Config, slices: SliceSet, device: torch.device) -> loop.
     """The configured training, in any of the processes that take part."""
     keys, rows = config.train_generator, slices.rows("train")
     torch.manual_seed(mix(keys.seed, 0))
-    model = create_generator(config, slices.meta["image_size"]).to(device)
+    model = create_generator(config, slices.meta["image_size"], len(rows)).to(device)
     processes.check_share(keys.batch_size, model.share_multiple)
 
     def read(seen: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,6 +14,7 @@ from benchmark.config import Config, TrainSegmenter
 from benchmark.data.annotation import CODINGS, from_network
 from benchmark.data.slices import CLASSES, MODALITIES, SliceSet
 from benchmark.parsing import resolve_model
+from generators.adversarial import SMALL_COHORT, GANConfig
 from generators.base import Generator
 from segmenters.base import Segmenter, normalize
 
@@ -22,10 +23,16 @@ DRAW_BATCH = 32  # a sample's last bits depend on it
 PREDICT_BATCH = 64
 
 
-def create_generator(config: Config, image_size: int) -> Generator:
-    """The configured generator, freshly initialized: of modalities and the annotation's planes, at this size [px]."""
+def create_generator(config: Config, image_size: int, slices: int = 0) -> Generator:
+    """The configured generator, freshly initialized: of modalities and the annotation's planes, at this size [px].
+
+    slices: how many it will be trained on, which decides where a GAN's `augmentation` is left open.
+    """
     name, coding = config.train_generator.model, CODINGS[config.train_generator.annotation]
-    return generators.create(name, len(MODALITIES) + coding.planes, image_size, **resolve_model(config, name))
+    resolved = resolve_model(config, name)
+    if issubclass(generators.load(name).Config, GANConfig) and resolved["augmentation"] is None:
+        resolved["augmentation"] = slices < SMALL_COHORT
+    return generators.create(name, len(MODALITIES) + coding.planes, image_size, **resolved)
 
 
 def load_generator(config: Config, image_size: int, folder: Path) -> Generator:

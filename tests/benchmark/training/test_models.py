@@ -57,6 +57,19 @@ def test_a_generator_draws_the_modalities_and_the_annotations_planes(coding):
     assert off_code.shape == (3,)
 
 
+@pytest.mark.parametrize("name", ["progressive_gan", "stylegan1", "stylegan2", "stylegan3"])
+def test_gans_augment_small_cohorts_unless_told(name):
+    def on(slices, **given):
+        given = {f"{name}.{key}": value for key, value in given.items()}
+        config = parse("train_generator", {"preset": "smoke", "model": name, **given})
+        return models.create_generator(config, 16, slices).config.augmentation
+
+    assert on(29_999)
+    assert not on(30_000)
+    assert on(30_000, augmentation="true")
+    assert not on(29_999, augmentation="false")
+
+
 def test_pooled_dice_is_that_of_all_pixels_of_the_rows_together(monkeypatch):
     monkeypatch.setattr(models, "PREDICT_BATCH", 3)
     rng = np.random.default_rng(0)
