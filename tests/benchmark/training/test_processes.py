@@ -66,7 +66,7 @@ def create(name):
         model = generators.create(name, 5, RESOLUTION, **EXACT[name])
     for key, network in model.networks.items():
         model.optimizers[key] = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9)
-    if name == "stylegan2":
+    if hasattr(model, "augmentation"):
         model.augmentation.p = 0.5
     return model
 
