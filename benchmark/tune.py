@@ -28,11 +28,12 @@ from benchmark.config import Config
 from benchmark.errors import GivenUp, UserError
 from benchmark.names import for_file, for_store
 from benchmark.parsing import resolve_model
-from benchmark.stages import CallResult, fingerprint, needs, pull
+from benchmark.stages import CallResult, fingerprint, needs, pull, trained
 from benchmark.studies import halving, open_storage
 from benchmark.tracking import runs as tracking
 from benchmark.tracking.runs import StageRun
 from benchmark.tracking.session import Session
+from benchmark.training import precision
 from benchmark.training.loop import Diverged
 from benchmark.training.models import extractor_config
 from benchmark.training.order import mix
@@ -51,6 +52,8 @@ def tune(config: Config, team: Team | None = None) -> CallResult:
     """
     space = search_space(config.tune.model)
     stage, first = tuned(config, {})
+    fingerprint(stage, first)  # refuses what is wrong before anything is made
+    precision.keep(config)
     digest = fingerprint(stage, first)
     name = for_store(config.tune.study or f"{config.tune.model}-{_objective(config)}-{digest[:8]}")
     folder = config.common.work_dir / "tune" / for_file(name)
@@ -60,6 +63,7 @@ def tune(config: Config, team: Team | None = None) -> CallResult:
     tags = {"model": config.tune.model, "cohort": config.prepare.cohort, "seed": config.tune.seed, "study": name}
     settings = {**config.tune.model_dump(mode="json", exclude={"storage"}), "space": space}
     own_tags = {**tags, "stage": "tune", "commit": tracking.commit()}
+    precision.warn_of_mismatch(config, trained(stage, first))
     with session.open_run(f"tune {config.tune.model}", own_tags, settings) as tracked:
         nested = session.within(tracked)
         study = _study(config, name, space, digest)

@@ -32,7 +32,9 @@ class GANConfig(GeneratorConfig):
     augmentation_target: float = Field(0.6, ge=-1, le=1, description="mean sign of D(real) that it keeps to [1]")
     augmentation_images: float = Field(500_000, gt=0, description="its strength goes from 0 to 1 over these [images]")
     augmentation_quarter_turns: bool = Field(False, description="it also turns by multiples of 90 degrees [yes/no]")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of convolutions and filters [name]")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="arithmetic of convolutions and filters; auto: bf16 where it is faster, else fp32 [name]"
+    )
 
     def maps(self, level: int) -> int:
         """Feature maps of layers at 2^level pixels a side."""

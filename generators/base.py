@@ -20,6 +20,8 @@ class GeneratorConfig(BaseModel):
     # What tuning may choose, by key: (low, high), (low, high, "log"), or a list of choices.
     search_space: ClassVar[dict[str, tuple | list]] = {}
 
+    bf16_on_cpu: ClassVar[bool] = True  # whether it trains faster in bf16 on a processor with instructions for it
+
 
 class Generator(ABC):
     """A trainable source of images [N, channels, resolution, resolution] with values in [-1, 1].

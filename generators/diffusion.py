@@ -62,7 +62,9 @@ class DiffusionConfig(GeneratorConfig):
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient [1]")
     ema_half_life: float = Field(10_000, gt=0, description="half-life of the averaged weights [images]")
     ema_ramp: float = Field(0.05, gt=0, le=1, description="half-life as a share of the images seen, at most [1]")
-    precision: Literal["bf16", "fp32"] = Field("bf16", description="arithmetic inside the network [name]")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="arithmetic inside the network; auto: bf16 where the device gains by it, else fp32 [name]"
+    )
 
     sampler: Literal["dpm", "ddim", "ddpm"] = Field(
         "dpm", description="DPM-Solver++(2M), DDIM or ancestral DDPM [name]"

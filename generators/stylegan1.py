@@ -29,6 +29,8 @@ class StyleGAN1Config(GrowthConfig, R1Config):
     """What may be chosen about a StyleGAN and its training; defaults are those of the paper's configuration F, but for
     R1: its γ = 10 was for 1024 × 1024 pixels, here it fits the size (see `R1Config`)."""
 
+    bf16_on_cpu: ClassVar[bool] = False  # measured at 32 px (AVX512-BF16): 0.77 of fp32's images/s
+
     search_space: ClassVar = {
         "learning_rate": (5e-4, 5e-3, "log"),
         "r1_scale": (0.1, 10.0, "log"),

@@ -37,6 +37,8 @@ class StyleGAN3Config(R1Config):
     # recommends to begin with.
     gamma_factor: ClassVar[float] = 1 / 1024
 
+    bf16_on_cpu: ClassVar[bool] = False  # measured at 32 px (AVX512-BF16): 0.45 of fp32's images/s
+
     search_space: ClassVar = {
         "generator_learning_rate": (5e-4, 5e-3, "log"),
         "discriminator_learning_rate": (5e-4, 5e-3, "log"),

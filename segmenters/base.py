@@ -20,8 +20,12 @@ class SegmenterConfig(BaseModel):
     # What tuning may choose, by key: (low, high), (low, high, "log"), or a list of choices.
     search_space: ClassVar[dict[str, tuple | list]] = {}
 
+    bf16_on_cpu: ClassVar[bool] = True  # whether it trains faster in bf16 on a processor with instructions for it
+
     images: int = Field(20_000, ge=1, description="length of the learning-rate schedule [images seen]")
-    precision: Literal["bf16", "fp32"] = Field("bf16", description="arithmetic inside the network [name]")
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="arithmetic inside the network; auto: bf16 where the device gains by it, else fp32 [name]"
+    )
 
 
 class Segmenter(ABC):

@@ -26,6 +26,7 @@ from benchmark.training.processes import Team
 log = logging.getLogger(__name__)
 
 MANIFEST = "stage.json"
+TRAININGS = ("train_generator", "train_segmenter")
 READ_FILES = ("prepare", "import_samples")  # stages whose settings are found in files that people gave
 
 
@@ -148,6 +149,12 @@ def fingerprint(stage: str, config: Config, inputs: Inputs | None = None, known:
 def needs(stage: str, config: Config) -> dict[str, Need]:
     """The stage's parents by name."""
     return _module(stage).needs(config)
+
+
+def trained(stage: str, config: Config) -> set[str]:
+    """The models that the stage trains, or those behind it."""
+    own = {tags_of(stage, config)["model"]} if stage in TRAININGS else set()
+    return own.union(*(trained(*need) for need in needs(stage, config).values()))
 
 
 def pull(

@@ -26,7 +26,7 @@ from benchmark.stages import Failure, Headline, RunningTask, Settings, StageResu
 from benchmark.stages.audit import PAIRS
 from benchmark.tracking import runs as tracking
 
-SCHEMA = 5  # 5: repeats have sets of their own
+SCHEMA = 6  # 6: costs tell the precision
 SHOWN = 8  # slices of each set
 DEMO_IMAGES = 100_000  # seen in training: with fewer, neither a generator nor a segmenter shows what it can do
 DEMO_NOTICE = (
@@ -136,7 +136,7 @@ def cohort_facts(folder: Path) -> CohortFacts:
 
 def _costs(finished: list[StageResult]) -> pd.DataFrame:
     """One row per training, as first measured."""
-    numbers = ["images", "seconds", "images_per_second", "device"]
+    numbers = ["images", "seconds", "images_per_second", "precision", "device"]
     rows = [
         {
             "stage": result.stage,

@@ -12,15 +12,15 @@ from safetensors.torch import load_file
 from benchmark.config import Config, Need
 from benchmark.data.annotation import to_network
 from benchmark.data.slices import SliceSet
-from benchmark.parsing import resolve_model
 from benchmark.report.sheets import save_sheet
 from benchmark.stages import Headline, RunningTask, Settings, Task, call_helpers
 from benchmark.training import loop, processes
 from benchmark.training.checkpoints import Progress, save_weights
-from benchmark.training.devices import pick_device
+from benchmark.training.devices import machine, pick_device
 from benchmark.training.models import WEIGHTS, create_generator, draw, extractor_config, load_segmenter
 from benchmark.training.monitor import COLUMNS, Monitor
 from benchmark.training.order import mix, shuffled_rows
+from benchmark.training.precision import resolve_model
 from generators.base import Generator
 
 SCHEMA = 3
@@ -56,6 +56,7 @@ def run(task: RunningTask) -> Headline:
         tracked.log_artifact(sheet, "snapshots")
         return {**monitor(images), "off_code_share": float(off_code.mean())}
 
+    tracked.set_tags(machine(device))
     call_helpers("train_generator", task)
     progress = loop.train(
         training,
@@ -75,6 +76,7 @@ def run(task: RunningTask) -> Headline:
     (kept,) = curve[curve["kept"]].to_dict("records")
     return {
         **progress.cost(device),
+        "precision": training.model.config.precision,
         "kept_at_images": progress.best_seen,
         **{f"kept_{name}": kept[name] for name in COLUMNS if pd.notna(kept[name])},
         "training_slices": len(slices.rows("train")),

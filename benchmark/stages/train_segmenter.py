@@ -10,17 +10,17 @@ from safetensors.torch import load_file
 from benchmark.config import Config, Need
 from benchmark.data import synthetic
 from benchmark.data.slices import CLASSES, SliceSet
-from benchmark.parsing import resolve_model
 from benchmark.stages import Headline, RunningTask, Settings, Task, call_helpers
 from benchmark.training import loop, processes
 from benchmark.training.checkpoints import save_weights
-from benchmark.training.devices import pick_device
+from benchmark.training.devices import machine, pick_device
 from benchmark.training.models import WEIGHTS, create_segmenter, pooled_dice
 from benchmark.training.order import Phase, drawn, mix, phase_at
+from benchmark.training.precision import resolve_model
 from segmenters.augment import augment
 from segmenters.base import Segmenter, normalize
 
-SCHEMA = 3  # 3: the share of real subjects is drawn by patient
+SCHEMA = 4  # 4: the precision is told
 SCORE = "validation_dice"
 
 
@@ -73,6 +73,7 @@ def run(task: RunningTask) -> Headline:
         of_class = zip(CLASSES[1:], dice.tolist(), strict=True)
         return {SCORE: float(dice.mean()), **{f"{SCORE}_{name}": value for name, value in of_class}}
 
+    tracked.set_tags(machine(device))
     call_helpers("train_segmenter", task)
     progress = loop.train(
         training,
@@ -88,6 +89,7 @@ def run(task: RunningTask) -> Headline:
     tracked.log_artifact(folder / WEIGHTS, "checkpoints")
     return {
         **progress.cost(device),
+        "precision": training.model.config.precision,
         "training_slices": sum(map(len, phases)),
         "best_validation_dice": progress.best_score,
         "best_at_images": progress.best_seen,

@@ -6,22 +6,22 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from benchmark.config import Benchmark
 from benchmark.errors import UserError, was_interrupted
 from benchmark.files import disk_fault
-from benchmark.stages import Failure, Outcome, pull
+from benchmark.stages import TRAININGS, Failure, Outcome, pull, tags_of
 from benchmark.table.cells import Job
 from benchmark.tracking.session import Session
 from benchmark.tracking.store import Store
-from benchmark.training import processes
+from benchmark.training import precision, processes
 
 RETRIES = 5  # lost nodes and killed workers that one job survives
 GRACE = 15  # for interrupted runs to say that they were [s]
@@ -29,6 +29,7 @@ GRACE = 15  # for interrupted runs to say that they were [s]
 log = logging.getLogger(__name__)
 
 Results = dict[str, Outcome]
+Answer = TypeVar("Answer")
 
 
 class Executor(Protocol):
@@ -70,6 +71,10 @@ class Serial(AbstractContextManager):
     def __exit__(self, *_: Any) -> None: ...
 
     def run(self, left: list[Job], results: Results, session: Session) -> Iterator[tuple[Job, Outcome]]:
+        if trainings := [job for job in left if job.stage in TRAININGS]:
+            precision.warn_of_mismatch(
+                trainings[0].config, (tags_of(job.stage, job.config)["model"] for job in trainings)
+            )
         for job in left:
             parents = {name: results[digest] for name, digest in job.parents.items()}
             results[job.fingerprint] = _attempt(job, parents, session)
@@ -150,11 +155,7 @@ class OnRay(AbstractContextManager):
             )
 
     def run(self, left: list[Job], results: Results, session: Session) -> Iterator[tuple[Job, Outcome]]:
-        ray = self._ray
-        environment = {"env_vars": self._environment()}
-        task = ray.remote(_work).options(
-            num_cpus=self.threads, num_gpus=self.gpus, max_retries=RETRIES, runtime_env=environment
-        )
+        ray, task = self._ray, self._task(_work)
         place = Place(Path.cwd(), session.store, session.parent_run)
         references: dict[str, Any] = {}  # to outcomes that are still to come, by fingerprint
         for job in left:  # parents first
@@ -173,6 +174,14 @@ class OnRay(AbstractContextManager):
                 for reference in running:
                     ray.cancel(reference)
                 ray.wait(list(running), num_returns=len(running), timeout=GRACE)
+
+    def ask(self, function: Callable[..., Answer], *arguments: Any) -> Answer:
+        """The function's answer from a worker like those that jobs get."""
+        return self._ray.get(self._task(function).remote(*arguments))
+
+    def _task(self, function: Callable) -> Any:
+        options = {"num_cpus": self.threads, "num_gpus": self.gpus, "max_retries": RETRIES}
+        return self._ray.remote(function).options(**options, runtime_env={"env_vars": self._environment()})
 
     def _environment(self) -> dict[str, str]:
         """What has to be set before a worker's libraries load: where our code lies, threads, the allocator."""
@@ -209,3 +218,11 @@ def _work(job: Job, place: Place, known: Mapping[str, Outcome], awaited: list[st
 
 
 EXECUTORS = {"serial": Serial, "ray": OnRay}
+
+
+def machine_decides(settings: Benchmark, store: Store, device: str) -> precision.Decision:
+    """On precision decides a machine that trains, which a cluster's head, where the table is planned, may not be."""
+    if settings.executor == "serial":
+        return precision.own(device)
+    with OnRay(settings, store) as cluster:
+        return cluster.ask(precision.own, device)

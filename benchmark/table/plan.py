@@ -10,11 +10,10 @@ from textwrap import wrap
 from typing import Any, NamedTuple
 
 from benchmark.config import Config
-from benchmark.stages import MANIFEST, tags_of
+from benchmark.stages import MANIFEST, TRAININGS, tags_of
 from benchmark.table.cells import Job, done, jobs
 from benchmark.tracking.store import Store, existing_store
 
-TRAININGS = ("train_generator", "train_segmenter")
 BY_MODEL = (*TRAININGS, "sample", "evaluate")  # the others take as long whatever the model
 KEPT = 10  # newest measurements of a kind: what this machine does now soon outweighs what another one did
 COLUMN = 54  # of names in the printed tables, of 80 [characters]

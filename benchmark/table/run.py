@@ -9,21 +9,23 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from analysis.text import csv_cell, visible, visible_lines
 from benchmark.config import Config
 from benchmark.errors import UserError
-from benchmark.stages import MANIFEST, CallResult, Failure, Outcome, fingerprint, pull
+from benchmark.stages import MANIFEST, READ_FILES, CallResult, Failure, Outcome, fingerprint, folder_of, pull, trained
 from benchmark.table.cells import Job, cohorts, done, jobs
-from benchmark.table.executors import EXECUTORS, Executor
+from benchmark.table.executors import EXECUTORS, Executor, machine_decides
 from benchmark.table.overview import build_overview
 from benchmark.table.plan import Durations, Plan, Work, dry_run, in_words, measured
 from benchmark.tracking import runs as tracking
 from benchmark.tracking.delivery import deliver_abandoned
 from benchmark.tracking.runs import StageRun
 from benchmark.tracking.session import Session
+from benchmark.training import precision
 from benchmark.training.processes import Team
 
 log = logging.getLogger(__name__)
@@ -41,8 +43,12 @@ def call(stage: str, config: Config, team: Team | None = None) -> CallResult | P
         if not config.common.json_:
             print(plan)
         return plan
-    fingerprint(stage, config)  # refuses what is wrong before anything is made, the store included
+    digest = fingerprint(stage, config)  # refuses what is wrong before anything is made, the store included
     session = Session.begin(config.common.work_dir, team)
+    if stage not in READ_FILES:
+        precision.keep(config)
+        if not (folder_of(stage, config, digest) / MANIFEST).is_file():
+            precision.warn_of_mismatch(config, trained(stage, config))
     result = pull(stage, config, session)
     if result.reused:
         session.adopt_reused(stage, result.run_id)
@@ -58,8 +64,12 @@ def run_table(stage: str, config: Config, team: Team | None = None) -> CallResul
     anything to report.
     """
     started = time.monotonic()
+    assumed = precision.decision(config)
     planned, by_cohort = jobs(config), cohorts(config)
     session = Session.begin(config.common.work_dir, team)
+    decided = precision.keep(config, partial(machine_decides, config.benchmark, session.store))
+    if decided != assumed:  # by another machine than this, just now
+        planned = jobs(config)
     _deliver_abandoned(session)
     results: dict[str, Outcome] = {**done(planned, session.store)}
     left = [job for job in planned if job.fingerprint not in results]

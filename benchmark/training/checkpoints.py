@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmark.files import content_hash, sync_folder
+from benchmark.training.devices import device_name
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Progress:
             "images": self.seen,
             "seconds": round(self.seconds, 2),
             "images_per_second": round(self.seen / self.seconds, 2),
-            "device": str(device),
+            "device": device_name(device),
         }
 
 

@@ -1,8 +1,18 @@
-"""Which device computes."""
+"""Which device computes, and what it can do."""
+
+import os
+import platform
+from functools import cache
+from pathlib import Path
 
 import torch
 
 from benchmark.errors import UserError
+
+CPU_INFO = Path("/proc/cpuinfo")
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "bf16")  # that decide how fast networks are; bf16: Arm's
+NATIVE_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
+BF16_CAPABILITY = (8, 0)  # NVIDIA's Ampere
 
 
 def pick_device(name: str) -> torch.device:
@@ -26,3 +36,48 @@ def pick_devices(name: str) -> list[torch.device]:
     if first.type == "cuda" and first.index is None:
         return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     return [first]
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for bf16, or has to emulate it; False where that cannot be told.
+
+    Not what torch says of itself: it takes any AVX-512, and GPUs that emulate, for support.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
+    return torch.backends.mkldnn.is_available() and not NATIVE_BF16.isdisjoint(cpu()[1])
+
+
+def device_name(device: torch.device) -> str:
+    """'NVIDIA H100 80GB HBM3', or 'AMD EPYC, 2 threads'."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"{cpu()[0]}, {threads} {'thread' if threads == 1 else 'threads'}"
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    """What a training's speed depends on, as tags of its run."""
+    name, flags = cpu()
+    facts = {
+        "machine.cpu": name,
+        "machine.instructions": " ".join(flag for flag in INSTRUCTIONS if flag in flags),
+        "machine.cores": str(os.cpu_count()),
+        "machine.threads": str(torch.get_num_threads()),
+    }
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        facts["machine.gpu"] = f"{torch.cuda.get_device_name(device)}, compute capability {major}.{minor}"
+    return facts
+
+
+@cache  # a large table asks thousands of times
+def cpu() -> tuple[str, frozenset[str]]:
+    """The processor's name and its instruction sets, as Linux lists them; elsewhere no instruction set is known."""
+    try:
+        first, _, _ = CPU_INFO.read_text().partition("\n\n")  # the others are alike
+    except OSError:
+        first = ""
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    return name, frozenset(facts.get("flags", facts.get("Features", "")).split())

@@ -159,7 +159,7 @@ def assist(training: Training, folder: Path) -> None:
 def advice(name: str, config: Any) -> str:
     """What to lower when a model of this name and configuration has diverged."""
     rates = [f"{name}.{key} ({value:g})" for key, value in dict(config).items() if key.endswith("learning_rate")]
-    precise = f", or use {name}.precision=fp32" if getattr(config, "precision", "fp32") != "fp32" else ""
+    precise = f", or use {name}.precision=fp32" if getattr(config, "precision", "fp32") == "bf16" else ""
     return f"Lower {' and '.join(rates)}{precise}."
 
 

@@ -13,7 +13,7 @@ from analysis.neighbours import Rows
 from benchmark.config import Config, TrainSegmenter
 from benchmark.data.annotation import CODINGS, from_network
 from benchmark.data.slices import CLASSES, MODALITIES, SliceSet
-from benchmark.parsing import resolve_model
+from benchmark.training.precision import resolve_model
 from generators.adversarial import SMALL_COHORT, GANConfig
 from generators.base import Generator
 from segmenters.base import Segmenter, normalize

@@ -99,7 +99,7 @@ def test_a_sample_depends_on_its_seed_alone(name):
     assert (together[0] - together[1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16"])
 def test_networks_compute_in_the_configured_precision(name, precision):
     if "precision" not in generators.load(name).Config.model_fields:
         pytest.skip("has no choice")

@@ -74,7 +74,9 @@ def test_shapes_types_and_gradients(name, resolution):
     assert set(model.networks) == {"segmenter"}
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("auto", torch.float32), ("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
 def test_the_network_computes_in_the_configured_precision(name, precision, dtype):
     model = create(name, precision=precision)
     with Convolutions(model.networks) as convolutions:

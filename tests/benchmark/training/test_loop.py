@@ -129,7 +129,9 @@ def test_advice_names_the_model_s_own_keys():
     assert advice("stylegan3", create("stylegan3").config) == (
         "Lower stylegan3.generator_learning_rate (0.0025) and stylegan3.discriminator_learning_rate (0.002)."
     )
-    assert advice("unet", create("unet").config) == ("Lower unet.learning_rate (0.003), or use unet.precision=fp32.")
+    in_bf16 = create("unet").config.model_copy(update={"precision": "bf16"})
+    assert advice("unet", in_bf16) == ("Lower unet.learning_rate (0.003), or use unet.precision=fp32.")
+    assert advice("unet", create("unet").config) == ("Lower unet.learning_rate (0.003).")  # of its own it is fp32
 
 
 class _Diverging:
