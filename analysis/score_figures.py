@@ -13,6 +13,7 @@ from analysis.long_table import AMOUNT, Scores
 from analysis.score_tables import SHARED, is_shared
 from analysis.statistics import MARGINS
 
+WIDEST = 1.5  # ratio to which intervals are drawn at least; beyond, an arrow says that they go on
 ARM_STYLES = {"real": (GREY, "D"), "synthetic": (ORANGE, "o"), "both": (BLUE, "s"), "pretrain": (GREEN, "^")}
 
 
@@ -123,6 +124,9 @@ def forest_plot(ratios: pd.DataFrame, segmenter: str) -> Figure:
     figure = Figure(figsize=(WIDTH, 1.3 + 0.42 * len(rows)))
     axis = figure.subplots()
     names, handles = [], {}
+    known = rows[["low", "high", "ratio"]].to_numpy(dtype=float)
+    low, high = (np.nanmin(known), np.nanmax(known)) if np.isfinite(known).any() else (0.75, 1.0)
+    right = min(max(high, 1.0), max(rows["ratio"].max(), WIDEST)) + 0.03  # few seeds: bars of several axes' length
     shared = f"\n{SHARED} seeds share one synthetic set: the generator's own variance is left out"
     for y, (_, row) in enumerate(rows.iterrows()):
         text, (colour, marker) = ARMS[row["arm"]].lower(), ARM_STYLES[row["arm"]]
@@ -133,17 +137,17 @@ def forest_plot(ratios: pd.DataFrame, segmenter: str) -> Figure:
             continue
         if not np.isnan(row["low"]):
             axis.plot([row["low"], row["high"]], [y, y], color=colour, linewidth=2, solid_capstyle="round")
+            if row["high"] > right:
+                axis.plot(right, y, marker=">", color=colour, markersize=6, clip_on=False)
             axis.plot([row["lower_bound"]] * 2, [y - 0.16, y + 0.16], color=colour, linewidth=1.5)
         axis.plot(row["ratio"], y, marker=marker, color=colour, markersize=6.5, markeredgecolor="white")
         handles[text] = Line2D([], [], color=colour, marker=marker, linewidth=2, label=text)
     _margin_lines(axis)
-    known = rows[["low", "high", "ratio"]].to_numpy(dtype=float)
-    low, high = (np.nanmin(known), np.nanmax(known)) if np.isfinite(known).any() else (0.75, 1.0)
     axis.set(
         yticks=range(len(rows)),
         yticklabels=names,
         ylim=(len(rows) - 0.5, -0.5),
-        xlim=(min(low, 0.78) - 0.02, max(high, 1.0) + 0.03),
+        xlim=(min(low, 0.78) - 0.02, right),
         xlabel="mean Dice relative to real-only training (ratio)\nbar: 95 % interval, tick: lower 5 % bound\n"
         f"n = {span(rows['subjects'])} subjects × {span(rows['seeds'])} seeds"
         + shared

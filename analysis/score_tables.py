@@ -29,21 +29,25 @@ def is_shared(row: pd.Series) -> bool:
 
 
 def shared_notes(table: pd.DataFrame) -> list[str]:
-    """Whose intervals leave the generator's own variance out, and why; [] where none does.
+    """Whose intervals leave the generator's own variance out, and why, in one sentence; [] where none does.
 
     table: rows with generator, arm, seeds, generator_seeds, as of `statistics.ratios` or `amounts`.
     """
     rows = [row for _, row in table.iterrows() if is_shared(row)]
-    reasons = {
+    why = {
         "all seeds share one training of the generator": [row for row in rows if row["generator_seeds"]],
         "made elsewhere and not trained again, so all seeds share it": [r for r in rows if not r["generator_seeds"]],
     }
-    return [
-        f"{SHARED} {', '.join(in_order(label(row['generator']) for row in found))}: {reason}. Intervals, margins and p "
-        "hold for other patients and other segmenter trainings; how much another training of the generator would "
-        "differ is in none of them."
-        for reason, found in reasons.items()
+    parts = [
+        f"{', '.join(map(label, in_order(row['generator'] for row in found)))}: {reason}"
+        for reason, found in why.items()
         if found
+    ]
+    if not parts:
+        return []
+    return [
+        f"{SHARED} {'; '.join(parts)}. Intervals, margins and p hold for other patients and other segmenter trainings; "
+        "how much another training of the generator would differ is in none of them."
     ]
 
 

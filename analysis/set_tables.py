@@ -244,10 +244,13 @@ def _reasons(fidelity: Fidelities) -> Iterable[str]:
     """Why numbers are missing: one sentence per reason and measure."""
     names: dict[tuple[str, str], list[str]] = {}
     for name, sets in fidelity.items():
+        seeds: dict[tuple[str, str], list[str]] = {}
         for seed, found in sets.items():
-            which = label(name) if len(sets) == 1 else f"{label(name)} (seed {seed})"
             for key, reason in found["reasons"].items():
-                names.setdefault((FIDELITY[key].name, reason), []).append(which)
+                seeds.setdefault((FIDELITY[key].name, reason), []).append(seed)
+        for what, of_seeds in seeds.items():
+            some = f" (seed {', '.join(of_seeds)})" if len(of_seeds) < len(sets) else ""
+            names.setdefault(what, []).append(f"{label(name)}{some}")
     for (measure, reason), generators in names.items():
         yield f"{measure}: {MISSING} for {', '.join(generators)}: {reason}."
 

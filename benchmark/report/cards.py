@@ -84,9 +84,15 @@ def _audit(audits: list[dict]) -> dict:
     patients = [audit["copied_patients"] for audit in audits]
     counts = [found["count"] for found in patients if found["count"] is not None]
     shares = {
-        f"{what}_{level}": spread([audit[f"{what}_share"][level] for audit in audits], tables.percent, MISSING)
-        for what in ("copied", "memorized")
-        for level in ("tau95", "tau99")
+        f"{what}_{level}": _beside(
+            spread([audit[f"{what}_share"][level] for audit in audits], tables.percent, MISSING), chance, after
+        )
+        for what, level, after, chance in (
+            ("copied", "tau95", " of slices", "without copying at most 5\u00a0%"),
+            ("copied", "tau99", "", "1\u00a0%"),
+            ("memorized", "tau95", " above τ95", "without copying 5\u00a0%"),
+            ("memorized", "tau99", " above τ99", "1\u00a0%"),
+        )
     }
     held_out = dict.fromkeys(f"{audit['n_null']:,} held-out" for audit in audits)
     return shares | {
@@ -94,9 +100,17 @@ def _audit(audits: list[dict]) -> dict:
         "range": f"{min(counts)} to {max(counts)} from set to set" if len(set(counts)) > 1 else "",
         "subjects": audits[0]["n_train_subjects"],
         "share": spread([found["share"] for found in patients], tables.percent, MISSING).partition(" (")[0],
-        "by_chance": spread([found["count_by_chance"] for found in patients], "{:.1f}".format, MISSING),
+        "by_chance": spread([found["count_by_chance"] for found in patients], "{:.1f}".format, MISSING).partition(" (")[
+            0
+        ],
         "n": f"n = {sizes([audit['n_synthetic'] for audit in audits])} synthetic, {'; '.join(held_out)} slices",
     }
+
+
+def _beside(spread: str, comparison: str, after: str = "") -> str:
+    """'2.1 of slices (1.8 to 2.5; held-out real: 3)' of '2.1 (1.8 to 2.5)': one pair of brackets."""
+    mean, _, reach = spread.removesuffix(")").partition(" (")
+    return f"{mean}{after} ({f'{reach}; ' * bool(reach)}{comparison})"
 
 
 def _fidelity(found: list[dict]) -> dict:
@@ -108,7 +122,7 @@ def _fidelity(found: list[dict]) -> dict:
         if all(value is None for value in values):
             return f"{MISSING}: {found[0]['reasons'].get(key, 'no reason given')}"
         value, floor = (spread(numbers, FIDELITY[key].write, MISSING) for numbers in (values, floors))
-        return f"{before}{value}{after} (held-out real: {floor})"
+        return before + _beside(value, f"held-out real: {floor.partition(' (')[0]}", after)
 
     sets = [each["n"] for each in found]
     return {
