@@ -9,6 +9,7 @@ from typing import Any
 
 from analysis.text import visible_lines
 from benchmark import parsing
+from benchmark.cores import cores
 from benchmark.errors import UserError, was_interrupted
 from benchmark.files import disk_fault
 
@@ -81,8 +82,11 @@ def _read(arguments: list[str]) -> dict[str, str | bool]:
     return given
 
 
-def _with_tuned_allocator() -> None:
-    """Starts this same process anew with the allocator's settings, which glibc reads only at program start."""
+def _tune_libraries() -> None:
+    """Settings that libraries read before they work: torch's threads, of which it takes one for every core of the
+    machine, whatever a container may use; and the allocator's, for which this same process starts anew."""
+    if (count := cores()) < (os.cpu_count() or 1):
+        os.environ.setdefault("OMP_NUM_THREADS", str(count))
     if sys.platform == "linux" and not _ALLOCATOR.keys() & os.environ.keys():
         os.environ.update(_ALLOCATOR)
         sys.stdout.flush()
@@ -166,7 +170,7 @@ def main(arguments: list[str]) -> int:
         return 2
     except KeyboardInterrupt:
         return _interrupted()
-    _with_tuned_allocator()
+    _tune_libraries()
     _log_on_screen()
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # processes that torchrun started
     if not several or os.environ["RANK"] == "0":

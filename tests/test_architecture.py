@@ -19,7 +19,7 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text()
 
 # A module may import from its own layer and from those above it in this list.
 LAYERS = [
-    {"errors", "progress", "files", "names"},
+    {"errors", "progress", "files", "names", "cores"},
     {"config", "parsing", "preset_files", "values", "data"},
     {"training", "tracking"},
     {"stages", "report"},

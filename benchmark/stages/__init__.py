@@ -5,7 +5,6 @@ A stage is a module of this package: see `Stage`, and `TrainingStage` for one th
 
 import json
 import logging
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from benchmark.config import Config, Need
+from benchmark.cores import cores
 from benchmark.files import content_hash, locked, write_atomically
 from benchmark.tracking import runs as tracking
 from benchmark.tracking.runs import StageRun
@@ -299,4 +299,4 @@ def assist() -> None:
 
 def workers(config: Config) -> int:
     """Processes that read data: as configured, or one per core that this process may use."""
-    return config.common.workers or len(os.sched_getaffinity(0))
+    return config.common.workers or cores()

@@ -22,6 +22,7 @@ from benchmark.table.cells import Job
 from benchmark.tracking.session import Session
 from benchmark.tracking.store import Store
 from benchmark.training import precision, processes
+from benchmark.training.devices import pick_device, warn_where_busy
 
 RETRIES = 5  # lost nodes and killed workers that one job survives
 GRACE = 15  # for interrupted runs to say that they were [s]
@@ -72,6 +73,7 @@ class Serial(AbstractContextManager):
 
     def run(self, left: list[Job], results: Results, session: Session) -> Iterator[tuple[Job, Outcome]]:
         if trainings := [job for job in left if job.stage in TRAININGS]:
+            warn_where_busy(pick_device(trainings[0].config.common.device))
             precision.warn_of_mismatch(
                 trainings[0].config, (tags_of(job.stage, job.config)["model"] for job in trainings)
             )

@@ -26,6 +26,7 @@ from benchmark.tracking.delivery import deliver_abandoned
 from benchmark.tracking.runs import StageRun
 from benchmark.tracking.session import Session
 from benchmark.training import precision
+from benchmark.training.devices import pick_device, warn_where_busy
 from benchmark.training.processes import Team
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ def call(stage: str, config: Config, team: Team | None = None) -> CallResult | P
     if stage not in READ_FILES:
         precision.keep(config)
         if not (folder_of(stage, config, digest) / MANIFEST).is_file():
+            warn_where_busy(pick_device(config.common.device))
             precision.warn_of_mismatch(config, trained(stage, config))
     result = pull(stage, config, session)
     if result.reused:

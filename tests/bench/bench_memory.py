@@ -74,7 +74,7 @@ def main() -> None:
     print(f"preset {arguments.preset}: {size}×{size}×5, batch {arguments.batch}")
     print(f"{'generator':<16} between steps [GiB]   peak of a step [GiB]")
     for name in arguments.names:
-        between, peak = measure(name, size, arguments.batch, resolve_model(config, name))
+        between, peak = measure(name, size, arguments.batch, resolve_model(config, name, precision="bf16"))
         print(f"{name:<16} {between / GIB:19.2f}   {peak / GIB:20.2f}", flush=True)
 
 
