@@ -127,7 +127,7 @@ def forest_plot(ratios: pd.DataFrame, segmenter: str) -> Figure:
     known = rows[["low", "high", "ratio"]].to_numpy(dtype=float)
     low, high = (np.nanmin(known), np.nanmax(known)) if np.isfinite(known).any() else (0.75, 1.0)
     right = min(max(high, 1.0), max(rows["ratio"].max(), WIDEST)) + 0.03  # few seeds: bars of several axes' length
-    shared = f"\n{SHARED} seeds share one synthetic set: the generator's own variance is left out"
+    shared = f"\n{SHARED} seeds share one synthetic set:\nthe generator's own variance is left out"
     for y, (_, row) in enumerate(rows.iterrows()):
         text, (colour, marker) = ARMS[row["arm"]].lower(), ARM_STYLES[row["arm"]]
         mark = f" {SHARED}" if is_shared(row) else ""
