@@ -211,6 +211,17 @@ def test_pairs_are_shown_as_they_were_compared():
     assert has(texts, "8-bit intensity")
 
 
+def test_a_bar_that_leaves_the_axis_says_that_it_goes_on(scores):
+    ratios = statistics.ratios(Scores(scores))
+    wide = ratios.assign(high=np.where(ratios["arm"] == "both", 30.0, ratios["high"]))
+    axis = score_figures.forest_plot(wide, "unet").axes[0]
+    right = axis.get_xlim()[1]
+    assert right < 2
+    arrows = [line for line in axis.lines if line.get_marker() == ">" and line.get_xdata()[0] == right]
+    assert len(arrows) == len(wide.query("region == 'mean' and arm == 'both'"))
+    assert not [line for line in score_figures.forest_plot(ratios, "unet").axes[0].lines if line.get_marker() == ">"]
+
+
 def test_arrays_of_the_wrong_shape_are_refused(slices, scores):
     images, labels = slices
     with pytest.raises(ValueError, match=r"synthetic: images must be|mine: images must be"):
