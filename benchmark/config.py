@@ -117,7 +117,7 @@ class TrainGenerator(Section):
         description="how it draws the annotation: a plane for each nested region, signed distances to their borders, a "
         "plane for each class, or the study's grey values",
     )
-    seed: Seed = Field(0, description="seed of weights, batches and noise")
+    seed: Seed = Field(0, description="seed of weights, batches and noise; a table's first repeat has it, see repeats")
     snapshots: Snapshots = Field(
         10, description="sample grids and measurements during training; the best weights are kept [count]"
     )
@@ -134,7 +134,7 @@ class Sample(Section):
     ensemble: Whole = Field(
         1, ge=1, le=100, description="generators to mix, of seeds seed, seed + 1, …; sample i is of number i mod N"
     )
-    seed: Seed = Field(0, description="sample i is drawn from this seed and i alone")
+    seed: Seed = Field(0, description="sample i is drawn from this seed and i alone; a table's first repeat has it")
 
 
 class TrainSegmenter(Section):

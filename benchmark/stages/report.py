@@ -220,7 +220,7 @@ def _budgets(config: Config) -> dict[str, object]:
     facts = {
         "generator training": f"{trained.images:,} images seen",
         "generator snapshots": f"{trained.snapshots}, of {trained.snapshot_samples:,} samples each",
-        "synthetic slices": f"{made.samples:,} a generator",
+        "synthetic slices": f"{made.samples:,} a set",
         "segmenter training": f"{config.train_segmenter.images:,} images seen",
         "repeats": _repeats(config),
         "permutations": f"{config.analyze.replicates:,}",
