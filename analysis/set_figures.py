@@ -95,18 +95,20 @@ def similarity_histogram(synthetic: np.ndarray, null: np.ndarray, tau95: float, 
 
 @styled
 def training_curve(curve: pd.DataFrame, name: str) -> Figure:
-    """Fidelity and memorization of a generator against training length, one line per training (seed), side by side.
+    """Use, fidelity and memorization of a generator against training length, one line per training (seed), side by side.
 
-    curve: a row per snapshot with seed, seen (images), kernel_distance and kernel_floor (to held-out real slices, of
-    samples and of real training slices), memorized_share and copied_share (of samples, 0..1), kept (whether these
-    weights were released) and samples (their number). Raises ValueError where it is empty.
+    curve: a row per snapshot with seed, seen (images), judge_dice and judge_dice_real (0..1, on validation subjects, of
+    a U-Net briefly trained on samples and on real training slices), kernel_distance and kernel_floor (to held-out real
+    slices, of samples and of real training slices), memorized_share and copied_share (of samples, 0..1), kept (whether
+    these weights were released) and samples (their number). Raises ValueError where it is empty.
     """
     if curve.empty:
         raise ValueError(f"{name}: no snapshot was measured")
-    figure = Figure(figsize=(WIDTH, 3.5))
-    fidelity, memorization = figure.subplots(1, 2, sharex=True)
+    figure = Figure(figsize=(WIDTH, 3.7))
+    use, fidelity, memorization = figure.subplots(1, 3, sharex=True)
     shares = curve.assign(**{column: 100 * curve[column] for column in ("memorized_share", "copied_share")})
     for axis, column, colour, marker in (
+        (use, "judge_dice", BLUE, "o"),
         (fidelity, "kernel_distance", BLUE, "o"),
         (memorization, "memorized_share", ORANGE, "s"),
         (memorization, "copied_share", GREEN, "^"),
@@ -117,17 +119,19 @@ def training_curve(curve: pd.DataFrame, name: str) -> Figure:
             axis.plot(seen[kept], training[column][kept], **KEPT)
         if shares[column].isna().all():
             remark(axis, [f"{column.replace('_', ' ')}: not measured"])
+    use.axhline(curve["judge_dice_real"].mean(), color=GREY, linestyle="--", linewidth=1)
     fidelity.axhline(curve["kernel_floor"].mean(), color=GREY, linestyle="--", linewidth=1)
     memorization.axhline(5, color="black", linestyle=":", linewidth=1)
+    use.set(title="Use", ylabel="judge's Dice (higher is better)", ylim=(0, None))
     fidelity.set(title="Fidelity", ylabel="kernel distance (lower is closer)")
     memorization.set(title="Memorization", ylabel="share of samples [%]")
     memorization.set_ylim(0, max(10, 1.08 * np.nan_to_num(memorization.get_ylim()[1])))
-    for axis in (fidelity, memorization):
+    for axis in (use, fidelity, memorization):
         axis.set(xlim=(0, None), xlabel="images seen [thousands]")
         axis.grid(True)
     handles = [
         Line2D([], [], color=BLUE, marker="o", markersize=4, label="synthetic slices"),
-        Line2D([], [], color=GREY, linestyle="--", label="real training slices (floor)"),
+        Line2D([], [], color=GREY, linestyle="--", label="real training slices"),
         Line2D([], [], label="kept snapshot", **KEPT),
         Line2D([], [], color=ORANGE, marker="s", markersize=4, label="memorized (above τ95)"),
         Line2D([], [], color=GREEN, marker="^", markersize=4, label="copied (close to one patient)"),

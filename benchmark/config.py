@@ -122,8 +122,12 @@ class TrainGenerator(Section):
         10, description="sample grids and measurements during training; the best weights are kept [count]"
     )
     snapshot_samples: Whole = Field(
-        1000, ge=2, le=10**6, description="samples at a snapshot for fidelity and memorization [slices]"
+        1000, ge=2, le=10**6, description="samples at a snapshot, of which everything there is measured [slices]"
     )
+    judge_images: Images = Field(
+        8000, description="budget of the U-Net that is trained on them to judge the snapshot [images seen]"
+    )
+    keep_snapshots: bool = Field(False, description="keep the weights of every snapshot, not of the best alone")
     checkpoint_seconds: Seconds = Field(60, description="least time between resume checkpoints [s]")
 
 

@@ -203,8 +203,9 @@ def _figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
         yield (
             f"training_{name}",
             "training",
-            f"{label(name)}: fidelity and memorization side by side while it trained, on validation subjects. "
-            "Of the second half, the snapshot closest to them is kept; fidelity alone would not show copying.",
+            f"{label(name)} while it trained, by validation subjects. The snapshot is kept whose samples teach a small "
+            "U-Net most (the judge's Dice; dashed: the same U-Net on real slices). Use and fidelity alone would not "
+            "show copying.",
             set_figures.training_curve(curve, name),
         )
     yield from _memorization_figures(inputs)

@@ -1,10 +1,8 @@
-"""Slices of training subjects → a generator's weights.
-
-Kept are those of the snapshot closest to validation subjects, of the snapshots in the second half of training.
-"""
+"""Slices of training subjects → a generator's weights: those of the snapshot whose samples teach a U-Net most."""
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file
@@ -17,6 +15,7 @@ from benchmark.stages import Headline, RunningTask, Settings, Task, call_helpers
 from benchmark.training import loop, processes
 from benchmark.training.checkpoints import Progress, save_weights
 from benchmark.training.devices import machine, pick_device
+from benchmark.training.judge import judge
 from benchmark.training.models import WEIGHTS, create_generator, draw, extractor_config, load_segmenter
 from benchmark.training.monitor import COLUMNS, Monitor
 from benchmark.training.order import mix, shuffled_rows
@@ -47,6 +46,7 @@ def run(task: RunningTask) -> Headline:
     slices = SliceSet.open(task.folders["prepare"])
     extractor = load_segmenter(extractor_config(config), slices.meta["image_size"], task.folders["extractor"])
     monitor = Monitor(extractor.to(device), slices)
+    judged_real = judge(config, slices.images, slices.labels, slices.rows("train"), slices, device)
     training = training_of(config, slices, device)
 
     def snapshot(seen: int) -> dict[str, float]:
@@ -54,7 +54,14 @@ def run(task: RunningTask) -> Headline:
         images, labels, off_code = draw(training.model, range(keys.snapshot_samples), keys.annotation)
         sheet = save_sheet(images[:SHOWN], labels[:SHOWN], folder / "snapshots" / f"{seen:09d}.png")
         tracked.log_artifact(sheet, "snapshots")
-        return {**monitor(images), "off_code_share": float(off_code.mean())}
+        if keys.keep_snapshots:
+            save_weights(training.model.weights(), folder / "snapshots" / f"{seen:09d}.safetensors")
+        return {
+            "judge_dice": judge(config, images, labels, np.arange(len(images)), slices, device),
+            "judge_dice_real": judged_real,
+            **monitor(images),
+            "off_code_share": float(off_code.mean()),
+        }
 
     tracked.set_tags(machine(device))
     call_helpers("train_generator", task)
@@ -63,8 +70,7 @@ def run(task: RunningTask) -> Headline:
         folder,
         on_metrics=tracked.log_metrics,
         on_snapshot=snapshot,
-        score=lambda metrics: -metrics["kernel_distance"],
-        keep_from=keys.images // 2,  # early samples have no shape yet, and their distance from real slices says little
+        score=_score,
         team=task.team,
         watch=task.watch,
     )
@@ -107,6 +113,11 @@ def training_of(config: Config, slices: SliceSet, device: torch.device) -> loop.
 
     budget = loop.Budget(keys.images, keys.batch_size, keys.seed, keys.snapshots, keys.checkpoint_seconds)
     return loop.Training(keys.model, model, read, to_batch, budget, loop.advice(keys.model, model.config))
+
+
+def _score(metrics: loop.Metrics) -> float:
+    """The judge's Dice; of snapshots that teach nothing at all, the closest to validation subjects scores highest."""
+    return metrics["judge_dice"] or -metrics["kernel_distance"]
 
 
 def _curve(progress: Progress) -> pd.DataFrame:

@@ -130,7 +130,7 @@ def train(
 
             if progress.seen in budget.snapshot_at:
                 with team.releasing(), meter.paused():
-                    metrics = progress.record(on_snapshot(progress.seen))
+                    metrics = progress.record(on_snapshot(progress.seen) | {"training_seconds": progress.seconds})
                     on_metrics(metrics, progress.seen)
                     if progress.judge(score(metrics), counts=progress.seen >= keep_from):
                         save_weights(model.weights(), folder / "best.safetensors")

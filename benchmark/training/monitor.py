@@ -12,7 +12,16 @@ from benchmark.data.slices import SliceSet
 from benchmark.training.models import features
 from segmenters.base import Segmenter
 
-COLUMNS = ("kernel_distance", "kernel_floor", "memorized_share", "copied_share", "off_code_share")
+COLUMNS = (
+    "judge_dice",
+    "judge_dice_real",
+    "kernel_distance",
+    "kernel_floor",
+    "memorized_share",
+    "copied_share",
+    "off_code_share",
+    "training_seconds",
+)
 
 
 class Monitor:

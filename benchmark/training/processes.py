@@ -56,6 +56,19 @@ class Team:
 
 
 @contextmanager
+def alone() -> Iterator[None]:
+    """Within, models see no other process: what the leader trains then, it trains by itself."""
+    if world() == 1:
+        yield
+        return
+    group, distributed.group.WORLD = distributed.group.WORLD, None
+    try:
+        yield
+    finally:
+        distributed.group.WORLD = group
+
+
+@contextmanager
 def joined(device: str) -> Iterator[Team | None]:
     """Within, the processes that torchrun started work together; gives the leader its team, a helper None.
 

@@ -144,15 +144,17 @@ def test_an_amount_without_number_is_left_out_and_named(amounts):
 def curve():
     part = {"seen": [1000, 2000, 3000], "kernel_distance": [0.3, 0.1, 0.2], "memorized_share": [0.02, 0.04, 0.3]}
     part |= {"copied_share": [0.0, 0.01, 0.2], "kept": [False, True, False], "kernel_floor": 0.01, "samples": 96}
+    part |= {"judge_dice": [0.1, 0.5, 0.4], "judge_dice_real": 0.6}
     return pd.concat([pd.DataFrame(part).assign(seed=seed) for seed in (0, 1)], ignore_index=True)
 
 
-def test_the_training_curve_shows_both_sides_and_rings_what_was_kept(curve):
+def test_the_training_curve_shows_use_fidelity_and_memorization_and_rings_what_was_kept(curve):
     figure = set_figures.training_curve(curve, "a_$name$")
     texts = drawn(figure)
     assert "a_$name$: n = 96 samples a snapshot, 2 trainings" in texts
     assert {"images seen [thousands]", "share of samples [%]", "kernel distance (lower is closer)"} <= set(texts)
-    fidelity, memorization = figure.axes
+    use, fidelity, memorization = figure.axes
+    assert [line.get_ydata()[0] for line in use.lines if line.get_linestyle() == "--"] == [0.6]
     assert [line.get_ydata()[0] for line in fidelity.lines if line.get_linestyle() == "--"] == [0.01]
     assert [line.get_ydata()[0] for line in memorization.lines if line.get_linestyle() == ":"] == [5]
     rings = {
@@ -161,7 +163,7 @@ def test_the_training_curve_shows_both_sides_and_rings_what_was_kept(curve):
         for line in axis.lines
         if line.get_markerfacecolor() == "none"
     }
-    assert rings == {(2.0, 0.1), (2.0, 4.0), (2.0, 1.0)}
+    assert rings == {(2.0, 0.5), (2.0, 0.1), (2.0, 4.0), (2.0, 1.0)}
 
 
 def test_a_share_that_was_never_measured_is_named(curve):

@@ -127,7 +127,8 @@ def curve(rng: np.random.Generator, seeds: int = 1) -> pd.DataFrame:
         part["kernel_distance"] += rng.normal(0, 0.003, 6)
         part["memorized_share"] = np.clip(0.02 + seen / 150_000 + rng.normal(0, 0.01, 6), 0, 1)
         part["copied_share"] = 0.4 * part["memorized_share"]
-        part["kept"] = part["kernel_distance"] == part["kernel_distance"].min()
+        part["judge_dice"], part["judge_dice_real"] = 0.6 - part["kernel_distance"], 0.7
+        part["kept"] = part["judge_dice"] == part["judge_dice"].max()
         parts.append(part.assign(kernel_floor=0.004, off_code_share=0.01, seed=seed, samples=96))
     return pd.concat(parts, ignore_index=True)
 
