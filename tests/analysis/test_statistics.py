@@ -396,7 +396,7 @@ def test_an_amount_with_a_hole_keeps_its_row_and_says_why(shares):
     [
         (10, 30, []),
         (3, 20, []),
-        (2, 30, ["Two trainings of an arm"]),
+        (2, 30, ["Only two trainings of an arm"]),
         (1, 5, ["Only 1 training of an arm", "Only 5 test subjects: below 6"]),
         (3, 8, ["Only 8 test subjects: only large"]),
     ],
