@@ -91,8 +91,8 @@ def warn_of_mismatch(config: Config, models: Iterable[str]) -> None:
         return
     slower = "has to emulate that, up to eleven times slower" if found.bf16 and not mine.bf16 else "is slower in it"
     log.warning(
-        "%s: this work folder began on %s, which has %s train in %s; %s %s. To train anew in the other, give %s, or delete "
-        "the file",
+        "%s: this work folder began on %s, which has %s train in %s; %s %s. To train anew in the other, give %s, or "
+        "delete the file",
         config.common.work_dir / FILE,
         found.name,
         ", ".join(other),
