@@ -87,7 +87,9 @@ def caveats(ratios: pd.DataFrame) -> list[str]:
             "there is no interval, no margin passed or failed, and no star. Give repeats=3 or more."
         )
     elif seeds < 3:
-        texts.append("Only two trainings of an arm: intervals hold what they promise, but are wide; three or more are better.")
+        texts.append(
+            "Only two trainings of an arm: intervals hold what they promise, but are wide; take three or more."
+        )
     if subjects < MIN_SUBJECTS:
         texts.append(
             f"Only {counted(subjects, 'test subject')}: below {MIN_SUBJECTS} there is no interval, no margin passed or "

@@ -95,7 +95,7 @@ def similarity_histogram(synthetic: np.ndarray, null: np.ndarray, tau95: float, 
 
 @styled
 def training_curve(curve: pd.DataFrame, name: str) -> Figure:
-    """Use, fidelity and memorization of a generator against training length, one line per training (seed), side by side.
+    """Use, fidelity and memorization of a generator against training length, a line per training (seed), side by side.
 
     curve: a row per snapshot with seed, seen (images), judge_dice and judge_dice_real (0..1, on validation subjects, of
     a U-Net briefly trained on samples and on real training slices), kernel_distance and kernel_floor (to held-out real
