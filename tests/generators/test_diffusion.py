@@ -14,6 +14,9 @@ from generators.base import latents
 STUDY = {
     "widths": [64, 64, 128, 128, 256, 256],
     "residual_blocks": 3,
+    "scale": 1,
+    "noise": "uniform",
+    "annotation_weight": 1,
     "schedule": "linear",
     "steps": 4000,
     "prediction": "epsilon",
@@ -26,10 +29,9 @@ STUDY = {
 
 
 def small(channels: int = 2, resolution: int = 16, **config):
+    plain = {"widths": [8, 8], "precision": "fp32", "augmentation": 0, "scale": 1, "noise": "uniform"}
     torch.manual_seed(0)
-    return generators.create(
-        "diffusion", channels, resolution, **{"widths": [8, 8], "precision": "fp32", "augmentation": 0} | config
-    )
+    return generators.create("diffusion", channels, resolution, **plain | config)
 
 
 class Stub(nn.Module):
@@ -121,9 +123,50 @@ def test_an_oracle_is_followed_to_its_image(prediction, sampler, schedule):
     assert torch.equal(stub.inputs[0][0], latents([1, 2, 3], 2, 16, 16))
 
 
+def test_scaled_images_are_learned_and_given_back_unscaled():
+    model = small(scale=2)
+    clean = torch.rand(3, 2, 16, 16) * 2 - 1
+    model.ema["denoiser"] = oracle(model, 2 * clean)
+    assert torch.allclose(model.sample([1, 2, 3]), clean, atol=1e-3)
+
+
+def test_training_s_noise_levels_are_edm_s():
+    """log (σ / α) ~ N(-1.2, 1.2²) for images of standard deviation 1/2; ours have 1, so it is larger by log 2."""
+    model = small(noise="lognormal", steps=10_000)
+    torch.manual_seed(0)
+    log_snr = model.process.alphas_cumprod.double().logit()[model._training_times(20_000)]
+    log_sigma = -log_snr / 2
+    assert log_sigma.mean().item() == pytest.approx(-1.2 + math.log(2), abs=0.03)
+    assert log_sigma.std().item() == pytest.approx(1.2, rel=0.02)
+
+
+def test_the_annotation_s_error_weighs_more():
+    """With a network that predicts nothing, the loss is the target's mean square: 4 of 6 channels once, 2 by weight."""
+    losses = {}
+    for weight in (1.0, 3.0):
+        model = small(channels=6, annotation_weight=weight)
+        torch.manual_seed(5)
+        losses[weight] = model.train_step(torch.ones(64, 6, 16, 16), 0)["loss"].item()  # its last layer begins at zero
+    assert losses[3.0] / losses[1.0] == pytest.approx((4 + 3 * 2) / 6, rel=0.02)
+
+
+def test_patches_are_taken_apart_and_put_together():
+    """The network sees squares of two by two as four channels; without levels below, each is its own alone."""
+    model = small(channels=3, resolution=16, patch=2, widths=[8, 8], attention=0)
+    seen = []
+    network = model.networks["denoiser"]
+    network.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    x = torch.randn(2, 3, 16, 16)
+    assert network(x, torch.tensor([5, 5])).shape == x.shape
+    assert seen[0].shape == (2, 12, 8, 8)
+    assert torch.equal(seen[0][0, 4:8, 1, 2], x[0, 1, 2:4, 4:6].flatten())
+    with pytest.raises(ValueError, match="in patches of 3"):
+        small(patch=3)
+
+
 @pytest.mark.parametrize("std", [0.05, 0.3])
 @pytest.mark.parametrize(
-    ("sampler", "evaluations", "tolerance"), [("dpm", 25, 0.03), ("ddim", 200, 0.1), ("ddpm", 1000, 0.05)]
+    ("sampler", "evaluations", "tolerance"), [("dpm", 25, 0.04), ("ddim", 200, 0.1), ("ddpm", 1000, 0.05)]
 )
 def test_samplers_carry_noise_to_a_known_gaussian(sampler, evaluations, tolerance, std):
     """For x_0 ~ N(m, c²) the ideal denoiser is linear, so samples must come out as N(m, c²): shift and scale show."""
@@ -333,7 +376,7 @@ def test_impossible_resolution_is_refused(resolution):
 
 
 def test_too_many_levels_are_refused():
-    with pytest.raises(ValueError, match="5 levels halve 16 px below 2 px"):
+    with pytest.raises(ValueError, match="5 levels halve 16 px, in patches of 1, below 2"):
         small(widths=[8] * 5)
 
 
