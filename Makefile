@@ -4,7 +4,7 @@ EXPERIMENT ?= stand-in
 PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint bench fuzz faults ui clean
+.PHONY: help env demo test evidence lint bench fuzz faults ui clean
 
 help: ## What can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -23,6 +23,9 @@ demo: env ## The main job on the phantom cohort: slices, two generators, U-Nets,
 
 test: env lint ## Lint, then every test, two files at a time
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+
+evidence: env ## The table of preset cpu: five generators, two segmenters, three repeats, hours; stop it and go on at will
+	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . -e benchmark -P preset=cpu --env-manager local --experiment-name $(EXPERIMENT)
 
 lint: env ## ruff: style and format
 	$(BIN)/ruff check .
