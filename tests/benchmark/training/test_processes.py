@@ -179,6 +179,24 @@ def test_the_steps_draw_and_average_all_that_they_can(steps):
         assert model["networks"]["generator"]["mapping.mean"].norm() > 0
 
 
+def step_alone(folder):
+    """The leader's step on a whole batch, while the others do nothing; then one that all take together."""
+    work = training("unet")
+    if leads():
+        with processes.alone():
+            loss = work.model.train_step(*work.to_batch(torch.from_numpy(small.read(0))), 0)["loss"]
+            (folder / "alone.json").write_text(json.dumps([processes.world(), loss.item()]))
+    with closing(work.steps(0)) as steps:
+        next(steps)
+
+
+def test_what_the_leader_trains_alone_waits_for_nobody(tmp_path):
+    work = training("unet")
+    loss = work.model.train_step(*work.to_batch(torch.from_numpy(small.read(0))), 0)["loss"].item()
+    together(tmp_path, step_alone)
+    assert json.loads((tmp_path / "alone.json").read_text()) == [1, pytest.approx(loss)]
+
+
 def train_all(folder, images):
     """Trains every model for so many images, from its newest checkpoint on."""
     for name in EXACT:
