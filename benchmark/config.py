@@ -246,10 +246,10 @@ class Tune(Section):
 
     model: ModelName = Field("stylegan2", description="generator or segmenter")
     trials: Whole = Field(20, ge=1, le=100_000, description="trials of the study, over all its workers [trials]")
-    objective: Literal["fidelity", "dice"] = Field(
-        "fidelity",
-        description="a generator's: least kernel distance, or most Dice of a small U-Net trained on its samples; "
-        "a segmenter's is Dice",
+    objective: Literal["dice", "fidelity"] = Field(
+        "dice",
+        description="a generator's: most Dice of the judge of its snapshots, which also prunes, or least kernel "
+        "distance; a segmenter's is Dice",
     )
     prune: bool = Field(True, description="give up trials that lag behind at a snapshot (successive halving)")
     study: TextOrNone = Field(None, description="name of the study; default: made of model, objective and settings")

@@ -35,7 +35,6 @@ from benchmark.tracking.runs import StageRun
 from benchmark.tracking.session import Session
 from benchmark.training import precision
 from benchmark.training.loop import Diverged
-from benchmark.training.models import extractor_config
 from benchmark.training.order import mix
 from benchmark.training.processes import Team
 
@@ -136,18 +135,6 @@ def tuned(config: Config, chosen: dict[str, Any]) -> tuple[str, Config]:
     return "train_segmenter", config.replace({"train_segmenter.segmenter": model})
 
 
-def _judge(config: Config) -> Config:
-    """The extractor's U-Net, trained on the generator's samples instead: the same small network for every trial."""
-    judge = extractor_config(config).train_segmenter
-    judged = {"train_on": "synthetic", "synthetic": config.tune.model}
-    return config.model_copy(
-        update={
-            "train_segmenter": judge.model_copy(update=judged),
-            "models": {key: value for key, value in config.models.items() if key in generators.names()},
-        }
-    )
-
-
 def _objective(config: Config) -> str:
     return config.tune.objective if config.tune.model in generators.names() else "dice"
 
@@ -235,7 +222,7 @@ def _end(trial: FrozenTrial) -> str:
 
 def _measure(config: Config, trial: optuna.Trial, chosen: dict[str, Any], session: Session) -> float:
     stage, settled = tuned(config, chosen)
-    sign = -1 if _objective(config) == "fidelity" else 1  # a snapshot's score is the better the higher
+    sign = -1 if _direction(config) == "minimize" else 1  # a snapshot's score, a Dice, is the better the higher
 
     def report(snapshot: int, score: float) -> None:
         trial.report(sign * score, snapshot)
@@ -247,9 +234,7 @@ def _measure(config: Config, trial: optuna.Trial, chosen: dict[str, Any], sessio
         return result.headline["best_validation_dice"]
     if "kept_copied_share" in result.headline:  # a single training subject has none
         trial.set_constraint("copied_share", result.headline["kept_copied_share"] - COPIED_BY_CHANCE)
-    if config.tune.objective == "fidelity":
-        return result.headline["kept_kernel_distance"]
-    return pull("train_segmenter", _judge(settled), session).headline["best_validation_dice"]
+    return result.headline["kept_kernel_distance" if config.tune.objective == "fidelity" else "kept_judge_dice"]
 
 
 def _best(study: optuna.Study) -> FrozenTrial:
@@ -276,9 +261,10 @@ def _write(study: optuna.Study, best: FrozenTrial, config: Config, folder: Path,
     csv_frame(study.trials_dataframe()).to_csv(mine / "trials.csv", index=False)
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     target = "kernel distance" if _objective(config) == "fidelity" else "validation Dice"
+    at_snapshots = f"{'−' * (_direction(config) == 'minimize')}validation Dice"
     drawings = {
         "history": lambda: plots.plot_optimization_history(study, target_name=target),
-        "snapshots": lambda: plots.plot_intermediate_values(study).set(xlabel="snapshot", ylabel=target),
+        "snapshots": lambda: plots.plot_intermediate_values(study).set(xlabel="snapshot", ylabel=at_snapshots),
         "parallel": lambda: plots.plot_parallel_coordinate(study, target_name=target),
     }
     if len(ended) > 1 and len({trial.value for trial in ended}) > 1:  # importances explain a variance

@@ -82,7 +82,7 @@ def run(task: RunningTask) -> Headline:
     (kept,) = curve[curve["kept"]].to_dict("records")
     return {
         **progress.cost(device),
-        "precision": training.model.config.precision,
+        "precision": getattr(training.model.config, "precision", "fp32"),  # a model from outside may have no such key
         "kept_at_images": progress.best_seen,
         **{f"kept_{name}": kept[name] for name in COLUMNS if pd.notna(kept[name])},
         "training_slices": len(slices.rows("train")),

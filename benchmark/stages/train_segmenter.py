@@ -89,7 +89,7 @@ def run(task: RunningTask) -> Headline:
     tracked.log_artifact(folder / WEIGHTS, "checkpoints")
     return {
         **progress.cost(device),
-        "precision": training.model.config.precision,
+        "precision": getattr(training.model.config, "precision", "fp32"),  # a model from outside may have no such key
         "training_slices": sum(map(len, phases)),
         "best_validation_dice": progress.best_score,
         "best_at_images": progress.best_seen,

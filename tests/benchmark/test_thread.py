@@ -321,11 +321,11 @@ def test_an_interrupted_sampling_goes_on_to_the_same_bytes(table, call, client, 
     monkeypatch.setattr(sampling, "DRAW_BATCH", 8)
     batches = []
 
-    def interrupted(model, seeds):
+    def interrupted(model, seeds, coding):
         batches.append(seeds)
         if len(batches) == 3:
             raise KeyboardInterrupt
-        return models.draw(model, seeds)
+        return models.draw(model, seeds, coding)
 
     with monkeypatch.context() as patch:
         patch.setattr(sampling, "draw", interrupted)

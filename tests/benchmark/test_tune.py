@@ -72,7 +72,7 @@ def test_a_study_ends_in_a_preset_and_is_not_repeated(work):
     assert states.count("PRUNED") == result.headline["given_up"] + result.headline["diverged"]
     complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     best = study.best_trial
-    assert best.value == min(t.value for t in complete if all(v <= 0 for v in t.constraints.values()))
+    assert best.value == max(t.value for t in complete if all(v <= 0 for v in t.constraints.values()))
     assert result.headline["best_objective"] == best.value
 
     preset = result.path / "best.yaml"
