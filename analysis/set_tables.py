@@ -227,7 +227,7 @@ def fidelity_table(fidelity: Fidelities, seeds: Iterable[int] = ()) -> Table:
     )
     extractors = {f"{found['extractor']}, {found['features']:,} features" for *_, found in every}
     notes = [
-        f"{ARROWS} Held-out real: the floor, the same number for slices of validation and test subjects against "
+        f"{ARROWS} Held-out real: the floor, the same number for slices of test subjects against "
         "training slices; what reaches it is, to this measure, as good as real. MS-SSIM above it: samples resemble "
         "each other more than patients do.",
         f"Extractor: {'; '.join(sorted(extractors))}. n: {', '.join(n)} synthetic, {'; '.join(sorted(others))}.",

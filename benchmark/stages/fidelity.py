@@ -15,7 +15,7 @@ from benchmark.stages import Headline, RunningTask, Settings
 from benchmark.training import devices, models
 from segmenters.base import Segmenter
 
-SCHEMA = 3  # 3: its tags say of which training the set is
+SCHEMA = 4  # 4: the floor is of test subjects alone
 READ = 256  # slices in memory at once
 HEADLINE = ("frechet", "kernel", "precision", "recall", "density", "coverage", "label_dice")
 
@@ -38,8 +38,8 @@ def tags(config: Config) -> dict[str, Any]:
 
 
 def run(task: RunningTask) -> Headline:
-    """Writes fidelity.json: `values` of the synthetic set against training slices, `floor` of the slices of validation
-    and test subjects against the same, equally many of each; what cannot be measured is null, with its reason."""
+    """Writes fidelity.json: `values` of the synthetic set against training slices, `floor` of the slices of test
+    subjects against the same, equally many of each; what cannot be measured is null, with its reason."""
     config, folder, tracked = task.config, task.folder, task.tracked
     keys = config.fidelity
     device = devices.pick_device(config.common.device)
@@ -47,7 +47,7 @@ def run(task: RunningTask) -> Headline:
     made = synthetic.open_synthetic(config, keys.synthetic, task.folders)
     size, trained_in = real.meta["image_size"], task.folders["extractor"]
     model = models.load_segmenter(models.extractor_config(config), size, trained_in).to(device)
-    trained, held_out = real.rows("train"), np.concatenate([real.rows("validation"), real.rows("test")])
+    trained, held_out = real.rows("train"), real.rows("test")  # validation subjects chose the snapshot
     drawn = fidelity.equal_draws((len(made), len(trained), len(held_out)), keys.samples, keys.seed)
     sampled, reference, floor = drawn[0], trained[drawn[1]], np.sort(held_out[drawn[2]])
 
