@@ -1,13 +1,14 @@
 """Minutes of training until a generator's slices stand in for real ones: the preset `cpu`, the phantom at 32 px.
 
-    PYTHONPATH=. python tests/bench/bench_quality.py [NAME ...] [--seeds 3] [--work_dir work]
+    PYTHONPATH=. python tests/bench/bench_quality.py [NAME ...] [--seeds 3] [--samples 2500] [--set KEY=VALUE ...]
 
 Each generator trains once with the preset's settings, or was trained by `make evidence` in the same folder. From every
-snapshot as many slices are drawn as the cohort trains on, U-Nets of several seeds learn from them alone, and their mean
-Dice on real test subjects is set against that of U-Nets that learned from the real slices. Printed is when that ratio
+snapshot slices are drawn, U-Nets of several seeds learn from them alone, and their mean Dice on real test subjects is
+set against that of U-Nets that learned from the real slices. Printed is when that ratio
 first reached 0.50, 0.65 and 0.80, in minutes of the training's own clock (what is measured at snapshots stops it), and
 how well numbers that could choose a snapshot rank them: Spearman's correlation with that ratio, for each generator.
-WORK_DIR/quality keeps the table; a call that was stopped goes on with the snapshots that are not in it.
+WORK_DIR/quality keeps the table; a call that was stopped goes on with the snapshots that are not in it. --set gives
+keys of the preset another value, such as work_dir=FOLDER or train_generator.images=80000.
 """
 
 import argparse
@@ -39,9 +40,9 @@ def unet_dice(config: Config, session: Session, synthetic: Path | None, seeds: i
     return float(np.mean([pull("evaluate", cell, session).headline["dice"] for cell in cells]))
 
 
-def write_set(model: Generator, config: Config, real: SliceSet, folder: Path) -> SliceSet:
-    """Slices of the generator, as many as the real training slices."""
-    count, name = len(real.rows("train")), config.train_generator.model
+def write_set(model: Generator, config: Config, real: SliceSet, count: int, folder: Path) -> SliceSet:
+    """`count` slices of the generator."""
+    name = config.train_generator.model
     images, labels, _ = draw(model, range(count), config.train_generator.annotation)
     spacing = np.median(list(real.meta["spacing"].values()), axis=0).tolist()
     meta = {"kind": "synthetic", "cohort": real.meta["cohort"], "simulated": True, "spacing": {name: spacing}}
@@ -50,8 +51,10 @@ def write_set(model: Generator, config: Config, real: SliceSet, folder: Path) ->
     return SliceSet.open(folder)
 
 
-def snapshots(training: StageResult, config: Config, session: Session, real: SliceSet, seeds: int, out: Path) -> None:
-    """Adds a row per snapshot to the generator's table in `out`: its curve's numbers, candidates, and Dice."""
+def snapshots(
+    training: StageResult, config: Config, session: Session, real: SliceSet, samples: int, seeds: int, out: Path
+) -> pd.DataFrame:
+    """The generator's table in `out`, with a row for every snapshot: its curve's numbers, candidates, and Dice."""
     name = config.train_generator.model
     path = out / f"{name}.csv"
     done = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["seen"])
@@ -64,7 +67,7 @@ def snapshots(training: StageResult, config: Config, session: Session, real: Sli
         if seen in set(done["seen"]):
             continue
         model.load_weights(load_file(training.path / "snapshots" / f"{seen:09d}.safetensors"))
-        made = write_set(model, config, real, out / name / f"{seen:09d}")
+        made = write_set(model, config, real, samples, out / name / f"{seen:09d}")
         drawn = features(extractor, made.images)
         row |= {
             "label_dice": float(pooled_dice(extractor, made, np.arange(len(made))).mean()),
@@ -74,6 +77,7 @@ def snapshots(training: StageResult, config: Config, session: Session, real: Sli
         done = pd.concat([done, pd.DataFrame([row])], ignore_index=True)
         done.to_csv(path, index=False)
         print(f"{name}: {row['training_seconds'] / 60:.1f} min, {seen:,} images: Dice {row['dice']:.3f}", flush=True)
+    return done
 
 
 def leaderboard(tables: dict[str, pd.DataFrame]) -> str:
@@ -105,13 +109,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=generators.names())
     parser.add_argument("--seeds", type=int, default=3, help="U-Nets for each snapshot")
-    parser.add_argument("--work_dir", type=Path, default=Path("work"))
+    parser.add_argument("--samples", type=int, default=2500, help="slices drawn from each snapshot")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     arguments = parser.parse_args()
-    given = {"preset": "cpu", "work_dir": str(arguments.work_dir)}
-    out = arguments.work_dir / "quality"
-    out.mkdir(parents=True, exist_ok=True)
+    given = {"preset": "cpu", **dict(setting.split("=", 1) for setting in arguments.set)}
 
     config = parsing.parse("evaluate", given)
+    out = config.common.work_dir / "quality"
+    out.mkdir(parents=True, exist_ok=True)
     session = Session.begin(config.common.work_dir)
     real = SliceSet.open(pull("prepare", config, session).path)
     of_real = unet_dice(config, session, None, arguments.seeds)
@@ -120,8 +125,7 @@ def main() -> None:
     for name in arguments.names:
         chosen = parsing.parse("evaluate", {**given, "train_generator.model": name})
         training = pull("train_generator", chosen, session)
-        snapshots(training, chosen, session, real, arguments.seeds, out)
-        rows = pd.read_csv(out / f"{name}.csv")
+        rows = snapshots(training, chosen, session, real, arguments.samples, arguments.seeds, out)
         tables[name] = rows.assign(ratio=rows["dice"] / of_real)
     print(leaderboard(tables), judges(tables), sep="\n\n")
 
