@@ -124,11 +124,12 @@ def training_curve(curve: pd.DataFrame, name: str) -> Figure:
     memorization.axhline(5, color="black", linestyle=":", linewidth=1)
     use.set(title="Use", ylabel="judge's Dice (higher is better)", ylim=(0, None))
     fidelity.set(title="Fidelity", ylabel="kernel distance (lower is closer)")
-    memorization.set(title="Memorization", ylabel="share of samples [%]")
+    memorization.set(title="Memorized", ylabel="share of samples [%]")
     memorization.set_ylim(0, max(10, 1.08 * np.nan_to_num(memorization.get_ylim()[1])))
     for axis in (use, fidelity, memorization):
-        axis.set(xlim=(0, None), xlabel="images seen [thousands]")
+        axis.set(xlim=(0, 1.06 * curve["seen"].max() / 1000))
         axis.grid(True)
+    fidelity.set_xlabel("images seen [thousands]")  # of all three
     handles = [
         Line2D([], [], color=BLUE, marker="o", markersize=4, label="synthetic slices"),
         Line2D([], [], color=GREY, linestyle="--", label="real training slices"),
