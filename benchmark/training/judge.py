@@ -1,6 +1,6 @@
 """The judge of a generator's snapshots: Dice on real validation subjects of a small U-Net, briefly trained on samples.
 
-It asks of a snapshot what the table will ask of the finished set. `tests/bench/bench_judges.py` sets it against the
+It asks of a snapshot what the table will ask of the finished set. `tests/bench/bench_quality.py` sets it against the
 alternatives: how well each ranks snapshots as their synthetic-only Dice on test subjects does.
 """
 
