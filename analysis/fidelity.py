@@ -1,21 +1,35 @@
 """How like the real images synthetic ones are, and how varied (PROTOCOL, section 5).
 
 Distances compare features, float [N, D], as a network gives them: not standardized, as in the papers. A number means
-something beside its floor, the same number for as many held-out real images. The floor is not what independent draws
-of one distribution would give: slices of a patient are alike, and the network has seen the reference.
+something beside its floor, the same number for held-out real images.
+
+Slices of a patient are alike, synthetic slices are not: as many slices of few patients lie further from the reference
+than as many independent ones, and any set beats such a floor. So a *draw* takes one slice of each of n people, as many
+of the synthetic set, of the reference and of the held-out patients; whatever depends on n then does so alike. Where the
+set's people are new people of the same kind, its draw and the floor's have the same distribution, for every measure.
+One draw of few people tells little, so numbers are means over many draws.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
-from monai.metrics.regression import compute_ms_ssim
-from scipy import stats
+import torch.nn.functional as F
+from scipy import linalg, signal, stats
+from torch import Tensor
 
+from analysis.neighbours import Rows, masked
+from analysis.statistics import counted
+
+DRAWS = 100
 NEIGHBOURS = 5  # k of precision, recall, density and coverage
+SAMPLES_PER_NEIGHBOUR = 4  # at the least: with fewer, balls to the k-th neighbour hold most of the set
+SAMPLES_PER_FEATURE = 10  # of the Fréchet distance: at N = D + 1 it is 15 times what it is at N = 1,000
 PAIRS = 500  # of slices whose MS-SSIM is averaged: of random images its mean is then known to about 0.005
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM, finest first: Wang et al. 2003
+WINDOW, SIGMA = 11, 1.5  # of SSIM: Wang et al. 2004, with their K1 = 0.01, K2 = 0.03 and L = 255
 MIN_GENERATORS = 4  # fewer: "n too small"; of 3, chance alone gives a perfect correlation in 1 of 3 cases
 CHUNK = 512  # rows of a matrix of all pairs that are held at once
 
@@ -24,35 +38,75 @@ class TooFewSamples(ValueError):
     """A measure is not defined for so few samples."""
 
 
-def equal_draws(sizes: Sequence[int], most: int, seed: int) -> list[np.ndarray]:
-    """Row numbers, ascending, drawn from sets of these sizes: as many from each as the smallest has, `most` at most.
+# ---- draws of people -----------------------------------------------------------------------------------------------
 
-    Fréchet distance and coverage depend on the number of samples, so that only equal numbers can be compared.
+
+def equal_draws(people: Sequence[np.ndarray], most: int, seed: int, draws: int = DRAWS) -> list[np.ndarray]:
+    """Row numbers [draws, n] of each set, one slice of each of n people: as many as the set with fewest has, or `most`.
+
+    people: of each set, whose each of its slices is [N]. Where a set has more than n people, other ones are drawn each
+    time; which slice of a person is drawn each time anew. A set's draws depend on n, but not on the other sets.
     """
-    count, rng = min(*sizes, most), np.random.default_rng(seed)
-    return [np.sort(rng.choice(size, count, replace=False)) for size in sizes]
+    known = [np.unique(names, return_counts=True)[1] for names in people]
+    count, found = min(most, *map(len, known)), []
+    for number, (names, slices) in enumerate(zip(people, known, strict=True)):
+        rng = np.random.default_rng([seed, number])
+        by_person, first = np.argsort(names, kind="stable"), np.cumsum(slices) - slices
+        chosen = np.stack([rng.choice(len(slices), count, replace=False) for _ in range(draws)])
+        found.append(by_person[first[chosen] + rng.integers(slices[chosen])])
+    return found
 
 
-def compare(synthetic: np.ndarray, reference: np.ndarray, floor: np.ndarray) -> dict[str, dict]:
-    """All measures of features: `values` of synthetic and `floor` of held-out real, both against the reference.
+@dataclass(frozen=True)
+class Drawn:
+    """Features [N, D] of some slices, and which rows of them each draw has [draws, n]."""
 
-    Returns values, floor and reasons, each by measure: frechet, kernel, precision, recall, density, coverage. A measure
-    that needs more samples is None in values and floor, and has its reason.
-    Raises ValueError where the three are not equally many.
+    features: np.ndarray
+    rows: np.ndarray
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The features [n, D] of each draw."""
+        return (self.features[rows] for rows in self.rows)
+
+
+def compare(synthetic: Drawn, reference: Drawn, floor: Drawn) -> dict[str, dict]:
+    """All measures: `values` of synthetic and `floor` of held-out real, both against the reference, means over draws.
+
+    Returns values, floor, their standard deviations over draws values_sd and floor_sd, and reasons, each by measure:
+    frechet, kernel, precision, recall, density, coverage. A measure that needs more samples is None and has its reason.
+    The Fréchet distance is that of the reference's leading principal components, as many as n allows: their number is
+    `components`, `explained` the share of the reference's variance that they hold. Raises ValueError where draws are
+    not equally many of equally many.
     """
-    if not len(synthetic) == len(reference) == len(floor):
-        counts = f"{len(synthetic)} synthetic, {len(reference)} reference and {len(floor)} held-out samples"
-        raise ValueError(f"{counts} cannot be compared: draw equally many (see equal_draws)")
-    result = {"values": {}, "floor": {}, "reasons": {}}
-    for part, features in (("values", synthetic), ("floor", floor)):
-        for names, measure in _MEASURES.items():
+    if not synthetic.rows.shape == reference.rows.shape == floor.rows.shape:
+        shapes = ", ".join(f"{len(each.rows)} of {each.rows.shape[1]}" for each in (synthetic, reference, floor))
+        raise ValueError(f"draws that differ in number or size cannot be compared: {shapes} (see equal_draws)")
+    axes, explained = _principal_axes(reference, max(synthetic.rows.shape[1] // SAMPLES_PER_FEATURE, 1))
+    measures = {
+        ("frechet",): lambda a, b: [frechet_distance(a @ axes, b @ axes)],
+        ("kernel",): lambda a, b: [kernel_distance(a, b)],
+        ("precision", "recall", "density", "coverage"): precision_recall_density_coverage,
+    }
+    result = {part: {} for part in ("values", "values_sd", "floor", "floor_sd", "reasons")}
+    for part, drawn in (("values", synthetic), ("floor", floor)):
+        for names, measure in measures.items():
+            mean = spread = [None] * len(names)
             try:
-                numbers = measure(features, reference)
+                numbers = np.array([measure(a, b) for a, b in zip(drawn, reference, strict=True)])
+                mean, spread = numbers.mean(0).tolist(), numbers.std(0, ddof=1).tolist()
             except TooFewSamples as error:
-                numbers = [None] * len(names)
                 result["reasons"] |= dict.fromkeys(names, str(error))
-            result[part] |= zip(names, numbers, strict=True)
-    return result
+            result[part] |= zip(names, mean, strict=True)
+            result[f"{part}_sd"] |= zip(names, spread, strict=True)
+    return {**result, "components": axes.shape[1], "explained": explained}
+
+
+def _principal_axes(reference: Drawn, most: int) -> tuple[np.ndarray, float]:
+    """The reference's leading principal axes [D, most or D], and the share of its variance along them."""
+    drawn = reference.features[np.unique(reference.rows)].astype(np.float64)
+    _, deviations, axes = np.linalg.svd(drawn - drawn.mean(0), full_matrices=False)
+    variances = deviations**2
+    return axes[:most].T, float(variances[:most].sum() / max(variances.sum(), np.finfo(float).tiny))
 
 
 # ---- distances of distributions ------------------------------------------------------------------------------------
@@ -61,10 +115,12 @@ def compare(synthetic: np.ndarray, reference: np.ndarray, floor: np.ndarray) -> 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Squared Fréchet distance |µ_a − µ_b|² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½) of the Gaussians with these moments.
 
-    In float64. Biased upwards in finite samples: compare equally many. Dowson & Landau 1982; as a measure of generated
-    images: Heusel et al. 2017, eq. 6. Raises TooFewSamples where covariances would be singular (N ≤ D).
+    In float64. Biased upwards in finite samples, the more the fewer samples a feature has: compare equally many. Dowson
+    & Landau 1982; as a measure of generated images: Heusel et al. 2017, eq. 6. Raises TooFewSamples for fewer than 10
+    samples a feature.
     """
-    a, b = _comparable(a, b, a.shape[-1] + 1, f"the Fréchet distance of {a.shape[-1]} features")
+    least = SAMPLES_PER_FEATURE * a.shape[-1]
+    a, b = _comparable(a, b, least, f"the Fréchet distance of {counted(a.shape[-1], 'feature')}")
     # With Σ = RᵀR, Σ_a Σ_b has the eigenvalues of M Mᵀ, M = R_a R_bᵀ, so their roots are the singular values of M. This
     # takes no root of rounding errors, which the product's smallest eigenvalues are.
     root_a, root_b = _covariance_root(a), _covariance_root(b)
@@ -120,9 +176,9 @@ def precision_recall_density_coverage(
     section 3). Where both are equally many draws of one distribution, density is 1 and coverage 1 − 2^−k on average.
 
     Balls are closed, so copies always lie inside. Neighbouring slices of one patient make balls small and all four
-    lower. Raises TooFewSamples for fewer than k + 1, ValueError for features that differ in number or are not finite.
+    lower. Raises TooFewSamples for fewer than 4 k, ValueError for features that differ in number or are not finite.
     """
-    a, b = _comparable(features, reference, k + 1, f"a {k}-th nearest neighbour")
+    a, b = _comparable(features, reference, SAMPLES_PER_NEIGHBOUR * k, f"a ball to the {k}-th nearest neighbour")
     middle = b.mean(0)  # products of centred features round least
     a, b = a - middle, b - middle
     reach_a, reach_b = _squared_reach(a, k), _squared_reach(b, k)
@@ -153,13 +209,6 @@ def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return _squares(a)[:, None] + _squares(b) - 2 * (a @ b.T)
 
 
-_MEASURES = {
-    ("frechet",): lambda a, b: [frechet_distance(a, b)],
-    ("kernel",): lambda a, b: [kernel_distance(a, b)],
-    ("precision", "recall", "density", "coverage"): precision_recall_density_coverage,
-}
-
-
 def _squares(a: np.ndarray) -> np.ndarray:
     return np.einsum("nd,nd->n", a, a)
 
@@ -179,46 +228,87 @@ def _comparable(a: np.ndarray, b: np.ndarray, least: int, measure: str) -> tuple
 # ---- similarity of random pairs ------------------------------------------------------------------------------------
 
 
-def random_pairs(subjects: np.ndarray, seed: int, count: int = PAIRS) -> np.ndarray:
-    """Row numbers [count, 2] of slices of different subjects [N]: two slices of one patient are alike in any set.
-
-    Raises TooFewSamples for a single subject.
-    """
-    _, codes = np.unique(subjects, return_inverse=True)
-    if codes.max() == 0:
-        raise TooFewSamples(f"pairs need slices of two subjects; all {len(subjects)} are of '{subjects[0]}'")
+def random_pairs(draws: np.ndarray, seed: int, count: int = PAIRS) -> np.ndarray:
+    """Pairs [count, 2] of different columns of a row of draws [draws, n], so of slices of two people: two slices of one
+    patient are alike in any set. Raises TooFewSamples where draws have a single person."""
+    total, people = draws.shape
+    if people < 2:
+        raise TooFewSamples("pairs need slices of two people; there is one")
     rng = np.random.default_rng(seed)
-    first = rng.integers(len(codes), size=count)
-    return np.array([(row, rng.choice(np.flatnonzero(codes != codes[row]))) for row in first])
+    draw, first = np.arange(count) % total, rng.integers(people, size=count)
+    second = (first + rng.integers(1, people, size=count)) % people
+    return np.stack([draws[draw, first], draws[draw, second]], axis=1)
 
 
-def scales(image_size: int) -> int:
-    """How many scales MS-SSIM has: the paper's 5 from 256 px on; the coarsest keeps 16 px, its window being 11 px wide.
-
-    Raises ValueError for images below 16 px.
-    """
-    if image_size < 16:
-        raise ValueError(f"MS-SSIM needs images of at least 16 px; these have {image_size}")
-    return min(image_size.bit_length() - 4, len(SCALE_WEIGHTS))
+def brain_width(images: np.ndarray | Rows) -> float:
+    """Diameter of a disc as large as the median brain of slices uint8 [N, C, H, W], in pixels."""
+    starts = range(0, len(images), 64)
+    areas = torch.cat([masked(images[start : start + 64], torch.device("cpu"))[1].sum((1, 2)) for start in starts])
+    return float(2 * np.sqrt(np.median(areas.numpy()) / np.pi))
 
 
-def ms_ssim(images: np.ndarray, pairs: np.ndarray, device: str | torch.device = "cpu") -> np.ndarray:
+def scales(width: float) -> int:
+    """How many scales MS-SSIM has: the paper's 5, as long as a brain of this width [px] fills a window on each."""
+    return int(np.clip(np.log2(max(width, 1) / WINDOW) + 1, 1, len(SCALE_WEIGHTS)))
+
+
+def ms_ssim(images: np.ndarray, pairs: np.ndarray, levels: int, device: str | torch.device = "cpu") -> np.ndarray:
     """Mean multi-scale structural similarity of pairs of slices, one number per channel, [C]: lower is more varied.
 
-    images: uint8 [N, C, H, W], a memory map welcome; pairs: rows [P, 2]. Wang, Simoncelli & Bovik 2003, eq. 7, with the
-    weights of `scales(min(H, W))` scales normalized to sum 1, by MONAI; as a measure of diversity: Odena et al. 2017.
+    images: uint8 [N, C, H, W], a memory map welcome; pairs: rows [P, 2]; levels: see `scales`. Wang, Simoncelli & Bovik
+    2003, eq. 7, with the weights of the finest `levels` scales normalized to sum 1; as a measure of diversity: Odena et
+    al. 2017. Maps are averaged inside the brains, the union of both: black is like black, so that a wide border would
+    make any two slices alike. Two slices without brain are equal.
     """
-    weights = np.array(SCALE_WEIGHTS[: scales(min(images.shape[2:]))])
-    weights = (weights / weights.sum()).tolist()
     total = np.zeros(images.shape[1])
     for start in range(0, len(pairs), 64):
-        one, other = (
-            torch.from_numpy(np.array(images[rows])).to(device).float().flatten(0, 1)[:, None]
-            for rows in pairs[start : start + 64].T
-        )
-        similarity = compute_ms_ssim(one, other, spatial_dims=2, data_range=255, weights=weights)
-        total += similarity.cpu().double().view(-1, images.shape[1]).sum(0).numpy()
+        rows = pairs[start : start + 64]
+        (a, mask_a), (b, mask_b) = (masked(images[rows[:, side]], torch.device(device)) for side in (0, 1))
+        a, b, brain = _at_the_corner(a, b, (mask_a | mask_b)[:, None], 2 ** (levels - 1))
+        total += _ms_ssim(a, b, brain, levels).double().sum(0).cpu().numpy()
     return total / len(pairs)
+
+
+def _at_the_corner(a: Tensor, b: Tensor, brain: Tensor, multiple: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Both slices [P, C, H, W] and the brain, bool [P, 1, H, W], each pair moved until its brain begins in the first
+    row and column, on a canvas that halves: however wide the border, the same pixels make one of a coarser scale."""
+    places = []
+    for across in (3, 2):  # whether a row has brain, then whether a column has
+        has = brain.any(across)[:, 0].byte()
+        first, last = has.argmax(1), has.shape[1] - has.flip(1).argmax(1)
+        size = -(-int((last - first).max()) // multiple) * multiple
+        places.append(first[:, None] + torch.arange(size, device=a.device))
+    y, x = places
+    everything = F.pad(torch.cat([a, b, brain.float()], 1), (0, x.shape[1], 0, y.shape[1]))
+    pair = torch.arange(len(a), device=a.device)[:, None, None]
+    moved = everything.movedim(1, -1)[pair, y[:, :, None], x[:, None]].movedim(-1, 1)
+    return tuple(moved.split([a.shape[1], a.shape[1], 1], 1))
+
+
+def _ms_ssim(a: Tensor, b: Tensor, brain: Tensor, levels: int) -> Tensor:
+    """[P, C], of slices that are black outside the brain, as everything around them is."""
+    weights = torch.tensor(SCALE_WEIGHTS[:levels], device=a.device)
+    empty, result = brain.sum((1, 2, 3)) == 0, torch.ones(a.shape[:2], device=a.device)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    for level, weight in enumerate(weights / weights.sum()):
+        mean_a, mean_b, squares, product = (_blurred(part) for part in (a, b, a * a + b * b, a * b))
+        both = mean_a.square() + mean_b.square()
+        similarity = (2 * (product - mean_a * mean_b) + c2) / (squares - both + c2)  # contrast and structure
+        if level == levels - 1:
+            similarity = similarity * (2 * mean_a * mean_b + c1) / (both + c1)  # and luminance
+        mean = (similarity * brain).sum((2, 3)) / brain.sum((2, 3)).clamp(min=torch.finfo(brain.dtype).tiny)
+        result = result * mean.clamp(min=0) ** weight
+        a, b, brain = (F.avg_pool2d(part, 2) if level < levels - 1 else part for part in (a, b, brain))
+    return torch.where(empty[:, None], 1.0, result)
+
+
+def _blurred(images: Tensor) -> Tensor:
+    """Under SSIM's Gaussian window, black around. By matrix products: single channels are what convolutions dislike."""
+    window = signal.windows.gaussian(WINDOW, SIGMA)
+    half = window[WINDOW // 2 :] / window.sum()
+    bands = (linalg.toeplitz(np.pad(half, (0, size))[:size]) for size in images.shape[2:])
+    down, right = (torch.from_numpy(band).to(images) for band in bands)
+    return down @ (images @ right)
 
 
 # ---- does fidelity predict the Dice ratio? -------------------------------------------------------------------------

@@ -204,40 +204,74 @@ ARROWS = "↓: lower is better; ↑: higher is better; ≈: like held-out real i
 def fidelity_table(fidelity: Fidelities, seeds: Iterable[int] = ()) -> Table:
     """Measures down; the floor, then generators across; repeats are pooled.
 
-    fidelity: fidelity.json of each set of each generator; seeds: of the repeats that were asked for. Floors of sets
-    that differ in size differ, and are printed as their range.
+    fidelity: fidelity.json of each set of each generator; seeds: of the repeats that were asked for. Where draws differ
+    in size, floors differ, and all of them are printed.
     """
     every = [(name, seed, found) for name, sets in fidelity.items() for seed, found in sets.items()]
     rows, records = [], []
     for key, measure in FIDELITY.items():
-        pooled = [
-            spread([found["values"][key] for found in sets.values()], measure.write, MISSING)
-            for sets in fidelity.values()
-        ]
-        floor = _reach([found["floor"][key] for *_, found in every], measure.write)
-        rows.append([Cell(text) for text in (f"{measure.name} {measure.better}", floor, *pooled)])
+        pooled = [_over_draws([*sets.values()], "values", key) for sets in fidelity.values()]
+        floors = dict.fromkeys(_over_draws([found], "floor", key) for *_, found in every)
+        rows.append([Cell(text) for text in (f"{measure.name} {measure.better}", "; ".join(floors), *pooled)])
         records += [
-            (name, seed, key, found["values"][key], found["floor"][key], found["reasons"].get(key, ""))
+            (
+                name,
+                seed,
+                key,
+                *(found[part].get(key) for part in ("values", "values_sd", "floor", "floor_sd")),
+                found["reasons"].get(key, ""),
+            )
             for name, seed, found in every
         ]
-    counts = {name: [found["n"]["synthetic"] for found in sets.values()] for name, sets in fidelity.items()}
-    n = [f"{label(name)} {sizes(of_sets)}" for name, of_sets in counts.items()]
-    others = dict.fromkeys(
-        f"{found['n']['reference']:,} training and {found['n']['floor']:,} held-out real slices" for *_, found in every
-    )
     extractors = {f"{found['extractor']}, {found['features']:,} features" for *_, found in every}
     notes = [
-        f"{ARROWS} Held-out real: the floor, the same number for slices of test subjects against "
-        "training slices; what reaches it is, to this measure, as good as real. MS-SSIM above it: samples resemble "
-        "each other more than patients do.",
-        f"Extractor: {'; '.join(sorted(extractors))}. n: {', '.join(n)} synthetic, {'; '.join(sorted(others))}.",
+        f"{ARROWS} Held-out real: the floor, the same number for test patients; what reaches it is, to this measure, "
+        "as good as real: a set of new patients would beat it about every second time. MS-SSIM above it: samples "
+        "resemble each other more than patients do.",
+        *_draws(fidelity),
+        f"Extractor: {'; '.join(sorted(extractors))}.",
         *_pooling(fidelity),
         *_reasons(fidelity),
         *_missing_sets(fidelity, seeds),
     ]
-    data = pd.DataFrame(records, columns=["generator", "seed", "measure", "value", "floor", "reason"])
-    columns = ["Measure", "Held-out real (floor)", *map(label, fidelity)]
-    return Table("fidelity", "Fidelity and diversity", columns, rows, data, notes)
+    columns = ["generator", "seed", "measure", "value", "value_sd", "floor", "floor_sd", "reason"]
+    data = pd.DataFrame(records, columns=columns)
+    head = ["Measure", "Held-out real (floor)", *map(label, fidelity)]
+    return Table("fidelity", "Fidelity and diversity", head, rows, data, notes)
+
+
+def _over_draws(found: list[dict], part: str, key: str) -> str:
+    """'0.021 ± 0.004 (0.01 to 0.03)': mean over the sets, mean standard deviation over draws, range over the sets."""
+    write = FIDELITY[key].write
+    text = spread([each[part][key] for each in found], write, MISSING)
+    deviations = [each[f"{part}_sd"][key] for each in found if each[f"{part}_sd"].get(key) is not None]
+    if not deviations:
+        return text
+    mean, between, reach = text.partition(" (")
+    return f"{mean} ± {write(float(np.mean(deviations)))}{between}{reach}"
+
+
+def _draws(fidelity: Fidelities) -> Iterable[str]:
+    """How many slices of how many people stand behind a number: a sentence for all, or one for each that differs."""
+    of_sets: dict[str, dict[str, None]] = {}
+    for name, sets in fidelity.items():
+        for found in sets.values():
+            n, people = found["n"], found["people"]
+            text = (
+                f"Means over {found['draws']:,} draws of {found['per_draw']:,} slices, each of another person, ±: "
+                f"standard deviation over draws; drawn were {n['synthetic']:,} of {people['synthetic']:,} independent "
+                f"synthetic slices or volumes, {n['reference']:,} slices of {people['reference']:,} training patients "
+                f"and {n['floor']:,} of {people['floor']:,} test patients. Annotations: all these slices together; "
+                f"MS-SSIM: pairs of them inside the brain, {found['ms_ssim_scales']} scales."
+            )
+            if found["values"]["frechet"] is not None:
+                text += (
+                    f" Fréchet distance, which needs 10 patients a feature: in the {found['components']} leading "
+                    f"principal components of training slices, with {percent(found['explained'])} of their variance."
+                )
+            of_sets.setdefault(text, {})[label(name)] = None
+    for text, names in of_sets.items():
+        yield text if len(of_sets) == 1 else f"{', '.join(names)}: {text}"
 
 
 def _reasons(fidelity: Fidelities) -> Iterable[str]:

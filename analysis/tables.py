@@ -1,7 +1,7 @@
 """What a table is, and how its cells are written: Markdown, LaTeX (booktabs), HTML and CSV."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -89,6 +89,19 @@ def plain_table(name: str, title: str, data: pd.DataFrame, notes: Sequence[str] 
     rows = [[Cell(_plain(value)) for value in row] for row in data.itertuples(index=False)]
     columns = [column[:1].upper() + column[1:].replace("_", " ") for column in data.columns]
     return Table(name, title, columns, rows, data, notes)
+
+
+def marked(table: Table, names: Iterable[str], mark: str, note: str) -> Table:
+    """The table with a mark beside every cell and column head that is one of the names, and a note that says what the
+    mark means; as it is where none of them stands in it."""
+    names = set(names)
+    rows = [
+        [replace(cell, mark=cell.mark + mark) if cell.text in names else cell for cell in row] for row in table.rows
+    ]
+    columns = [f"{column} {mark}" if column in names else column for column in table.columns]
+    if rows == [list(row) for row in table.rows] and columns == list(table.columns):
+        return table
+    return replace(table, columns=columns, rows=rows, notes=[*table.notes, f"{mark} {note}"])
 
 
 def interval(row: pd.Series, column: str, digits: int = 3) -> str:

@@ -178,7 +178,9 @@ class Fidelity(Section):
     """Synthetic set → how like the real images, how varied, how well its annotations fit."""
 
     synthetic: PathTextOrNone = Field(None, description=SYNTHETIC)
-    samples: Whole = Field(10_000, ge=2, le=10**6, description="most slices compared, drawn from each set [slices]")
+    samples: Whole = Field(
+        1000, ge=2, le=10_000, description="most slices of a draw, each of another patient; of 100 draws [slices]"
+    )
     seed: Seed = Field(0, description="seed of what is drawn")
 
 

@@ -124,15 +124,16 @@ def _fidelity(found: list[dict]) -> dict:
         value, floor = (spread(numbers, FIDELITY[key].write, MISSING) for numbers in (values, floors))
         return before + _beside(value, f"held-out real: {floor.partition(' (')[0]}", after)
 
-    sets = [each["n"] for each in found]
+    sets = [each["people"] for each in found]
     return {
         "lines": [
             ("Alike", beside_floor("kernel", "kernel distance ", ", lower is closer")),
             ("Varied", beside_floor("coverage", "", " of real variety covered")),
             ("Annotated", beside_floor("label_dice", "a segmenter trained on real agrees at Dice ")),
         ],
-        "n": f"n = {sizes([n['synthetic'] for n in sets])} synthetic, {sets[0]['floor']:,} held-out, "
-        f"{sets[0]['reference']:,} training slices; {found[0]['extractor']}",
+        "n": f"n = draws of {found[0]['per_draw']:,} slices, each of another "
+        f"patient, from {sizes([n['synthetic'] for n in sets])} synthetic slices, {sets[0]['floor']:,} held-out and "
+        f"{sets[0]['reference']:,} training patients; {found[0]['extractor']}",
     }
 
 

@@ -52,6 +52,7 @@ class ReportInputs:
     [K], "pair_shift" [K, 2] (down, right) and "pair_mirrored" [K]. sample_images: of the first set of each name, and
     for "real", (images uint8 [K, 4, H, W], labels uint8 [K, H, W]). costs: stage, model, seed, images, seconds,
     images_per_second, device. missing: cell, reason. versions, hardware, budgets: printed as name and value.
+    truncation: ψ at which each generator was sampled, 1 where it knows none.
     """
 
     title: str
@@ -76,6 +77,7 @@ class ReportInputs:
     nearest: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     sample_images: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     demo_notice: str | None = None
+    truncation: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -115,7 +117,7 @@ def build_report(out: Path, inputs: ReportInputs) -> dict:
         cards=build_cards(inputs.sets, inputs.ratios, inputs.audits, inputs.fidelity, inputs.costs),
         tables=sections,
         pictures=pictures,
-        warnings=list(dict.fromkeys([*caveats(inputs.ratios), *inputs.warnings])),
+        warnings=list(dict.fromkeys([*caveats(inputs.ratios), *_truncated(inputs.truncation)[1], *inputs.warnings])),
         audit_warnings=_audit_warnings(inputs.audits),
         margins=MARGINS,
         versions={"commit": inputs.commit, **inputs.versions},
@@ -188,7 +190,22 @@ def _tables(inputs: ReportInputs) -> dict[str, list[tables.Table]]:
         ]
     if not inputs.costs.empty:
         found["costs"] += [_cost_table(inputs.costs)]
+    names, notes = _truncated(inputs.truncation)
+    for note in notes:
+        found = {section: [tables.marked(each, names, "§", note) for each in of_it] for section, of_it in found.items()}
     return found
+
+
+def _truncated(truncation: dict[str, float]) -> tuple[list[str], list[str]]:
+    """Printed names of the generators sampled at another ψ than 1, and a sentence about them; none where all have one.
+
+    ψ below 1 trades variety for typical slices: who is compared at another ψ is not compared as a generator alone.
+    """
+    if len(set(truncation.values())) < 2:
+        return [], []
+    low = {label(name): psi for name, psi in truncation.items() if psi != 1}
+    each = ", ".join(f"{name} at ψ = {psi:g}" for name, psi in low.items())
+    return list(low), [f"Sampled with truncation: {each}; all others at 1. Less varied, more typical slices."]
 
 
 def _cost_table(costs: pd.DataFrame) -> tables.Table:

@@ -15,8 +15,8 @@ from benchmark.stages import Headline, RunningTask, Settings
 from benchmark.training import devices, models
 from segmenters.base import Segmenter
 
-SCHEMA = 4  # 4: the floor is of test subjects alone
-READ = 256  # slices in memory at once
+SCHEMA = 5  # 5: draws of one slice a patient; MS-SSIM inside the brain
+READ = 256  # slices in memory at once, and those that tell how wide brains are
 HEADLINE = ("frechet", "kernel", "precision", "recall", "density", "coverage", "label_dice")
 
 
@@ -38,8 +38,9 @@ def tags(config: Config) -> dict[str, Any]:
 
 
 def run(task: RunningTask) -> Headline:
-    """Writes fidelity.json: `values` of the synthetic set against training slices, `floor` of the slices of test
-    subjects against the same, equally many of each; what cannot be measured is null, with its reason."""
+    """Writes fidelity.json: `values` of the synthetic set and `floor` of test subjects, both against training slices,
+    as means over draws of one slice a person, equally many of each; what cannot be measured is null and has its reason.
+    """
     config, folder, tracked = task.config, task.folder, task.tracked
     keys = config.fidelity
     device = devices.pick_device(config.common.device)
@@ -47,30 +48,38 @@ def run(task: RunningTask) -> Headline:
     made = synthetic.open_synthetic(config, keys.synthetic, task.folders)
     size, trained_in = real.meta["image_size"], task.folders["extractor"]
     model = models.load_segmenter(models.extractor_config(config), size, trained_in).to(device)
+    patients = real.index["patient"].to_numpy(str)
     trained, held_out = real.rows("train"), real.rows("test")  # validation subjects chose the snapshot
-    drawn = fidelity.equal_draws((len(made), len(trained), len(held_out)), keys.samples, keys.seed)
-    sampled, reference, floor = drawn[0], trained[drawn[1]], np.sort(held_out[drawn[2]])
+    sets = {
+        "synthetic": (made, np.arange(len(made)), _people(made)),
+        "reference": (real, trained, patients[trained]),
+        "floor": (real, held_out, patients[held_out]),
+    }
+    people = [whose for *_, whose in sets.values()]
+    draws = fidelity.equal_draws(people, keys.samples, keys.seed)
+    drawn = {name: rows[drawn] for (name, (_, rows, _)), drawn in zip(sets.items(), draws, strict=True)}
 
-    compared = ((made, sampled), (real, reference), (real, floor))
-    features = [models.features(model, Rows(slices.images, rows)) for slices, rows in compared]
+    features = [_features(model, sets[name][0], rows) for name, rows in drawn.items()]
     result = fidelity.compare(*features)
-    each_its_own = np.arange(len(made))  # no two synthetic slices are one patient's
-    for part, name, slices, rows, patients in (
-        ("values", "synthetic", made, sampled, each_its_own),
-        ("floor", "held-out", real, floor, real.index["patient"].to_numpy(str)),
-    ):
+    some = trained[np.linspace(0, len(trained) - 1, min(len(trained), READ)).astype(int)]
+    levels = fidelity.scales(fidelity.brain_width(Rows(real.images, some)))
+    for part, name, called in (("values", "synthetic", "synthetic"), ("floor", "floor", "held-out")):
+        slices = sets[name][0]
         for numbers, reasons in (
-            _similarity(slices, rows, patients[rows], keys.seed, device),
-            _label_consistency(model, slices, rows, name),
+            _similarity(slices, drawn[name], levels, keys.seed, device),
+            _label_consistency(model, slices, np.unique(drawn[name]), called),
         ):
             result[part] |= numbers
             result["reasons"] = reasons | result["reasons"]
 
     found = {
         "extractor": f"U-Net encoder (spread of all channels), trained on real slices of {config.prepare.cohort}",
-        "features": features[0].shape[1],
-        "n": {"synthetic": len(sampled), "reference": len(reference), "floor": len(floor)},
-        "ms_ssim_scales": fidelity.scales(real.meta["image_size"]),
+        "features": features[0].features.shape[1],
+        "draws": len(draws[0]),
+        "per_draw": draws[0].shape[1],
+        "n": {name: len(np.unique(rows)) for name, rows in drawn.items()},
+        "people": {name: len(np.unique(whose)) for name, whose in zip(sets, people, strict=True)},
+        "ms_ssim_scales": levels,
         **result,
     }
     (folder / "fidelity.json").write_text(json.dumps(found, indent=1, allow_nan=False))
@@ -78,20 +87,31 @@ def run(task: RunningTask) -> Headline:
     return {
         **{key: found["values"][key] for key in HEADLINE},
         **{f"{key}_floor": found["floor"][key] for key in HEADLINE},
-        "slices": len(sampled),
+        "slices": found["n"]["synthetic"],
+        "slices_per_draw": found["per_draw"],
     }
 
 
-def _similarity(
-    slices: SliceSet, rows: np.ndarray, patients: np.ndarray, seed: int, device: torch.device
-) -> tuple[dict, dict]:
+def _people(made: SliceSet) -> np.ndarray:
+    """Whose each synthetic slice is [N]: a generator's are each of their own, one of a sent volume of that volume's."""
+    names = made.index["patient"].to_numpy(str)
+    return np.arange(len(made)).astype(str) if len(np.unique(names)) == 1 else names
+
+
+def _features(model: Segmenter, slices: SliceSet, draws: np.ndarray) -> fidelity.Drawn:
+    """Features of the drawn slices, each read once. draws: rows [draws, n]."""
+    rows, places = np.unique(draws, return_inverse=True)
+    return fidelity.Drawn(models.features(model, Rows(slices.images, rows)), places.reshape(draws.shape))
+
+
+def _similarity(slices: SliceSet, draws: np.ndarray, levels: int, seed: int, device: torch.device) -> tuple[dict, dict]:
     """MS-SSIM of random pairs within a set, by modality, and why it is missing."""
     keys = [f"ms_ssim_{modality}" for modality in MODALITIES]
     try:
-        pairs = rows[fidelity.random_pairs(patients, seed)]
+        pairs = fidelity.random_pairs(draws, seed)
     except fidelity.TooFewSamples as error:
         return dict.fromkeys(keys), dict.fromkeys(keys, str(error))
-    return dict(zip(keys, fidelity.ms_ssim(slices.images, pairs, device).tolist(), strict=True)), {}
+    return dict(zip(keys, fidelity.ms_ssim(slices.images, pairs, levels, device).tolist(), strict=True)), {}
 
 
 def _label_consistency(model: Segmenter, slices: SliceSet, rows: np.ndarray, name: str) -> tuple[dict, dict]:

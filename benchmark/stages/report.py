@@ -25,8 +25,9 @@ from benchmark.report.page import CohortFacts, ReportInputs, build_report
 from benchmark.stages import Failure, Headline, RunningTask, Settings, StageResult
 from benchmark.stages.audit import PAIRS
 from benchmark.tracking import runs as tracking
+from benchmark.training.precision import resolve_model
 
-SCHEMA = 6  # 6: costs tell the precision
+SCHEMA = 7  # 7: draws of people behind fidelity; truncation is told
 SHOWN = 8  # slices of each set
 DEMO_IMAGES = 100_000  # seen in training: with fewer, neither a generator nor a segmenter shows what it can do
 DEMO_NOTICE = (
@@ -90,6 +91,7 @@ def run(task: RunningTask) -> Headline:
             nearest={name: _nearest([*paths.values()]) for name, paths in audits.items()},
             sample_images=_sample_images(prepared.path, {name: made[name] for name in sets if name in made}),
             demo_notice=DEMO_NOTICE if _is_demo(config) else None,
+            truncation={name: resolve_model(config, name).get("truncation", 1.0) for name in config.analyze.model},
         ),
     )
     return {**analyzed.headline, "tables": len(written["tables"]), "figures": len(written["figures"])}

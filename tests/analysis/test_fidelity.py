@@ -71,24 +71,24 @@ class TestFrechetDistance:
 
     def test_equals_the_matrix_square_root(self):
         root_a, root_b = normal(2, 6, 6), normal(3, 6, 6)
-        a, b = with_moments(0, 80, np.zeros(6), root_a), with_moments(1, 30, np.ones(6), root_b)
+        a, b = with_moments(0, 80, np.zeros(6), root_a), with_moments(1, 60, np.ones(6), root_b)
         cov_a, cov_b = root_a @ root_a.T, root_b @ root_b.T
         reference = 6 + np.trace(cov_a + cov_b - 2 * linalg.sqrtm(cov_a @ cov_b).real)
         assert fidelity.frechet_distance(a, b) == pytest.approx(reference, rel=1e-9)
 
     def test_holds_where_features_hardly_vary(self):
         sigma_a, sigma_b = np.array([1, 1e-5, 1e-9]), np.array([1, 2e-5, 0])
-        a, b = with_moments(0, 20, np.zeros(3), np.diag(sigma_a)), with_moments(1, 20, np.zeros(3), np.diag(sigma_b))
+        a, b = with_moments(0, 30, np.zeros(3), np.diag(sigma_a)), with_moments(1, 30, np.zeros(3), np.diag(sigma_b))
         assert fidelity.frechet_distance(a, b) == pytest.approx(((sigma_a - sigma_b) ** 2).sum(), abs=1e-14)
 
     def test_of_a_set_with_itself_is_zero(self):
-        a = normal(0, 40, 8, 5).astype(np.float32)
+        a = normal(0, 80, 8, 5).astype(np.float32)
         assert 0 <= fidelity.frechet_distance(a, a[::-1]) < 1e-12
 
     def test_refuses_fewer_samples_than_a_covariance_needs(self):
-        with pytest.raises(TooFewSamples, match="of 8 features needs at least 9 samples of each set; there are 8"):
-            fidelity.frechet_distance(normal(0, 40, 8), normal(1, 8, 8))
-        fidelity.frechet_distance(normal(0, 9, 8), normal(1, 9, 8))
+        with pytest.raises(TooFewSamples, match="of 3 features needs at least 30 samples of each set; there are 29"):
+            fidelity.frechet_distance(normal(0, 40, 3), normal(1, 29, 3))
+        fidelity.frechet_distance(normal(0, 30, 3), normal(1, 30, 3))
 
 
 class TestNeighbours:
@@ -125,41 +125,100 @@ class TestNeighbours:
         assert coverage == pytest.approx(1 - 2**-5, abs=0.015)
 
     def test_refuses_fewer_samples_than_neighbours(self):
-        with pytest.raises(TooFewSamples, match="at least 6"):
-            fidelity.precision_recall_density_coverage(normal(0, 5, 2), normal(1, 9, 2))
+        with pytest.raises(
+            TooFewSamples, match="5-th nearest neighbour needs at least 20 samples of each set; there are 19"
+        ):
+            fidelity.precision_recall_density_coverage(normal(0, 19, 2), normal(1, 30, 2))
+
+
+class TestEqualDraws:
+    def test_a_draw_has_one_slice_of_each_of_as_many_people_as_the_smallest_set(self):
+        people = [np.arange(30).astype(str), np.repeat(list("abcdefgh"), 4), np.tile(["x", "y", "z"], 4)]
+        draws = fidelity.equal_draws(people, 100, seed=1)
+        for rows, whose in zip(draws, people, strict=True):
+            assert rows.shape == (fidelity.DRAWS, 3)
+            assert all(len(set(whose[draw])) == 3 for draw in rows)
+            assert set(rows.ravel()) == set(range(len(whose)))  # all have their turn
+        assert fidelity.equal_draws(people, 2, seed=1)[1].shape == (fidelity.DRAWS, 2)
+        assert not np.array_equal(fidelity.equal_draws(people, 100, seed=2)[0], draws[0])
+
+    def test_all_slices_of_a_person_and_all_people_are_equally_likely(self):
+        whose = np.repeat(["a", "b", "c", "d"], [1, 2, 3, 10])
+        _, rows = fidelity.equal_draws([np.arange(2).astype(str), whose], 100, seed=0, draws=4000)
+        expected = np.repeat(8000 / 4 / np.array([1, 2, 3, 10]), [1, 2, 3, 10])
+        assert stats.chisquare(np.bincount(rows.ravel(), minlength=16), expected).pvalue > 0.001
+
+    def test_floors_do_not_depend_on_how_large_the_synthetic_set_is(self):
+        real = [np.repeat(list("abcd"), 5), np.repeat(list("xyz"), 5)]
+        small, large = (fidelity.equal_draws([np.arange(n).astype(str), *real], 100, seed=0) for n in (10, 99))
+        assert np.array_equal(small[1], large[1])
+        assert np.array_equal(small[2], large[2])
+
+
+def drawn(features, n=None, draws=1):
+    """Draws of the first n rows, each time shuffled: the same sample over and over."""
+    n = n or len(features)
+    return fidelity.Drawn(features, np.stack([np.random.default_rng(i).permutation(n) for i in range(draws)]))
+
+
+def clusters(rng, people, slices, dimensions=6):
+    """Features of people who differ more than their slices do, and whose each slice is."""
+    person = np.repeat(rng.normal(0, 1, (people, dimensions)), slices, 0)
+    return person + rng.normal(0, 0.5, person.shape), np.repeat(np.arange(people), slices)
 
 
 class TestCompare:
-    def test_each_measure_stands_under_its_name(self):
-        synthetic, reference, floor = normal(0, 30, 4, 0.5), normal(1, 30, 4), normal(2, 30, 4)
-        result = fidelity.compare(synthetic, reference, floor)
+    def test_numbers_are_means_and_deviations_over_draws(self):
+        features, rng = [normal(0, 60, 4, 0.5), normal(1, 60, 4), normal(2, 60, 4)], np.random.default_rng(0)
+        rows = [np.stack([rng.permutation(60)[:30] for _ in range(3)]) for _ in features]
+        result = fidelity.compare(*map(fidelity.Drawn, features, rows))
         assert result["reasons"] == {}
-        for part, features in (("values", synthetic), ("floor", floor)):
-            names = ("precision", "recall", "density", "coverage")
-            assert result[part] == {
-                "frechet": fidelity.frechet_distance(features, reference),
-                "kernel": fidelity.kernel_distance(features, reference),
-                **dict(zip(names, fidelity.precision_recall_density_coverage(features, reference), strict=True)),
-            }
+        centred = features[1][np.unique(rows[1])] - features[1][np.unique(rows[1])].mean(0)
+        variances, axes = linalg.eigh(centred.T @ centred)
+        assert result["components"] == 3  # 10 samples for each
+        assert result["explained"] == pytest.approx(variances[1:].sum() / variances.sum())
+        for part, which in (("values", 0), ("floor", 2)):
+            pairs = [(features[which][a], features[1][b]) for a, b in zip(rows[which], rows[1], strict=True)]
+            neighbours = [fidelity.precision_recall_density_coverage(a, b) for a, b in pairs]
+            expected = dict(zip(("precision", "recall", "density", "coverage"), np.transpose(neighbours), strict=True))
+            expected["kernel"] = [fidelity.kernel_distance(a, b) for a, b in pairs]
+            expected["frechet"] = [fidelity.frechet_distance(a @ axes[:, 1:], b @ axes[:, 1:]) for a, b in pairs]
+            assert result[part].keys() == expected.keys()
+            for name, numbers in expected.items():
+                assert result[part][name] == pytest.approx(np.mean(numbers), rel=1e-6), name
+                assert result[f"{part}_sd"][name] == pytest.approx(np.std(numbers, ddof=1), rel=1e-6), name
+
+    def test_an_honest_set_beats_the_floor_every_second_time(self, monkeypatch):
+        """New people against a cohort's held-out people: by draws of people, and, for comparison, of any slices."""
+        monkeypatch.setattr(fidelity, "CHUNK", 512)
+        fair, unfair = [], []
+        for trial in range(60):
+            rng = np.random.default_rng(trial)
+            sets = [clusters(rng, 300, 1), clusters(rng, 80, 12), clusters(rng, 26, 12)]
+            draws = fidelity.equal_draws([whose for _, whose in sets], 100, trial, draws=8)
+            result = fidelity.compare(*(fidelity.Drawn(x, rows) for (x, _), rows in zip(sets, draws, strict=True)))
+            better = {"frechet": -1, "kernel": -1, "precision": 1, "recall": 1, "density": 1, "coverage": 1}
+            fair.append([sign * (result["values"][key] - result["floor"][key]) > 0 for key, sign in better.items()])
+            made, reference, held_out = (x[rng.choice(len(x), 300, replace=False)] for x, _ in sets)
+            unfair.append(fidelity.kernel_distance(made, reference) < fidelity.kernel_distance(held_out, reference))
+        assert np.all(np.abs(np.mean(fair, 0) - 0.5) < 0.25)  # of 60, 4 standard errors
+        assert np.mean(unfair) > 0.85
 
     def test_too_few_samples_are_a_reason_and_not_a_number(self):
-        result = fidelity.compare(normal(0, 6, 8), normal(1, 6, 8), normal(2, 6, 8))
-        assert result["values"]["frechet"] is None
-        assert result["floor"]["frechet"] is None
-        assert "at least 9" in result["reasons"]["frechet"]
-        assert set(result["reasons"]) == {"frechet"}
-        assert set(fidelity.compare(*np.zeros((3, 1, 8)))["reasons"]) == set(result["values"])
+        result = fidelity.compare(*(drawn(normal(i, 12, 8), draws=2) for i in range(3)))
+        assert result["components"] == 1
+        assert set(result["reasons"]) == {"precision", "recall", "density", "coverage"}
+        assert "at least 20 samples" in result["reasons"]["coverage"]
+        result = fidelity.compare(*(drawn(normal(i, 6, 8), draws=2) for i in range(3)))
+        assert result["values"]["frechet"] is result["floor"]["frechet"] is result["values_sd"]["frechet"] is None
+        assert "at least 10 samples of each set; there are 6" in result["reasons"]["frechet"]
+        assert result["values"]["kernel"] is not None
+        alone = fidelity.compare(*(drawn(np.zeros((1, 8)), draws=2) for _ in range(3)))
+        assert set(alone["reasons"]) == set(alone["values"])
 
     def test_only_equal_numbers_are_compared(self):
-        with pytest.raises(ValueError, match="30 synthetic, 30 reference and 20 held-out"):
-            fidelity.compare(normal(0, 30, 4), normal(1, 30, 4), normal(2, 20, 4))
-        draws = fidelity.equal_draws((50, 40, 12), 100, seed=1)
-        for rows, size in zip(draws, (50, 40, 12), strict=True):
-            assert len(rows) == 12
-            assert np.all(np.diff(rows) > 0)
-            assert rows[-1] < size
-        assert [len(rows) for rows in fidelity.equal_draws((50, 40, 12), 7, seed=1)] == [7, 7, 7]
-        assert not np.array_equal(fidelity.equal_draws((50, 40, 12), 100, seed=2)[0], draws[0])
+        with pytest.raises(ValueError, match="1 of 30, 1 of 30, 1 of 20"):
+            fidelity.compare(drawn(normal(0, 30, 4)), drawn(normal(1, 30, 4)), drawn(normal(2, 20, 4)))
 
 
 def slices(seed, n, size):
@@ -169,65 +228,101 @@ def slices(seed, n, size):
     return np.clip(smooth * 40 + 120, 0, 255).astype(np.uint8)
 
 
+def brains(seed, n, size):
+    """The same with black around discs that differ in size and place, and a faint background there."""
+    x, rng = np.maximum(slices(seed, n, size), 20), np.random.default_rng(seed)
+    y = np.arange(size)
+    middle, radius = rng.uniform(0.45, 0.55, (2, n)) * size, rng.uniform(0.3, 0.4, n) * size
+    brain = (y[:, None] - middle[0][:, None, None]) ** 2 + (y - middle[1][:, None, None]) ** 2 < radius[
+        :, None, None
+    ] ** 2
+    return np.where(brain[:, None], x, rng.integers(0, 10, x.shape)).astype(np.uint8)
+
+
 class TestMsSsim:
-    @pytest.mark.parametrize(("size", "weights"), [(16, [1]), (32, [0.0448, 0.2856]), (64, [0.0448, 0.2856, 0.3001])])
-    def test_equals_the_papers_formula(self, size, weights):
-        x = slices(0, 6, size)
-        x[3:] = x[:3] // 2 + x[3:] // 2  # alike, or a negative contrast makes it 0
+    @pytest.mark.parametrize("weights", [[1], [0.0448, 0.2856], [0.0448, 0.2856, 0.3001]])
+    def test_equals_the_papers_formula_inside_the_brain(self, weights):
+        x = brains(0, 4, 40)
+        x[2:] = x[:2] // 2 + x[2:] // 2  # alike, or a negative contrast makes it 0
         window = np.outer(*2 * [signal.windows.gaussian(11, 1.5)])
         window /= window.sum()
 
-        def statistics(a, b):
-            mean_a, mean_b, square_a, square_b, product = (
-                signal.convolve2d(image, window, mode="valid") for image in (a, b, a * a, b * b, a * b)
-            )
-            c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-            contrast = (2 * (product - mean_a * mean_b) + c2) / (square_a + square_b - mean_a**2 - mean_b**2 + c2)
-            return contrast, contrast * (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+        def halved(image):
+            return image.reshape(len(image) // 2, 2, len(image[0]) // 2, 2).mean((1, 3))
 
         def similarity(a, b):
-            result = 1.0
-            for scale, weight in enumerate(np.array(weights) / sum(weights)):
-                contrast, ssim = statistics(a, b)
-                result *= (ssim if scale == len(weights) - 1 else contrast).mean() ** weight
-                a, b = (image.reshape(len(a) // 2, 2, len(a) // 2, 2).mean((1, 3)) for image in (a, b))
-            return result
+            union = (a > 10).any(0) | (b > 10).any(0)
+            rows, columns = np.flatnonzero(union.any(1)), np.flatnonzero(union.any(0))
+            corner = np.s_[..., rows[0] : rows[0] + 40, columns[0] : columns[0] + 40]
+            a, b = (np.where((image > 10).any(0), image, 0.0) for image in (a, b))
+            one, other, union = (
+                np.pad(i, [(0, 0)] * (i.ndim - 2) + [(0, 40)] * 2)[corner] for i in (a, b, 1.0 * union)
+            )
+            results = []
+            for channel in range(4):
+                a, b, brain, result = one[channel], other[channel], union, 1.0
+                for scale, weight in enumerate(np.array(weights) / sum(weights)):
+                    mean_a, mean_b, square_a, square_b, product = (
+                        signal.convolve2d(image, window, mode="same") for image in (a, b, a * a, b * b, a * b)
+                    )
+                    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+                    values = 2 * (product - mean_a * mean_b) + c2
+                    values /= square_a + square_b - mean_a**2 - mean_b**2 + c2
+                    if scale == len(weights) - 1:
+                        values *= (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+                    result *= np.average(values, weights=brain) ** weight
+                    a, b, brain = map(halved, (a, b, brain))
+                results.append(result)
+            return results
 
-        pairs = np.array([[0, 3], [1, 4], [2, 5]])
-        expected = [np.mean([similarity(*x[pair, channel].astype(float)) for pair in pairs]) for channel in range(4)]
+        pairs = np.array([[0, 2], [1, 3]])
+        expected = np.mean([similarity(*x[pair]) for pair in pairs], 0)
         assert min(expected) > 0.1
-        assert fidelity.ms_ssim(x, pairs) == pytest.approx(expected, abs=1e-4)
+        assert fidelity.ms_ssim(x, pairs, len(weights)) == pytest.approx(expected, abs=1e-4)
+
+    @pytest.mark.parametrize("border", [5, 24])
+    def test_a_wider_black_border_changes_nothing(self, border):
+        x = brains(0, 6, 48)
+        wider = np.pad(x, [(0, 0), (0, 0), (border, border), (border, border)])
+        pairs = np.array([[0, 3], [1, 4], [2, 5]])
+        for levels in (1, 2, 3):
+            narrow = fidelity.ms_ssim(x, pairs, levels)
+            assert fidelity.ms_ssim(wider, pairs, levels) == pytest.approx(narrow, abs=1e-6)
+            assert fidelity.ms_ssim(wider[..., 2:, 3:], pairs, levels) == pytest.approx(narrow, abs=1e-6)
+        assert fidelity.brain_width(wider) == fidelity.brain_width(x)
 
     def test_of_an_identical_pair_is_one(self):
-        x = slices(0, 2, 32)
+        x = brains(0, 2, 32)
         x[1] = x[0]
-        assert fidelity.ms_ssim(x, np.array([[0, 1]] * 70)) == pytest.approx([1] * 4, abs=1e-5)
+        assert fidelity.ms_ssim(x, np.array([[0, 1]] * 70), 2) == pytest.approx([1] * 4, abs=1e-5)
+        assert fidelity.ms_ssim(np.zeros_like(x), np.array([[0, 1]]), 2) == pytest.approx([1] * 4)
 
     def test_is_lower_where_images_are_more_varied(self):
-        varied = slices(0, 40, 32)
-        alike = (varied // 8 + slices(1, 1, 32) // 8 * 7).astype(np.uint8)
-        pairs = fidelity.random_pairs(np.arange(40), seed=0, count=100)
-        assert np.all(fidelity.ms_ssim(varied, pairs) < fidelity.ms_ssim(alike, pairs) - 0.2)
+        varied = brains(0, 40, 32)
+        alike = np.where(varied > 10, varied // 8 + slices(1, 1, 32) // 8 * 7, 0).astype(np.uint8)
+        pairs = fidelity.random_pairs(np.arange(40)[None], seed=0, count=100)
+        assert np.all(fidelity.ms_ssim(varied, pairs, 2) < fidelity.ms_ssim(alike, pairs, 2) - 0.2)
 
-    def test_scales_halve_down_to_16_px(self):
-        found = {size: fidelity.scales(size) for size in (16, 24, 32, 64, 96, 128, 240, 256, 1024)}
-        assert found == {16: 1, 24: 1, 32: 2, 64: 3, 96: 3, 128: 4, 240: 4, 256: 5, 1024: 5}
-        for size in (16, 24, 32, 96, 240):  # every size is one that the library takes
-            assert fidelity.ms_ssim(np.zeros((2, 4, size, size), np.uint8), np.array([[0, 1]])) == pytest.approx(
-                [1] * 4
-            )
-        with pytest.raises(ValueError, match="at least 16 px; these have 8"):
-            fidelity.scales(8)
+    def test_a_brain_fills_a_window_on_every_scale(self):
+        found = {width: fidelity.scales(width) for width in (0, 10, 21, 22, 43, 44, 88, 138, 176, 1000)}
+        assert found == {0: 1, 10: 1, 21: 1, 22: 2, 43: 2, 44: 3, 88: 4, 138: 4, 176: 5, 1000: 5}
 
-    def test_pairs_are_of_two_subjects(self):
-        subjects = np.repeat(["a", "b", "c"], [50, 3, 7])
-        pairs = fidelity.random_pairs(subjects, seed=0, count=500)
+    def test_a_brain_s_width_is_that_of_a_disc(self):
+        y = np.arange(64) - 31.5
+        radii = np.array([10, 20, 30])
+        disc = 200 * (y[:, None] ** 2 + y**2 < radii[:, None, None] ** 2)
+        assert fidelity.brain_width(np.repeat(disc[:, None], 4, 1).astype(np.uint8)) == pytest.approx(40, rel=0.02)
+
+    def test_pairs_are_of_two_people(self):
+        people = np.repeat(np.arange(5), 20)
+        (draws,) = fidelity.equal_draws([people], 100, seed=0)
+        pairs = fidelity.random_pairs(draws, seed=0, count=500)
         assert pairs.shape == (500, 2)
-        assert np.all(subjects[pairs[:, 0]] != subjects[pairs[:, 1]])
-        assert set(pairs.ravel()) == set(range(60))
-        assert not np.array_equal(pairs, fidelity.random_pairs(subjects, seed=1, count=500))
-        with pytest.raises(TooFewSamples, match="all 4 are of 'a'"):
-            fidelity.random_pairs(subjects[:4], seed=0)
+        assert np.all(people[pairs[:, 0]] != people[pairs[:, 1]])
+        assert len(np.unique(np.sort(people[pairs], 1), axis=0)) == 10  # all that five people can be
+        assert not np.array_equal(pairs, fidelity.random_pairs(draws, seed=1, count=500))
+        with pytest.raises(TooFewSamples, match="there is one"):
+            fidelity.random_pairs(draws[:, :1], seed=0)
 
 
 def ratio_table(ratios, arm="synthetic"):

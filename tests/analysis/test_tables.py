@@ -242,8 +242,16 @@ def fidelity(n: int = 100, floor: float = 0.004, **values) -> dict:
     return {
         "extractor": HOSTILE,
         "features": 256,
+        "draws": 50,
+        "per_draw": 26,
         "n": {"synthetic": n, "reference": 900, "floor": 80},
+        "people": {"synthetic": n, "reference": 128, "floor": 26},
+        "components": 2,
+        "explained": 0.615,
+        "ms_ssim_scales": 3,
         "values": numbers,
+        "values_sd": {"kernel": 0.002},
+        "floor_sd": {"kernel": 0.001},
         "floor": dict.fromkeys(set_tables.FIDELITY, 0.75) | {"kernel": floor, "frechet": numbers["frechet"]},
         "reasons": missing,
     }
@@ -258,13 +266,30 @@ def test_fidelity_stands_beside_its_floor_and_a_missing_number_beside_its_reason
     )
     cells = {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
     assert list(table.columns) == ["Measure", "Held-out real (floor)", "StyleGAN 3", "Diffusion"]
-    assert cells["Kernel distance ↓"] == ["0.004–0.006", "0.0234", "0.5"]
+    assert cells["Kernel distance ↓"] == ["0.004 ± 0.001; 0.006 ± 0.001", "0.0234 ± 0.002", "0.5 ± 0.002"]
     assert cells["Coverage: real slices with a synthetic one nearby ↑"] == ["75.0\u00a0%", "50.0\u00a0%", "12.3\u00a0%"]
-    assert cells["Fréchet distance ↓"] == ["0.5", "not measured", "0.5"]
+    assert cells["Fréchet distance ↓"] == ["not measured; 0.5", "not measured", "0.5"]
     assert "Fréchet distance: not measured for StyleGAN 3: too few for 100." in table.notes
-    assert any(HOSTILE in note and "n: StyleGAN 3 100, Diffusion 50 synthetic" in note for note in table.notes)
+    assert any(HOSTILE in note for note in table.notes)
+    (first, second) = (note for note in table.notes if "draws of 26 slices, each of another person" in note)
+    assert first.startswith("StyleGAN 3: Means over 50 draws")
+    assert "900 slices of 128 training patients and 80 of 26 test patients" in first
+    assert "principal components" not in first
+    assert second.startswith("Diffusion: ")
+    assert "in the 2 leading principal components of training slices, with 61.5\u00a0% of their variance" in second
     assert len(table.data) == 2 * len(set_tables.FIDELITY)
     assert r"$\downarrow$" in table.latex()
+
+
+def test_a_mark_stands_beside_every_cell_and_head_that_names_it():
+    table = tables.Table(
+        "t", "T", ["A", "one"], [[tables.Cell("one", mark="*"), tables.Cell("one more")]], pd.DataFrame()
+    )
+    found = tables.marked(table, ["one"], "§", "because.")
+    assert list(found.columns) == ["A", "one §"]
+    assert [(cell.text, cell.mark) for cell in found.rows[0]] == [("one", "*§"), ("one more", "")]
+    assert found.notes == ["§ because."]
+    assert tables.marked(table, ["two"], "§", "because.") == table
 
 
 def shared_by(scores: pd.DataFrame, trainings: dict[str, int | None]) -> pd.DataFrame:
@@ -363,11 +388,10 @@ def test_fidelity_of_a_generator_s_repeats_is_one_column():
     repeats = {"0": fidelity(kernel=0.01), "1": fidelity(kernel=0.03, frechet=None), "2": fidelity(kernel=0.02)}
     table = set_tables.fidelity_table({"diffusion": repeats}, seeds=range(4))
     cells = {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
-    assert cells["Kernel distance ↓"] == ["0.004", "0.02 (0.01 to 0.03)"]
+    assert cells["Kernel distance ↓"] == ["0.004 ± 0.001", "0.02 ± 0.002 (0.01 to 0.03)"]
     assert cells["Fréchet distance ↓"][1] == "0.5"
     assert "Fréchet distance: not measured for Diffusion (seed 1): too few for 100." in table.notes
     assert "Diffusion: seed 3 missing, see the missing cells." in table.notes
-    assert any("n: Diffusion 3 × 100 synthetic" in note for note in table.notes)
     assert set_tables.mean_values(repeats)["kernel"] == pytest.approx(0.02)
     assert set_tables.mean_values(repeats)["frechet"] == pytest.approx(0.5)
     assert table.data.groupby("seed").size().tolist() == [len(set_tables.FIDELITY)] * 3

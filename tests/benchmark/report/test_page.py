@@ -111,10 +111,18 @@ def fidelity(rng: np.random.Generator, n: int = 320) -> dict:
     return {
         "extractor": "encoder of a U-Net trained on real slices",
         "features": 256,
-        "n": {"synthetic": n, "reference": 1200, "floor": 199},
+        "draws": 100,
+        "per_draw": 8,
+        "n": {"synthetic": n, "reference": 760, "floor": 150},
+        "people": {"synthetic": n, "reference": 40, "floor": 8},
+        "components": 1,
+        "explained": 0.6,
+        "ms_ssim_scales": 2,
+        "values_sd": {"frechet": None, "kernel": 0.004},
+        "floor_sd": {"frechet": None, "kernel": 0.001},
         "values": worse | {"kernel": float(rng.uniform(0.01, 0.05))},
         "floor": floor,
-        "reasons": {"frechet": "199 samples are fewer than 256 features"},
+        "reasons": {"frechet": "the Fréchet distance of 1 feature needs at least 10 samples of each set; there are 8"},
     }
 
 
@@ -282,7 +290,8 @@ def test_the_reader_is_told_what_this_is_and_what_it_is_not(report):
     assert "Interval holds the truth [%]" in page.words
     assert "n = 12 subjects × 3 seeds" in page.words
     assert "n = 800 synthetic, 300 held-out slices" in page.words
-    assert "n = 320 synthetic, 199 held-out, 1,200 training slices" in page.words
+    drawn = "n = draws of 8 slices, each of another patient, from 320 synthetic slices, 8 held-out and 40 training"
+    assert drawn in page.words
     assert "encoder of a U-Net trained on real slices, 256 features" in page.words
     assert "commit 0123abc" in page.words
 
@@ -325,6 +334,22 @@ def test_the_cards_lead_with_who_was_copied_and_stand_fidelity_beside_its_floor(
         )
         varied = f"{100 * measured['values']['coverage']:.1f} % of real variety covered"
         assert f"Varied : {varied} (held-out real: 83.0 %)" in page.words
+
+
+@pytest.mark.parametrize(("psi", "told"), [(0.7, True), (1.0, False)])
+def test_another_truncation_is_said_beside_every_row(psi, told, tmp_path, monkeypatch):
+    inputs = report_inputs(truncation={"diffusion": 1.0, "stylegan3": psi})
+    monkeypatch.setattr("benchmark.report.page._figures", lambda inputs: ())
+    build_report(tmp_path, inputs)
+    note = "Sampled with truncation: StyleGAN 3 at ψ = 0.7; all others at 1."
+    for path in sorted((tmp_path / "tables").glob("*.md")):
+        text = path.read_text()
+        named = re.search(r"\| StyleGAN 3\W", text) is not None
+        assert (note in text) == (named and told), path.name
+        assert ("StyleGAN 3§" in text or "StyleGAN 3 §" in text or "StyleGAN 3‡§" in text) == (named and told), (
+            path.name
+        )
+    assert (note in (tmp_path / "index.html").read_text()) == told
 
 
 def test_amounts_are_drawn_where_there_is_more_than_one(report, tmp_path):
