@@ -48,22 +48,29 @@ class Work(NamedTuple):
 
 
 class Durations:
-    """What stage runs took: medians for each kind, per image for trainings, per run for the rest."""
+    """What stage runs took: medians for each kind, per image for trainings, per run for the rest. Where none of a kind
+    was measured, what is expected of it."""
 
     def __init__(self) -> None:
         self._measured: dict[Kind, deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))
+        self._expected: dict[Work, float] = {}
 
     def add(self, kind: Kind, headline: Mapping[str, Any]) -> None:
         """One finished run, from its headline numbers."""
         if kind.stage not in TRAININGS:
             self._measured[kind].append(headline["stage_seconds"])
-        elif headline["images"]:
-            self._measured[kind].append(headline["seconds"] / headline["images"])
+        elif headline["images"]:  # snapshots take time, too; of a training that was resumed, the last call did a part
+            whole = max(headline["seconds"], headline["stage_seconds"])
+            self._measured[kind].append(whole / headline["images"])
+
+    def expect(self, work: Work, seconds: float) -> None:
+        """Has one such run counted with these seconds until one of its kind is measured."""
+        self._expected[work] = seconds
 
     def seconds(self, work: Work) -> float | None:
-        """Of one such run; None where none of its kind was measured."""
+        """Of one such run; None where nothing is known of its kind."""
         if not (measured := self._measured.get(work.kind)):
-            return None
+            return self._expected.get(work)
         return median(measured) * (work.images or 1)
 
     def total(self, left: Mapping[Work, int]) -> tuple[float, int]:

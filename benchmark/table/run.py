@@ -18,9 +18,10 @@ from benchmark.config import Config
 from benchmark.errors import UserError
 from benchmark.stages import MANIFEST, READ_FILES, CallResult, Failure, Outcome, fingerprint, folder_of, pull, trained
 from benchmark.table.cells import Job, cohorts, done, jobs
-from benchmark.table.executors import EXECUTORS, Executor, machine_decides
+from benchmark.table.executors import EXECUTORS, Executor, Serial, machine_decides
 from benchmark.table.overview import build_overview
 from benchmark.table.plan import Durations, Plan, Work, dry_run, in_words, measured
+from benchmark.table.probe import expected
 from benchmark.tracking import runs as tracking
 from benchmark.tracking.delivery import deliver_abandoned
 from benchmark.tracking.runs import StageRun
@@ -120,6 +121,8 @@ def _run_jobs(
 ) -> None:
     """Runs what is left of the planned jobs, and adds the outcomes to `results`; jobs.csv in `folder` tells of all."""
     durations = measured({Work.of(job).kind for job in left}, session.store.work_dir, session.store)
+    if isinstance(executor, Serial):  # else other machines do the work
+        _look_ahead(left, durations)
     with (folder / "jobs.csv").open("w", newline="", buffering=1) as file:
         board = Board(file, tracked, durations, executor.width, len(planned), Counter(map(Work.of, left)))
         for job in planned:
@@ -130,6 +133,16 @@ def _run_jobs(
             for job, outcome in ending:
                 board.end(job, outcome)
     tracked.log_artifact(folder / "jobs.csv")
+
+
+def _look_ahead(left: list[Job], durations: Durations) -> None:
+    """Has the machine try a few steps of those models that it has not trained or sampled before."""
+    for job in {Work.of(job): job for job in left}.values():
+        try:
+            if durations.seconds(Work.of(job)) is None and (seconds := expected(job)) is not None:
+                durations.expect(Work.of(job), seconds)
+        except Exception as error:  # the job itself will fail of it, and then it is recorded
+            log.warning("%s: how long it takes cannot be told before: %s", job.title, error)
 
 
 def _conclude(
@@ -220,7 +233,8 @@ class Board:
         seconds, unknown = self.durations.total(+self.left)
         if unknown == self.left.total():
             return "time left unknown"
-        return f"{'at least' if unknown else 'about'} {in_words(max(1, seconds / self.width))} left"
+        more = f", and {unknown} runs the like of which were never measured" if unknown else ""
+        return f"about {in_words(max(1, seconds / self.width))} left{more}"
 
 
 def _copy_report(report: Path, out: Path) -> None:

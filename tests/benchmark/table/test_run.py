@@ -198,9 +198,9 @@ def test_times_come_from_finished_runs_of_the_same_stage_model_and_slice_size(fo
     evaluation = next(job for job in planned if job.stage == "evaluate")
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.create_experiment("earlier")
-    for images, seconds in ((1000, 10), (500, 20), (2000, 60)):  # 0.01, 0.04, 0.03 s an image
-        _finished(client, experiment, "train_segmenter", images=images, seconds=seconds)
-    _finished(client, experiment, "train_segmenter", images=10, seconds=9999, size=256)
+    for images, seconds, whole in ((1000, 8, 10), (500, 20, 3), (2000, 50, 60)):  # 0.01, 0.04, 0.03 s an image
+        _finished(client, experiment, "train_segmenter", images=images, seconds=seconds, stage_seconds=whole)
+    _finished(client, experiment, "train_segmenter", images=10, seconds=9999, stage_seconds=9999, size=256)
     known = _finished(client, experiment, "evaluate", evaluation.fingerprint, stage_seconds=5)
     _manifest(evaluation.folder, known, evaluation.config.common.model_dump(mode="json"), {"stage_seconds": 5})
     tags = {"model": "somebody's", "image_size": 16}
