@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -85,6 +86,8 @@ def joined(device: str) -> Iterator[Team | None]:
                 "give --nproc_per_node no more than that, or use device=cpu"
             )
         torch.cuda.set_device(local)
+    import_module("torch._dynamo")  # by optimizers, too: imported later, it would hold the group, whose threads then
+    # outlive its destruction and may abort the process as it ends
     distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
     team = Team() if leads() else None
     yield team

@@ -267,6 +267,31 @@ def test_helpers_end_with_their_leader(tmp_path):
     together(tmp_path, end_in_every_way)
 
 
+TRAIN_AND_LEAVE = """
+import os
+from pathlib import Path
+import torch
+from benchmark.training import processes
+
+def threads():
+    return {task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
+
+with processes.joined("cpu"):
+    torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
+    assert "pt_gloo_runloop" in threads()
+print(sorted(threads()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are listed by Linux's /proc")
+def test_no_thread_of_the_group_is_left_to_abort_a_process_that_ends(free_port):
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    command = [sys.executable, "-c", TRAIN_AND_LEAVE]
+    call = subprocess.run(command, env={**os.environ, **alone}, capture_output=True, text=True, timeout=120)
+    assert call.returncode == 0, call.stderr
+    assert "gloo" not in call.stdout
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_helpers_read_the_configuration_that_the_leader_sends(stage):
     config = parse(stage, {"preset": "smoke", "unet.learning_rate": "0.01"})
