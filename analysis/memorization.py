@@ -162,11 +162,16 @@ class Reference:
         return self.memorized(slices, level) & (slices["margin"].to_numpy() > self.margin[level])
 
     def shares(self, images: np.ndarray | Rows) -> dict[str, float | None]:
-        """memorized_share and copied_share of a set uint8 [M, C, H, W] at tau95; a single training subject leaves the
-        second None."""
+        """memorized_share, copied_share and copied_p_value of a set uint8 [M, C, H, W], each slice a draw of its own,
+        at tau95; a single training subject leaves the last two None."""
         slices = self.compare(images, "generated slices")
-        copied = None if self.margin is None else float(self.copied(slices, "tau95").mean())
-        return {"memorized_share": float(self.memorized(slices, "tau95").mean()), "copied_share": copied}
+        copied, p = None, None
+        if self.margin is not None:
+            draws = np.arange(len(slices)).astype(str)
+            shares, _, p_values = _verdict(self.copied, ["similarity", "margin"], slices, draws, self.null)
+            copied, p = shares["tau95"], p_values["tau95"]
+        memorized = float(self.memorized(slices, "tau95").mean())
+        return {"memorized_share": memorized, "copied_share": copied, "copied_p_value": p}
 
 
 def audit(

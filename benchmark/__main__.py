@@ -103,6 +103,10 @@ def _call(stage: str, config: Any, team: Any = None) -> Any:
         from benchmark.tune import tune
 
         return tune(config, team)
+    if stage == "memorization":
+        from benchmark.table.memorization import memorization
+
+        return memorization(config, team)
     if stage == "sync":
         return _sync(config)
     from benchmark.table.run import call

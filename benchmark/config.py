@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from benchmark.data.labels import CONVENTIONS
 from benchmark.names import for_store
@@ -112,6 +112,11 @@ class TrainGenerator(Section):
     model: GeneratorName = Field("stylegan3", description="generator")
     images: Images = Field(1_000_000, description="training budget [images seen]")
     batch_size: Batch = Field(16, description="training batch [images]")
+    subjects: Whole | None = Field(
+        None,
+        ge=1,
+        description="train on so many of the training patients, drawn with the seed; default: all [patients]",
+    )
     annotation: Literal["nested", "distance", "onehot", "values"] = Field(
         "nested",
         description="how it draws the annotation: a plane for each nested region, signed distances to their borders, a "
@@ -121,13 +126,23 @@ class TrainGenerator(Section):
     snapshots: Snapshots = Field(
         10, description="sample grids and measurements during training; the best weights are kept [count]"
     )
+    snapshot_spacing: Literal["even", "geometric"] = Field(
+        "even", description="even, or geometric: each √2 times as late as the one before, the last at the end"
+    )
+    stop_when_copied: bool = Field(
+        False,
+        description="stop at a snapshot that copies more training slices than chance gives (one-sided exact test, 5 % "
+        "over all snapshots), and keep the best of those before it",
+    )
     snapshot_samples: Whole = Field(
         1000, ge=2, le=10**6, description="samples at a snapshot, of which everything there is measured [slices]"
     )
     judge_images: Images = Field(
         8000, description="budget of the U-Net that is trained on them to judge the snapshot [images seen]"
     )
-    keep_snapshots: bool = Field(False, description="keep the weights of every snapshot, not of the best alone")
+    keep_snapshots: bool = Field(
+        False, description="keep every snapshot's weights and samples, not the best weights alone"
+    )
     checkpoint_seconds: Seconds = Field(60, description="least time between resume checkpoints [s]")
 
 
@@ -259,6 +274,36 @@ class Tune(Section):
     seed: Seed = Field(0, description="seed of the search")
 
 
+class Memorization(Section):
+    """Generators trained on few patients and on more → when each begins to copy, as a page."""
+
+    model: Annotated[tuple[GeneratorName, ...], Listed] = Field(
+        ("stylegan2", "diffusion"), description="generators that are compared"
+    )
+    subjects: Annotated[tuple[Annotated[Whole, Field(ge=2)], ...], Listed] = Field(
+        (8, 16, 32, 64, 128),
+        min_length=1,
+        description="training patients, fewest first; fewer lie within more [patients]",
+    )
+    repeats: Whole = Field(
+        3, ge=1, le=100, description="whole trainings each, of seeds train_generator.seed, + 1, … [count]"
+    )
+
+    @field_validator("subjects")
+    @classmethod
+    def _ascending(cls, subjects: tuple[int, ...]) -> tuple[int, ...]:
+        if list(subjects) != sorted(set(subjects)):
+            raise ValueError("subjects must ascend, each number once")
+        return subjects
+
+    @field_validator("model")
+    @classmethod
+    def _distinct(cls, model: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(model)) < len(model):
+            raise ValueError("model names a generator twice")
+        return model
+
+
 class Sync(Section):
     """What runs in work_dir could not deliver to a tracking server that was away → the server."""
 
@@ -282,6 +327,7 @@ class Config(BaseModel):
     report: Report = Report()
     benchmark: Benchmark = Benchmark()
     tune: Tune = Tune()
+    memorization: Memorization = Memorization()
     sync: Sync = Sync()
     models: dict[str, dict[str, Any]] = {}
 

@@ -29,6 +29,7 @@ REACH: dict[str, list[tuple[str, ...]]] = {
     "fidelity": [("fidelity",), ("sample",), ("train_generator",), ("prepare",), ("extractor",)],
     "sync": [("sync",)],
     "tune": [("tune",), ("train_generator", "train_segmenter", "prepare"), ("extractor",)],
+    "memorization": [("memorization", "benchmark"), ("train_generator", "prepare"), ("extractor", "report")],
     **{
         stage: [
             ("analyze", "report", "benchmark"),
@@ -41,6 +42,11 @@ REACH: dict[str, list[tuple[str, ...]]] = {
 STAGES = tuple(REACH)
 LARGEST = 10**9  # number that a model's key takes
 MOST_FINDINGS = 10  # that one message lists
+
+# Keys that the experiment's trainings set themselves; a call for it cannot.
+SET_BY_MEMORIZATION = frozenset(
+    f"train_generator.{key}" for key in ("model", "subjects", "keep_snapshots", "stop_when_copied")
+)
 
 # Keys that the table's cells set themselves; a call for the whole table cannot.
 SET_BY_TABLE = frozenset(
@@ -77,10 +83,11 @@ def _fields(section: str) -> dict[str, Any]:
 
 def reachable(stage: str) -> Iterator[tuple[str, str, Any]]:
     """(section, key, field) of every key that the stage or one that it pulls takes, nearest first, common keys last."""
+    fixed = SET_BY_TABLE if "analyze" in REACH[stage][0] else SET_BY_MEMORIZATION if stage == "memorization" else ()
     for group in (*REACH[stage], ("common",)):
         for section in group:
             for key, field in _fields(section).items():
-                if "analyze" not in REACH[stage][0] or f"{section}.{key}" not in SET_BY_TABLE:
+                if f"{section}.{key}" not in fixed:
                     yield section, key, field
 
 
@@ -88,6 +95,8 @@ def places(stage: str, key: str) -> list[str]:
     """The sections to which a bare key goes."""
     for group in (*REACH[stage], ("common",)):
         owners = [section for section in group if key in _fields(section)]
+        if stage == "memorization":
+            owners = [section for section in owners if f"{section}.{key}" not in SET_BY_MEMORIZATION]
         if owners:
             return owners
     return []

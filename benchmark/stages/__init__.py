@@ -237,10 +237,11 @@ def run_name(stage: str, config: Config) -> str:
 
 
 def topic(stage: str, config: Config) -> str:
-    """'unet real aug on': what the stage's run is about, whatever its seed."""
+    """'unet real aug on', 'diffusion 8 subjects': what the stage's run is about, whatever its seed."""
     tags = _module(stage).tags(config)
     augmentation = [f"aug {tags['augmentation']}"] if "augmentation" in tags else []
-    return " ".join([*(tags[key] for key in ("model", "arm") if key in tags), *augmentation])
+    subjects = [f"{tags['subjects']} subjects"] if "subjects" in tags else []
+    return " ".join([*(tags[key] for key in ("model", "arm") if key in tags), *augmentation, *subjects])
 
 
 def seed_of(stage: str, config: Config) -> str:

@@ -13,6 +13,7 @@ from benchmark.data import synthetic
 from benchmark.data.slices import SliceSet
 from benchmark.stages import Headline, RunningTask, Settings
 from benchmark.training import devices
+from benchmark.training.cohort import seen_by
 
 SCHEMA = 5  # 5: the null is of test subjects alone
 PAIRS = 6  # closest pairs kept for the report
@@ -38,7 +39,8 @@ def run(task: RunningTask) -> Headline:
     real = SliceSet.open(task.folders["prepare"])
     made = synthetic.open_synthetic(config, config.audit.synthetic, task.folders)
     patients = real.index["patient"].to_numpy(str)
-    trained, held_out = real.rows("train"), real.rows("test")  # validation subjects chose the snapshot
+    trained = seen_by(config, config.audit.synthetic, real)
+    held_out = real.rows("test")  # validation subjects chose the snapshot
     result = memorization.audit(
         made.images,
         Rows(real.images, trained),

@@ -1,5 +1,6 @@
 """Slices of training subjects → a generator's weights: those of the snapshot whose samples teach a U-Net most."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ from safetensors.torch import load_file
 from benchmark.config import Config, Need
 from benchmark.data.annotation import to_network
 from benchmark.data.slices import SliceSet
+from benchmark.errors import UserError
 from benchmark.report.sheets import save_sheet
 from benchmark.stages import Headline, RunningTask, Settings, Task, call_helpers
 from benchmark.training import loop, processes
 from benchmark.training.checkpoints import Progress, save_weights
+from benchmark.training.cohort import trained_on
 from benchmark.training.devices import machine, pick_device
 from benchmark.training.judge import judge
 from benchmark.training.models import WEIGHTS, create_generator, draw, extractor_config, load_segmenter
@@ -22,8 +25,9 @@ from benchmark.training.order import mix, shuffled_rows
 from benchmark.training.precision import resolve_model
 from generators.base import Generator
 
-SCHEMA = 3
+SCHEMA = 4  # 4: kept snapshots have their samples beside them; the curve tells which copy
 SHOWN = 8  # samples of a snapshot's sheet
+ALPHA = 0.05  # of the test whether snapshots copy, over all of a training's
 
 
 def settings(config: Config) -> Settings:
@@ -37,7 +41,9 @@ def needs(config: Config) -> dict[str, Need]:
 
 
 def tags(config: Config) -> dict[str, Any]:
-    return {"model": config.train_generator.model, "cohort": config.prepare.cohort, "seed": config.train_generator.seed}
+    keys = config.train_generator
+    subjects = {} if keys.subjects is None else {"subjects": keys.subjects}
+    return {"model": keys.model, "cohort": config.prepare.cohort, "seed": keys.seed, **subjects}
 
 
 def run(task: RunningTask) -> Headline:
@@ -45,8 +51,9 @@ def run(task: RunningTask) -> Headline:
     keys, device = config.train_generator, pick_device(config.common.device)
     slices = SliceSet.open(task.folders["prepare"])
     extractor = load_segmenter(extractor_config(config), slices.meta["image_size"], task.folders["extractor"])
-    monitor = Monitor(extractor.to(device), slices)
-    judged_real = judge(config, slices.images, slices.labels, slices.rows("train"), slices, device)
+    rows = trained_on(config, slices)
+    monitor = Monitor(extractor.to(device), slices, rows)
+    judged_real = judge(config, slices.images, slices.labels, rows, slices, device)
     training = training_of(config, slices, device)
 
     def snapshot(seen: int) -> dict[str, float]:
@@ -56,6 +63,7 @@ def run(task: RunningTask) -> Headline:
         tracked.log_artifact(sheet, "snapshots")
         if keys.keep_snapshots:
             save_weights(training.model.weights(), folder / "snapshots" / f"{seen:09d}.safetensors")
+            np.savez_compressed(folder / "snapshots" / f"{seen:09d}.npz", images=images, labels=labels)
         return {
             "judge_dice": judge(config, images, labels, np.arange(len(images)), slices, device),
             "judge_dice_real": judged_real,
@@ -71,11 +79,17 @@ def run(task: RunningTask) -> Headline:
         on_metrics=tracked.log_metrics,
         on_snapshot=snapshot,
         score=_score,
+        stop=partial(copies, config) if keys.stop_when_copied else None,
         team=task.team,
         watch=task.watch,
     )
+    curve = _curve(config, progress)
+    if not curve["kept"].any():
+        raise UserError(
+            f"{keys.model} copies training slices at its first snapshot already, so train_generator.stop_when_copied "
+            f"leaves nothing to keep: give more than {keys.snapshots} snapshots, or snapshot_spacing=geometric"
+        )
     save_weights(load_file(folder / "best.safetensors"), folder / WEIGHTS)
-    curve = _curve(progress)
     curve.to_csv(folder / "curve.csv", index=False)
     tracked.log_artifact(folder / WEIGHTS, "checkpoints")
     tracked.log_artifact(folder / "curve.csv")
@@ -85,7 +99,9 @@ def run(task: RunningTask) -> Headline:
         "precision": getattr(training.model.config, "precision", "fp32"),  # a model from outside may have no such key
         "kept_at_images": progress.best_seen,
         **{f"kept_{name}": kept[name] for name in COLUMNS if pd.notna(kept[name])},
-        "training_slices": len(slices.rows("train")),
+        "copies_from_images": first_copied(curve),
+        "stopped": progress.stopped,
+        "training_slices": len(rows),
         "parameters": sum(p.numel() for network in training.model.networks.values() for p in network.parameters()),
     }
 
@@ -98,7 +114,7 @@ def assist(task: Task) -> None:
 
 def training_of(config: Config, slices: SliceSet, device: torch.device) -> loop.Training[Generator]:
     """The configured training, in any of the processes that take part."""
-    keys, rows = config.train_generator, slices.rows("train")
+    keys, rows = config.train_generator, trained_on(config, slices)
     torch.manual_seed(mix(keys.seed, 0))
     model = create_generator(config, slices.meta["image_size"], len(rows)).to(device)
     processes.check_share(keys.batch_size, model.share_multiple)
@@ -111,7 +127,14 @@ def training_of(config: Config, slices: SliceSet, device: torch.device) -> loop.
         images, labels = batch
         return (to_network(images.to(device), labels.to(device), keys.annotation),)
 
-    budget = loop.Budget(keys.images, keys.batch_size, keys.seed, keys.snapshots, keys.checkpoint_seconds)
+    budget = loop.Budget(
+        keys.images,
+        keys.batch_size,
+        keys.seed,
+        keys.snapshots,
+        keys.checkpoint_seconds,
+        spacing=keys.snapshot_spacing,
+    )
     return loop.Training(keys.model, model, read, to_batch, budget, loop.advice(keys.model, model.config))
 
 
@@ -120,8 +143,28 @@ def _score(metrics: loop.Metrics) -> float:
     return metrics["judge_dice"] or -metrics["kernel_distance"]
 
 
-def _curve(progress: Progress) -> pd.DataFrame:
-    """A row per snapshot: images seen, what was measured, whether its weights were kept."""
-    rows = [{"seen": seen, **metrics} for seen, metrics in progress.history if "kernel_distance" in metrics]
-    curve = pd.DataFrame(rows, columns=["seen", *COLUMNS])
-    return curve.assign(kept=curve["seen"] == progress.best_seen)
+def copies(config: Config, metrics: loop.Metrics) -> bool:
+    """Whether a snapshot copies more training slices than chance gives: by the exact test, at ALPHA over all of the
+    training's snapshots (Bonferroni)."""
+    p_value = metrics.get("copied_p_value")  # a single training patient has none
+    return p_value is not None and p_value <= ALPHA / config.train_generator.snapshots
+
+
+def _curve(config: Config, progress: Progress) -> pd.DataFrame:
+    """A row per snapshot: images seen, what was measured, whether it copies, whether its weights were kept, and whether
+    they would have been with `stop_when_copied`, which changes nothing of a training until it ends it."""
+    found = [(seen, metrics) for seen, metrics in progress.history if "kernel_distance" in metrics]
+    curve = pd.DataFrame([{"seen": seen, **metrics} for seen, metrics in found], columns=["seen", *COLUMNS])
+    copied = [copies(config, metrics) for _, metrics in found]
+    before = [_score(metrics) for _, metrics in found[: copied.index(True) if True in copied else None]]
+    return curve.assign(
+        copies=copied,
+        kept=curve["seen"] == progress.best_seen,
+        kept_if_stopped=curve.index == (int(np.argmax(before)) if before else -1),
+    )
+
+
+def first_copied(curve: pd.DataFrame) -> int | None:
+    """Images seen at the first snapshot that copies."""
+    seen = curve["seen"][curve["copies"]]
+    return int(seen.iloc[0]) if len(seen) else None

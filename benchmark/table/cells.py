@@ -99,7 +99,7 @@ def jobs(config: Config) -> list[Job]:
     _refuse_missing("synthetic", config.analyze.synthetic)
     by_cohort = cohorts(config)
     cells = _cells(config, sets, len(by_cohort))
-    planner = _Planner(several_cohorts=len(by_cohort) > 1)
+    planner = Planner(several_cohorts=len(by_cohort) > 1)
     for of_cohort in by_cohort.values():
         for repeat in map(of_cohort.of_repeat, range(config.analyze.repeats)):
             for cell in cells:
@@ -112,7 +112,7 @@ def jobs(config: Config) -> list[Job]:
 
 def _cells(config: Config, sets: list[str], cohorts: int) -> list[dict[str, Any]]:
     """What is set for each cell of one cohort and repeat, by key; of two cells that come to the same, and of real-only
-    cells and sent sets, which no generator's seed changes, `_Planner` plans one."""
+    cells and sent sets, which no generator's seed changes, `Planner` plans one."""
     table = config.analyze
     arms = [("real", None), *((arm, given) for given in sets for arm in table.train_on if arm != "real")]
     shares = sorted(product({1.0, *table.real_subjects}, {1.0, *table.synthetic_share}), reverse=True)
@@ -131,7 +131,7 @@ def _cells(config: Config, sets: list[str], cohorts: int) -> list[dict[str, Any]
     ]
 
 
-class _Planner:
+class Planner:
     """Follows stages to their parents, and plans each run once."""
 
     def __init__(self, *, several_cohorts: bool) -> None:

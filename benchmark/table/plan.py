@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from benchmark.config import Config
 from benchmark.stages import MANIFEST, TRAININGS, tags_of
-from benchmark.table.cells import Job, done, jobs
+from benchmark.table.cells import Job, done
 from benchmark.tracking.store import Store, existing_store
 
 BY_MODEL = (*TRAININGS, "sample", "evaluate")  # the others take as long whatever the model
@@ -117,7 +117,7 @@ class Plan:
 
     @property
     def cells(self) -> list[Job]:
-        return [job for job in self.planned if job.stage == "evaluate"]
+        return [job for job in self.planned if job.stage in ("evaluate", "snapshots")]
 
     def summary(self) -> dict[str, Any]:
         """What `--json` prints; seconds, one run after another, are null where a run's time is unknown."""
@@ -168,9 +168,8 @@ def _row(name: str, *columns: Any) -> str:
     return "\n  ".join([f"{first:<{COLUMN}}{numbers}".rstrip(), *more])
 
 
-def dry_run(config: Config) -> Plan:
-    """What a call for the table would do. Runs nothing, and writes nothing but the hashes of a cohort's files."""
-    planned = jobs(config)
+def dry_run(config: Config, planned: list[Job]) -> Plan:
+    """What a call for the table, whose jobs are planned, would do. Runs nothing, and writes nothing."""
     store = existing_store(config.common.work_dir)
     ended = frozenset(done(planned, store)) if store else frozenset()
     kinds = [Work.of(job).kind for job in planned if job.fingerprint not in ended]

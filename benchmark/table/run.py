@@ -41,7 +41,7 @@ def call(stage: str, config: Config, team: Team | None = None) -> CallResult | P
     if stage in TABLE_STAGES:
         if not config.benchmark.dry_run:
             return run_table(stage, config, team)
-        plan = dry_run(config)
+        plan = dry_run(config, jobs(config))
         if not config.common.json_:
             print(plan)
         return plan
@@ -85,7 +85,7 @@ def run_table(stage: str, config: Config, team: Team | None = None) -> CallResul
         nested = session.within(tracked)
         folder = config.common.work_dir / "benchmark" / tracked.run_id
         folder.mkdir(parents=True, exist_ok=True)
-        _run_jobs(planned, left, results, executor, nested, tracked, folder)
+        run_jobs(planned, left, results, executor, nested, tracked, folder)
         ended = {
             name: {job.name: results[job.fingerprint] for job in planned if job.cohort == name} for name in by_cohort
         }
@@ -110,7 +110,7 @@ def _deliver_abandoned(session: Session) -> None:
         log.warning("%s: artifacts are missing, so its stage will run again: %s", run, "; ".join(artifacts))
 
 
-def _run_jobs(
+def run_jobs(
     planned: list[Job],
     left: list[Job],
     results: dict[str, Outcome],

@@ -40,6 +40,7 @@ class Progress:
     best_seen: int = 0
     snapshots: int = 0
     since_best: int = 0  # snapshots
+    stopped: bool = False  # by what a snapshot showed
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     loss_sums: dict[str, float] = field(default_factory=dict)  # since the last point of the curve
     loss_counts: dict[str, int] = field(default_factory=dict)  # lazy regularizers report only now and then

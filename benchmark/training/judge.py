@@ -19,9 +19,15 @@ BATCH = 16  # small, so that a short budget has many steps
 
 
 def judge(
-    config: Config, images: np.ndarray, labels: np.ndarray, rows: np.ndarray, real: SliceSet, device: torch.device
+    config: Config,
+    images: np.ndarray,
+    labels: np.ndarray,
+    rows: np.ndarray,
+    real: SliceSet,
+    device: torch.device,
+    split: str = "validation",
 ) -> float:
-    """Mean Dice of NCR, ED and ET over all pixels of validation slices, after `train_generator.judge_images` of
+    """Mean Dice of NCR, ED and ET over all pixels of the split's real slices, after `train_generator.judge_images` of
     training on these rows of images uint8 [N, 4, H, W] and labels uint8 [N, H, W].
 
     The network is the extractor's U-Net, always of one seed.
@@ -36,4 +42,4 @@ def judge(
             chosen = rows[shuffled_rows(len(rows), seen, BATCH, 0)]
             batch, annotation = (torch.from_numpy(array[chosen]).to(device) for array in (images, labels))
             model.train_step(*augment(normalize(batch), annotation.long()), seen)
-    return float(pooled_dice(model, real, real.rows("validation")).mean())
+    return float(pooled_dice(model, real, real.rows(split)).mean())

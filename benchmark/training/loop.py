@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -46,14 +46,17 @@ class Budget:
     snapshots: int
     checkpoint_seconds: float
     patience: int = 0  # snapshots in a row that are no better than one before, until training ends; 0: never
+    spacing: Literal["even", "geometric"] = "even"  # of snapshots; geometric: each √2 times as late as the one before
 
     @property
     def snapshot_at(self) -> set[int]:
         """Images seen at each snapshot; the last is the training's end."""
-        return {
-            math.ceil(self.images * i / self.snapshots / self.batch_size) * self.batch_size
-            for i in range(1, self.snapshots + 1)
-        }
+        numbers = range(1, self.snapshots + 1)
+        if self.spacing == "geometric":
+            planned = [self.images * 2 ** ((i - self.snapshots) / 2) for i in numbers]
+        else:
+            planned = [self.images * i / self.snapshots for i in numbers]
+        return {math.ceil(images / self.batch_size) * self.batch_size for images in planned}
 
     @property
     def log_every(self) -> int:
@@ -62,7 +65,7 @@ class Budget:
 
     def ended(self, progress: Progress) -> bool:
         """Whether a training that has come this far is over."""
-        return progress.seen >= self.images or 0 < self.patience <= progress.since_best
+        return progress.stopped or progress.seen >= self.images or 0 < self.patience <= progress.since_best
 
 
 @dataclass(frozen=True)
@@ -101,13 +104,15 @@ def train(
     on_snapshot: Callable[[int], Metrics],
     score: Callable[[Metrics], float],
     keep_from: int = 0,
+    stop: Callable[[Metrics], bool] | None = None,
     team: Team | None = None,
     watch: Watch | None = None,
 ) -> Progress:
     """Trains until the budget is seen, going on from the newest sound checkpoint in folder/checkpoints.
 
     on_snapshot(seen) measures; the weights whose `score` is highest, from `keep_from` images on, are kept in
-    folder/best.safetensors. on_metrics(metrics, seen) gets every point of the curve, those from before a restart too.
+    folder/best.safetensors. A snapshot of whose metrics `stop` is true ends the training and is not kept.
+    on_metrics(metrics, seen) gets every point of the curve, those from before a restart too.
     Raises Diverged, with the step and the last good checkpoint, for a loss that is not finite.
     """
     model, budget, team = training.model, training.budget, team or Team()
@@ -132,7 +137,8 @@ def train(
                 with team.releasing(), meter.paused():
                     metrics = progress.record(on_snapshot(progress.seen) | {"training_seconds": progress.seconds})
                     on_metrics(metrics, progress.seen)
-                    if progress.judge(score(metrics), counts=progress.seen >= keep_from):
+                    progress.stopped = stop is not None and stop(metrics)
+                    if progress.judge(score(metrics), counts=progress.seen >= keep_from and not progress.stopped):
                         save_weights(model.weights(), folder / "best.safetensors")
                     if watch:
                         watch(progress.snapshots, score(metrics))

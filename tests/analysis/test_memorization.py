@@ -140,6 +140,7 @@ class TestReference:
             assert table["margin"].to_numpy() == pytest.approx(null[1], abs=1e-5)
         assert [reference.tau["tau95"], reference.margin["tau95"]] == pytest.approx(limits, abs=1e-5)
         assert [audited.tau95, audited.margin["tau95"]] == pytest.approx(limits, abs=1e-5)
+        shares["copied_p_value"] = audited.copied_p_value["tau95"]
         assert reference.shares(generated) == shares
         assert {name: getattr(audited, name)["tau95"] for name in shares} == shares
 
@@ -163,13 +164,14 @@ class TestReference:
     def test_a_patient_under_two_names_hides_from_the_margin_only(self, cohort):
         (training, names), copies = cohort["training"], cohort["training"][0][:4]
         twice = Reference(np.concatenate([training, copies]), [*names, *["twin"] * 4], *cohort["held_out"])
-        assert twice.shares(copies) == {"memorized_share": 1.0, "copied_share": 0.0}
+        assert twice.shares(copies) == {"memorized_share": 1.0, "copied_share": 0.0, "copied_p_value": 1.0}
 
     def test_a_single_training_subject_has_no_margin(self, cohort):
         (training, names), (held_out, others) = cohort["training"], cohort["held_out"]
         alone = Reference(training[:2], names[:2], held_out[:4], others[:4])
         assert alone.margin is None
-        assert alone.shares(training[:2]) == {"memorized_share": 1.0, "copied_share": None}
+        unknown = {"copied_share": None, "copied_p_value": None}
+        assert alone.shares(training[:2]) == {"memorized_share": 1.0, **unknown}
 
 
 class TestAudit:

@@ -106,6 +106,32 @@ def test_training_stops_when_its_score_has_not_risen_for_long_enough(tmp_path, s
     assert attempt(lambda seen: pytest.fail("it had stopped")).seen == 64
 
 
+@pytest.mark.parametrize("stops_between", [False, True])
+def test_a_snapshot_that_stops_the_training_is_its_last_and_is_not_kept(tmp_path, stops_between):
+    scores = {16: 0.1, 32: 0.2, 48: 0.9}
+
+    def attempt(on_snapshot):
+        work = training("unet", budget(snapshots=6))
+        return run(work, tmp_path, on_snapshot, stop=lambda metrics: metrics["score"] > 0.5)[0]
+
+    def interrupted(seen):
+        if seen == 48:
+            raise KeyboardInterrupt
+        return {"score": scores[seen]}
+
+    if stops_between:
+        with pytest.raises(KeyboardInterrupt):
+            attempt(interrupted)
+    progress = attempt(lambda seen: {"score": scores[seen]})
+    assert (progress.seen, progress.best_seen, progress.stopped) == (48, 32, True)
+    assert attempt(lambda seen: pytest.fail("it had stopped")).seen == 48
+
+
+def test_geometric_snapshots_come_each_1_4_times_as_late_as_the_one_before():
+    assert budget(images=6400, snapshots=5, spacing="geometric").snapshot_at == {1600, 2264, 3200, 4528, 6400}
+    assert budget(images=64, snapshots=9, spacing="geometric").snapshot_at == {8, 16, 24, 32, 48, 64}  # whole batches
+
+
 def test_weights_from_before_a_training_may_keep_any_are_never_kept(tmp_path):
     scores = {16: 0.9, 32: 0.1, 48: 0.3, 64: 0.2, 80: 0.2, 96: 0.2}
     work = training("unet", budget(snapshots=6, checkpoint_seconds=1e9, patience=2))

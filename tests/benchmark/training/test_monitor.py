@@ -27,7 +27,7 @@ def monitor(images):
         rows=lambda name: np.flatnonzero(split == name),
     )
     extractor = SimpleNamespace(device=torch.device("cpu"), features=lambda batch: batch[:, :, 3, 4])
-    return Monitor(extractor, real)
+    return Monitor(extractor, real, real.rows("train"))
 
 
 def test_copies_of_training_slices_are_memorized_and_copied(monitor, images):

@@ -1,0 +1,97 @@
+"""Figures of when generators begin to copy: measures while they train, and onset against number of patients."""
+
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.arms import label
+from analysis.drawing import BLUE, GREEN, GREY, ORANGE, WIDTH, remark, styled
+from analysis.onset import Slope
+
+MEASURES = {  # column, title of its axis, what chance gives
+    "test_copied_share": ("copied [%]", 100, 5),
+    "test_memorized_share": ("memorized [%]", 100, 5),
+    "test_membership_auc": ("membership AUC", 1, 0.5),
+}
+MARKERS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (GREY, "D"), ("black", "v"))
+
+
+@styled
+def measures_while_training(snapshots: pd.DataFrame) -> Figure:
+    """Copied and memorized share, and membership AUC where it was measured, against images seen: a column per model, a
+    line per number of patients (mean over trainings; thin: each of several), dotted what chance gives.
+
+    snapshots: as `analysis.onset.onsets` takes them, with the columns of MEASURES.
+    """
+    shown = {name: told for name, told in MEASURES.items() if name in snapshots and snapshots[name].notna().any()}
+    models, sizes = sorted(snapshots["model"].unique()), sorted(snapshots["subjects"].unique())
+    colours = dict(zip(sizes, seaborn.color_palette("viridis_r", len(sizes) + 1)[1:], strict=True))
+    figure = Figure(figsize=(WIDTH * max(1, len(models) / 2), 0.9 + 1.75 * len(shown)))
+    grid = figure.subplots(len(shown), len(models), squeeze=False, sharex=True, sharey="row")
+    for column, model in enumerate(models):
+        for row, (name, (title, scale, chance)) in enumerate(shown.items()):
+            axis = grid[row, column]
+            for subjects, group in snapshots[snapshots["model"] == model].groupby("subjects"):
+                lines = group.pivot(index="seen", columns="seed", values=name) * scale
+                if lines.shape[1] > 1:
+                    axis.plot(lines.index, lines, color=colours[subjects], linewidth=0.6, alpha=0.6)
+                mean = lines.mean(axis=1)
+                axis.plot(mean.index, mean, color=colours[subjects], marker="o", markersize=3, linewidth=1.6)
+            axis.axhline(chance, color="black", linestyle=":", linewidth=1)
+            axis.set(xscale="log", ylabel=title if column == 0 else "")
+            axis.grid(True)
+        grid[0, column].set_title(label(model))
+        grid[-1, column].set_xlabel("images seen")
+    handles = [Line2D([], [], color=colours[n], marker="o", markersize=3, label=f"{n} patients") for n in sizes]
+    handles.append(Line2D([], [], color="black", linestyle=":", label="by chance"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
+def onset_against_patients(onsets: pd.DataFrame, slopes: dict[str, Slope]) -> Figure:
+    """Images seen until copying begins against number of patients, on log-log axes, with each model's fitted power and,
+    dashed, the power 1 of theory through diffusion's. Open: the onset is not between two snapshots, but before the
+    first one (down) or after the last one (up).
+
+    onsets, slopes by model: as `analysis.onset` returns them.
+    """
+    figure = Figure(figsize=(WIDTH, 3.6))
+    axis = figure.subplots()
+    axis.set(xscale="log", yscale="log")
+    handles = []
+    sizes = np.array(sorted(onsets["subjects"].unique()), float)
+    for (model, group), (colour, marker) in zip(onsets.groupby("model"), MARKERS, strict=False):
+        known = group[group["when"] == "at"]
+        axis.plot(known["subjects"], known["onset"], linestyle="", marker=marker, color=colour, markersize=6)
+        for when, pointing, seen in (("by", "v", group["onset"]), ("after", "^", group["last"])):
+            chosen = group["when"] == when
+            axis.plot(
+                group["subjects"][chosen], seen[chosen], linestyle="", marker=pointing, color=colour, markersize=7,
+                markerfacecolor="none",
+            )  # fmt: skip
+        text, fit = label(model), slopes[model]
+        if fit.value is not None:
+            axis.plot(sizes, np.exp(fit.intercept) * sizes**fit.value, color=colour, linewidth=1.5)
+            text += f": power {fit.value:.2f}" + ("" if fit.low is None else f" ({fit.low:.2f} to {fit.high:.2f})")
+        handles.append(Line2D([], [], color=colour, marker=marker, label=text))
+    fitted = next((s for model, s in slopes.items() if model == "diffusion" and s.value is not None), None)
+    if fitted is not None:
+        middle = np.exp(np.log(sizes).mean())
+        through = np.exp(fitted.intercept) * middle**fitted.value
+        axis.plot(sizes, through * sizes / middle, color="black", linestyle="--", linewidth=1)
+        handles.append(Line2D([], [], color="black", linestyle="--", label="theory, for diffusion: power 1"))
+    if (onsets["when"] == "after").all():
+        remark(axis, ["no training copied more than chance gives"])
+    handles.append(Line2D([], [], color=GREY, marker="^", markerfacecolor="none", linestyle="", label="not by the end"))
+    if (onsets["when"] == "by").any():
+        text = "at the first snapshot already"
+        handles.append(Line2D([], [], color=GREY, marker="v", markerfacecolor="none", linestyle="", label=text))
+    axis.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
+    axis.minorticks_off()
+    axis.set(xlabel="training patients", ylabel="images seen until copying begins")
+    axis.grid(True)
+    figure.legend(handles=handles, loc="outside lower center", ncols=1)
+    return figure
