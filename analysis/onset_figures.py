@@ -5,15 +5,16 @@ import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator
 
 from analysis.arms import label
 from analysis.drawing import BLUE, GREEN, GREY, ORANGE, WIDTH, remark, styled
 from analysis.onset import Slope
 
-MEASURES = {  # column, title of its axis, what chance gives
-    "test_copied_share": ("copied [%]", 100, 5),
-    "test_memorized_share": ("memorized [%]", 100, 5),
-    "test_membership_auc": ("membership AUC", 1, 0.5),
+MEASURES = {  # column, title of its axis, scale, what chance gives, limits
+    "test_copied_share": ("copied [%]", 100, 5, (-4, 104)),
+    "test_memorized_share": ("memorized [%]", 100, 5, (-4, 104)),
+    "test_membership_auc": ("membership AUC", 1, 0.5, (0.28, 1.02)),
 }
 MARKERS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (GREY, "D"), ("black", "v"))
 
@@ -31,7 +32,7 @@ def measures_while_training(snapshots: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(WIDTH * max(1, len(models) / 2), 0.9 + 1.75 * len(shown)))
     grid = figure.subplots(len(shown), len(models), squeeze=False, sharex=True, sharey="row")
     for column, model in enumerate(models):
-        for row, (name, (title, scale, chance)) in enumerate(shown.items()):
+        for row, (name, (title, scale, chance, limits)) in enumerate(shown.items()):
             axis = grid[row, column]
             for subjects, group in snapshots[snapshots["model"] == model].groupby("subjects"):
                 lines = group.pivot(index="seen", columns="seed", values=name) * scale
@@ -40,7 +41,7 @@ def measures_while_training(snapshots: pd.DataFrame) -> Figure:
                 mean = lines.mean(axis=1)
                 axis.plot(mean.index, mean, color=colours[subjects], marker="o", markersize=3, linewidth=1.6)
             axis.axhline(chance, color="black", linestyle=":", linewidth=1)
-            axis.set(xscale="log", ylabel=title if column == 0 else "")
+            axis.set(xscale="log", ylabel=title if column == 0 else "", ylim=limits)
             axis.grid(True)
         grid[0, column].set_title(label(model))
         grid[-1, column].set_xlabel("images seen")
@@ -63,15 +64,15 @@ def onset_against_patients(onsets: pd.DataFrame, slopes: dict[str, Slope]) -> Fi
     axis.set(xscale="log", yscale="log")
     handles = []
     sizes = np.array(sorted(onsets["subjects"].unique()), float)
-    for (model, group), (colour, marker) in zip(onsets.groupby("model"), MARKERS, strict=False):
-        known = group[group["when"] == "at"]
-        axis.plot(known["subjects"], known["onset"], linestyle="", marker=marker, color=colour, markersize=6)
-        for when, pointing, seen in (("by", "v", group["onset"]), ("after", "^", group["last"])):
-            chosen = group["when"] == when
-            axis.plot(
-                group["subjects"][chosen], seen[chosen], linestyle="", marker=pointing, color=colour, markersize=7,
-                markerfacecolor="none",
-            )  # fmt: skip
+    for place, ((model, group), (colour, marker)) in enumerate(zip(onsets.groupby("model"), MARKERS, strict=False)):
+        aside = 1.03**place  # so that no mark hides another model's
+        for when, pointing, seen, face in (
+            ("at", marker, group["onset"], colour),
+            ("by", "v", group["onset"], "none"),
+            ("after", "^", group["last"], "none"),
+        ):
+            chosen, look = group["when"] == when, {"color": colour, "markerfacecolor": face, "linestyle": ""}
+            axis.plot(aside * group["subjects"][chosen], seen[chosen], marker=pointing, markersize=6, **look)
         text, fit = label(model), slopes[model]
         if fit.value is not None:
             axis.plot(sizes, np.exp(fit.intercept) * sizes**fit.value, color=colour, linewidth=1.5)
@@ -90,6 +91,8 @@ def onset_against_patients(onsets: pd.DataFrame, slopes: dict[str, Slope]) -> Fi
         text = "at the first snapshot already"
         handles.append(Line2D([], [], color=GREY, marker="v", markerfacecolor="none", linestyle="", label=text))
     axis.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(lambda images, _: f"{images:,.0f}")
     axis.minorticks_off()
     axis.set(xlabel="training patients", ylabel="images seen until copying begins")
     axis.grid(True)

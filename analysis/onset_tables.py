@@ -29,7 +29,7 @@ def onset_table(snapshots: pd.DataFrame, onsets: pd.DataFrame) -> Table:
             spread([None if np.isnan(value) else value for value in ends[column]], write, "–")
             for column, (_, write) in shown.items()
         ]
-        cells = [label(model), str(subjects), f"{len(trainings)}", ", ".join(map(_onset, trainings.itertuples()))]
+        cells = [label(model), str(subjects), f"{len(trainings)}", "; ".join(map(_onset, trainings.itertuples()))]
         rows.append([Cell(text) for text in (*cells, *measured)])
     columns = ["Generator", "Patients", "Trainings", "Copies from [images seen]"]
     columns += [f"{title} at the end" for title, _ in shown.values()]
@@ -57,7 +57,7 @@ def stopping_table(stopped: pd.DataFrame) -> Table:
         for suffix in ("", "_stopped"):
             for name, write in writers.items():
                 values = [None if np.isnan(value) else float(value) for value in trainings[name + suffix]]
-                cells.append(spread(values, write, "none kept"))
+                cells.append(spread(values, write, "none kept" if name == "images" else "–"))
         rows.append([Cell(text) for text in cells])
     names = ("Images seen", "Copied", "Dice")
     columns = ["Generator", "Patients", *names, *(f"{name}, stopped" for name in names)]
