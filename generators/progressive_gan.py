@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from generators import parallel
 from generators.adversarial import GAN, lazy_adam
 from generators.augmentation import centred, mirror
-from generators.base import latents
+from generators.base import is_due, latents
 from generators.discriminator import minibatch_std
 from generators.growth import GrowthConfig, check_size, down, fade, grown, level_at, up
 from generators.layers import LEAK, Conv2d, DownConv2d, LeakyConv2d, Linear, pixel_norm
@@ -26,6 +26,9 @@ class ProgressiveGANConfig(GrowthConfig):
     search_space: ClassVar = {"learning_rate": (3e-4, 3e-3, "log"), "gradient_penalty": (1.0, 30.0, "log")}
 
     gradient_penalty: float = Field(10.0, ge=0, description="weight λ of the gradient penalty [1]")
+    penalty_interval: int = Field(
+        1, ge=1, description="gradient penalty in one step out of so many; more than 1 is faster [steps]"
+    )
     drift: float = Field(0.001, ge=0, description="weight ε of the squared scores of real images [1]")
 
 
@@ -175,25 +178,27 @@ class ProgressiveGAN(GAN):
 
         fake = generator(parallel.randn(batch, self.config.z_dim).to(self.device), level)  # trains both networks
         seen_real, seen_fake = self.augmented(grown(images, level)), self.augmented(fake.detach())
-        penalty = gradient_penalty(discriminate, seen_real, seen_fake)
         scores = discriminate(seen_real), discriminate(seen_fake)
-        losses = self.discriminator_step(self.discriminator_losses(*scores, penalty))
+        losses = self.discriminator_losses(*scores)
+        if is_due(seen, batch, self.config.penalty_interval):
+            losses |= self.penalized(losses["loss_discriminator"], gradient_penalty(discriminate, seen_real, seen_fake))
+        losses = self.discriminator_step(losses)
         losses |= self.generator_step(lambda: -discriminate(self.augmented(fake)).mean())
         losses |= self.adapt_augmentation(centred(*scores), seen)
         return self.finish(losses | {"level": torch.tensor(level)}, batch, seen)
 
-    def discriminator_losses(self, real: Tensor, fake: Tensor, penalty: Tensor) -> dict[str, Tensor]:
-        """WGAN-GP's loss of scores [B] (1704.00028, eq. 3) + ε E D(x)² (Appendix A.1).
+    def discriminator_losses(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """The Wasserstein loss of scores [B] (1704.00028, eq. 3 without its penalty) + ε E D(x)² (Appendix A.1).
 
-        Losses: loss_discriminator; score_real and score_fake, the mean scores; gradient_penalty without its weight.
+        Losses: loss_discriminator; score_real and score_fake, the mean scores.
         """
         loss = fake.mean() - real.mean() + self.config.drift * real.square().mean()
-        return {
-            "loss_discriminator": loss + self.config.gradient_penalty * penalty,
-            "score_real": real.mean(),
-            "score_fake": fake.mean(),
-            "gradient_penalty": penalty,
-        }
+        return {"loss_discriminator": loss, "score_real": real.mean(), "score_fake": fake.mean()}
+
+    def penalized(self, loss: Tensor, penalty: Tensor) -> dict[str, Tensor]:
+        """loss_discriminator with λ times the gradient penalty and times its interval; gradient_penalty without."""
+        weight = self.config.gradient_penalty * self.config.penalty_interval
+        return {"loss_discriminator": loss + weight * penalty, "gradient_penalty": penalty}
 
     @torch.no_grad()
     def sample(self, seeds: Sequence[int]) -> Tensor:

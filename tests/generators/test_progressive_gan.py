@@ -269,12 +269,22 @@ def test_losses_are_wgan_gp_with_drift():
     def critic(x):
         return x.sum((1, 2, 3))
 
-    losses = model.discriminator_losses(critic(real), critic(fake), gradient_penalty(critic, real, fake))
+    losses = model.discriminator_losses(critic(real), critic(fake))
+    losses |= model.penalized(losses["loss_discriminator"], gradient_penalty(critic, real, fake))
     real, fake = (x.numpy().sum((1, 2, 3)) for x in (real, fake))
     penalty = (math.sqrt(5 * 4 * 4) - 1) ** 2
     expected = fake.mean() - real.mean() + 10 * penalty + 0.001 * np.square(real).mean()
     assert losses["loss_discriminator"].item() == pytest.approx(expected, rel=1e-5)
     assert losses["gradient_penalty"].item() == pytest.approx(penalty, rel=1e-5)
+
+
+def test_a_penalty_that_comes_at_every_fourth_step_weighs_four_times_as_much():
+    model, images = small(penalty_interval=4), torch.rand(8, 5, 16, 16) * 2 - 1
+    penalized = ["gradient_penalty" in model.train_step(images, 8 * step) for step in range(9)]
+    assert penalized == [True, False, False, False] * 2 + [True]
+    found = model.penalized(torch.tensor(1.0), torch.tensor(0.5))
+    assert found["loss_discriminator"].item() == 1 + 4 * 10 * 0.5
+    assert found["gradient_penalty"].item() == 0.5
 
 
 def test_the_generator_is_trained_to_raise_the_mean_score():
@@ -302,7 +312,7 @@ def test_the_critic_compares_augmented_images(seen):
         assert plain.shape == augmented.shape
         assert augmented.isfinite().all()
         assert (plain != augmented).flatten(1).any(1).all()
-    between, real, fake, _ = batches[1.0]
+    real, fake, between, _ = batches[1.0]
     share = ((between - fake) / (real - fake)).flatten(1).median(1).values[:, None, None, None]
     torch.testing.assert_close(between, torch.lerp(fake, real, share), atol=1e-4, rtol=0)
 
@@ -325,7 +335,7 @@ def test_training_turns_augmentation_towards_the_critic():
     for real, fake, p in ((60.0, 50.0, 0.54), (50.0, 60.0, 0.46), (-50.0, -60.0, 0.54)):
         model = small(augmentation_images=100)
         model.augmentation.p = 0.5
-        scores = iter([0.0, real, fake, fake])  # between, real, generated; generated, for the generator
+        scores = iter([real, fake, 0.0, fake])  # real, generated, between; generated, for the generator
         model.networks["discriminator"].register_forward_hook(lambda m, a, out, s=scores: out * 1e-3 + next(s))
         losses = model.train_step(torch.rand(4, 5, 16, 16) * 2 - 1, 0)
         assert float(losses["ada_p"]) == pytest.approx(p)
