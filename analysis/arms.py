@@ -6,10 +6,17 @@ from dataclasses import astuple, dataclass, replace
 ARMS = {
     "real": "Real only",
     "synthetic": "Synthetic only",
+    "synthetic_last": "Synthetic only (last)",  # for which no annotated real patient is needed
     "both": "Real + synthetic",
     "pretrain": "Synthetic, then real",
 }
-ORIGINALS = {"real": "yes", "synthetic": "no", "both": "yes", "pretrain": "afterwards"}  # the study's column
+ORIGINALS = {  # the study's column
+    "real": "yes",
+    "synthetic": "no",
+    "synthetic_last": "no, last snapshot",
+    "both": "yes",
+    "pretrain": "afterwards",
+}
 LABELS = {
     "none": "none",
     "progressive_gan": "Progressive GAN",

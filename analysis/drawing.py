@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 MODALITIES = ("T1", "T1ce", "T2", "FLAIR")
 # Okabe & Ito's colours, distinguishable with every common colour vision, in print and on grey.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6B7280"
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#6B7280"
 CLASS_COLOURS = {"NCR": "#D55E00", "ED": "#56B4E9", "ET": "#F0E442"}
 STYLE = {
     "font.size": 9,

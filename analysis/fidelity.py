@@ -178,7 +178,7 @@ def precision_recall_density_coverage(
     Balls are closed, so copies always lie inside. Neighbouring slices of one patient make balls small and all four
     lower. Raises TooFewSamples for fewer than 4 k, ValueError for features that differ in number or are not finite.
     """
-    a, b = _comparable(features, reference, SAMPLES_PER_NEIGHBOUR * k, f"a ball to the {k}-th nearest neighbour")
+    a, b = _comparable(features, reference, SAMPLES_PER_NEIGHBOUR * k, f"a ball to the nearest neighbour no. {k}")
     middle = b.mean(0)  # products of centred features round least
     a, b = a - middle, b - middle
     reach_a, reach_b = _squared_reach(a, k), _squared_reach(b, k)

@@ -8,13 +8,19 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from analysis.arms import ARMS, Arm, label
-from analysis.drawing import BLUE, GREEN, GREY, ORANGE, WIDTH, panel_grid, remark, span, styled
+from analysis.drawing import BLUE, GREEN, GREY, ORANGE, PURPLE, WIDTH, panel_grid, remark, span, styled
 from analysis.long_table import AMOUNT, Scores
 from analysis.score_tables import SHARED, is_shared
 from analysis.statistics import MARGINS
 
 WIDEST = 1.5  # ratio to which intervals are drawn at least; beyond, an arrow says that they go on
-ARM_STYLES = {"real": (GREY, "D"), "synthetic": (ORANGE, "o"), "both": (BLUE, "s"), "pretrain": (GREEN, "^")}
+ARM_STYLES = {
+    "real": (GREY, "D"),
+    "synthetic": (ORANGE, "o"),
+    "synthetic_last": (PURPLE, "v"),
+    "both": (BLUE, "s"),
+    "pretrain": (GREEN, "^"),
+}
 
 
 @styled

@@ -51,6 +51,27 @@ def shared_notes(table: pd.DataFrame) -> list[str]:
     ]
 
 
+def chosen_notes(table: pd.DataFrame) -> list[str]:
+    """Whose annotations chose the snapshots behind rows that are called synthetic, in one note; [] without such rows.
+
+    table: rows with arm, generator, generator_seeds, as of `statistics.ratios`.
+    """
+    arms, parts = set(table["arm"]), []
+    if "synthetic" in arms:
+        parts.append(
+            "Synthetic only: no real image was trained on, but of the segmenter's snapshots the one was kept that has "
+            "most Dice on annotated validation patients."
+        )
+    if "synthetic_last" in arms:
+        parts.append("Last snapshot: of the same training, and no annotated real patient chose it.")
+    if (table.loc[table["arm"] != "real", "generator_seeds"] > 0).any():
+        parts.append(
+            "Generators: of each training the snapshot was kept that the judge prefers, by Dice on annotated "
+            "validation patients."
+        )
+    return [" ".join(parts)] if parts else []
+
+
 def _missing_notes(ratios: pd.DataFrame) -> list[str]:
     """Which seeds of which row failed altogether, its reference's included."""
     notes = []
@@ -99,7 +120,7 @@ def study_tables(scores: Scores, tests: pd.DataFrame) -> list[Table]:
         numbers = [f"{region}_{what}" for region in STUDY_COLUMNS for what in ("mean", "sd", "p_holm")]
         data = pd.DataFrame(records, columns=[*ARM, "seeds", "generator_seeds", "subjects", *numbers])
         data = data.astype(dict.fromkeys(numbers, "float64"))
-        notes = [*shared_notes(data), *dict.fromkeys(reasons)]
+        notes = [*shared_notes(data), *chosen_notes(data[data["seeds"] > 0]), *dict.fromkeys(reasons)]
         tables.append(_study_table(scores.cohort, segmenter, data, notes))
     return tables
 
@@ -155,9 +176,10 @@ def ratio_tables(ratios: pd.DataFrame, tests: pd.DataFrame) -> list[Table]:
         unknown = data.loc[data["ratio"].notna() & (data["reason"] != ""), "reason"]
         reasons += [f"No interval, no verdict at a margin, no star: {reason}." for reason in dict.fromkeys(unknown)]
         reasons += [*shared_notes(data), *_missing_notes(data)]
+        notes = [RATIO_NOTE, *chosen_notes(data), *reasons]
         rows = [_ratio_cells(row) for _, row in data.iterrows()]
         title = f"Dice kept, relative to real-only training: {label(segmenter)}, {cohort}"
-        tables.append(Table(f"ratio_{cohort}_{segmenter}", title, columns, rows, data, [RATIO_NOTE, *reasons]))
+        tables.append(Table(f"ratio_{cohort}_{segmenter}", title, columns, rows, data, notes))
     return tables
 
 
@@ -281,7 +303,7 @@ def amount_tables(amounts: pd.DataFrame) -> list[Table]:
         rows = []
         for (*_, made), arm in data.groupby([*ARM, "synthetic_share"], sort=False):
             row, by_share = arm.iloc[0], arm.set_index("real_subjects")
-            if row["arm"] == "synthetic":
+            if row["arm"] in ("synthetic", "synthetic_last"):
                 dice = [_dice(row), *["–"] * len(shares)]
             else:
                 dice = [

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.arms import ARMS, label
+from analysis.statistics import counted
 from analysis.tables import Cell, Table, missing_seeds, number, p_value, percent, sizes, spread
 
 ALL = "all"  # in place of a seed: the set that all repeats share
@@ -262,7 +263,7 @@ def _draws(fidelity: Fidelities) -> Iterable[str]:
                 f"standard deviation over draws; drawn were {n['synthetic']:,} of {people['synthetic']:,} independent "
                 f"synthetic slices or volumes, {n['reference']:,} slices of {people['reference']:,} training patients "
                 f"and {n['floor']:,} of {people['floor']:,} test patients. Annotations: all these slices together; "
-                f"MS-SSIM: pairs of them inside the brain, {found['ms_ssim_scales']} scales."
+                f"MS-SSIM: pairs of them inside the brain, {counted(found['ms_ssim_scales'], 'scale')}."
             )
             if found["values"]["frechet"] is not None:
                 text += (

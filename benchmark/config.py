@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from benchmark.data.labels import CONVENTIONS
 from benchmark.names import for_store
 from benchmark.values import (
+    Arm,
     Axis,
     Batch,
     File,
@@ -180,6 +181,12 @@ class TrainSegmenter(Section):
 class Evaluate(Section):
     """Segmenter → scores of held-out test subjects."""
 
+    snapshot: Literal["best", "last"] = Field(
+        "best",
+        description="whose scores: best, of most Dice on annotated validation patients; or last, which needs none of "
+        "them, of a segmenter that was trained on synthetic images alone",
+    )
+
 
 class Audit(Section):
     """Synthetic set → was anybody copied?"""
@@ -213,8 +220,10 @@ class Analyze(Section):
     )
     synthetic: Annotated[tuple[PathText, ...], ListedPaths] = Field((), description="more sets in the table: folders")
     segmenter: Annotated[tuple[SegmenterName, ...], Listed] = Field(("unet",), description="segmenters in the table")
-    train_on: Annotated[tuple[TrainOn, ...], Listed] = Field(
-        ("real", "synthetic", "both"), description="arms in the table; real is the reference of all"
+    train_on: Annotated[tuple[Arm, ...], Listed] = Field(
+        ("real", "synthetic", "both"),
+        description="arms in the table; real is the reference of all. synthetic_last: the last snapshot of synthetic's "
+        "training, which no annotated real patient chose",
     )
     augment: Annotated[tuple[bool, ...], Listed] = Field((True,), description="augmentation settings in the table")
     real_subjects: Annotated[tuple[Share, ...], Listed] = Field(

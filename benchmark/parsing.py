@@ -62,6 +62,7 @@ SET_BY_TABLE = frozenset(
             "augment",
             "seed",
         ],
+        "evaluate": ["snapshot"],
         "audit": ["synthetic"],
         "fidelity": ["synthetic"],
     }.items()

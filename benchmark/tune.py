@@ -164,8 +164,7 @@ def _refuse_another(study: optuna.Study, config: Config, space: dict[str, tuple 
 
     One without our attributes, by an earlier version or another program, is told by its direction and its parameters.
     """
-    within = {"space": space, "judge": config.extractor.model_dump(mode="json")}
-    settings = hashlib.sha256(json.dumps([digest, within], sort_keys=True).encode()).hexdigest()[:16]
+    settings = hashlib.sha256(json.dumps([digest, space], sort_keys=True).encode()).hexdigest()[:16]
     ours = {"model": config.tune.model, "objective": _objective(config), "settings": settings}
     found = {key: study.user_attrs[key] for key in ours if key in study.user_attrs}
     directions = ", ".join(direction.name.lower() for direction in study.directions)

@@ -190,6 +190,7 @@ def _known_layout(name: Any) -> Any:
 Layout = Annotated[str, BeforeValidator(_known_layout)]
 Labels = Annotated[str, AfterValidator(check_name)]
 TrainOn = Literal["real", "synthetic", "both", "pretrain"]
+Arm = Literal["real", "synthetic", "synthetic_last", "both", "pretrain"]  # of the table
 GeneratorName = Annotated[str, _known(generators)]
 SegmenterName = Annotated[str, _known(segmenters)]
 ModelName = Annotated[str, _known(generators, segmenters)]

@@ -7,7 +7,7 @@ import pandas as pd
 
 from analysis import tables
 from analysis.arms import ARMS, label
-from analysis.score_tables import shared_notes
+from analysis.score_tables import chosen_notes, shared_notes
 from analysis.set_tables import FIDELITY, MISSING, Audits, Fidelities, count
 from analysis.statistics import MARGINS, counted
 from analysis.tables import sizes, spread
@@ -29,14 +29,16 @@ def build_cards(
     for name in sets:
         rows = primary[primary["generator"] == name]
         lines = [_line(row) for _, row in rows.iterrows()]
+        alone = [rows[rows["arm"] == arm] for arm in ("synthetic", "synthetic_last")]
         cards.append(
             {
                 "name": name,
-                "verdict": _verdict(rows[rows["arm"] == "synthetic"]),
+                "verdict": _verdict(alone[alone[0].empty]),
                 "lines": lines[:SHOWN],
                 "more": lines[SHOWN:],
                 "n": "; ".join(dict.fromkeys(_size(row) for _, row in rows.iterrows())),
                 "shared": " ".join(shared_notes(rows)),
+                "chosen": " ".join(chosen_notes(rows)),
                 "audit": _audit([*audits[name].values()]) if name in audits else None,
                 "fidelity": _fidelity([*fidelity[name].values()]) if name in fidelity else None,
                 "cost": _cost(costs, name),

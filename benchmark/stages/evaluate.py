@@ -15,16 +15,30 @@ from analysis.text import csv_frame
 from benchmark.config import Config, Need
 from benchmark.data import synthetic
 from benchmark.data.slices import SliceSet
+from benchmark.errors import UserError
 from benchmark.progress import progress_bar
-from benchmark.stages import Headline, RunningTask, Settings, train_segmenter
+from benchmark.stages import MANIFEST, Headline, RunningTask, Settings, train_segmenter
 from benchmark.training.devices import pick_device
-from benchmark.training.models import load_segmenter, predict
+from benchmark.training.models import LAST, WEIGHTS, load_segmenter, predict
 
 SCHEMA = 4  # 4: a row says which training of a generator is behind it
 
 
 def settings(config: Config) -> Settings:
-    return {}
+    if config.evaluate.snapshot == "best":
+        return {}
+    keys = config.train_segmenter
+    if keys.train_on != "synthetic":
+        raise UserError(
+            f"snapshot=last is for train_on=synthetic, which can do without annotated real images; '{keys.train_on}' "
+            "has them: give train_on=synthetic, or snapshot=best"
+        )
+    if keys.patience:
+        raise UserError(
+            f"snapshot=last needs no annotated real patient, but patience={keys.patience} ends the training by their "
+            "Dice: give patience=0"
+        )
+    return {"snapshot": "last"}
 
 
 def needs(config: Config) -> dict[str, Need]:
@@ -32,7 +46,8 @@ def needs(config: Config) -> dict[str, Need]:
 
 
 def tags(config: Config) -> dict[str, Any]:
-    return train_segmenter.tags(config)
+    tags = train_segmenter.tags(config)
+    return tags if config.evaluate.snapshot == "best" else {**tags, "arm": f"{tags['arm']} last snapshot"}
 
 
 def _generator_seed(config: Config) -> int | None:
@@ -45,14 +60,20 @@ def run(task: RunningTask) -> Headline:
     config, folder, tracked = task.config, task.folder, task.tracked
     shown = SliceSet.open(task.folders["prepare"]).index.set_index(["subject", "z"]).index
     volumes = SliceSet.open(task.folders["prepare"] / "volumes")
-    model = load_segmenter(config, volumes.meta["image_size"], task.folders["train_segmenter"])
+    last, trained = config.evaluate.snapshot == "last", task.folders["train_segmenter"]
+    if last and not (trained / LAST).is_file():
+        raise UserError(
+            f"{trained}: {LAST} is missing, as an earlier version left it out: delete {trained / MANIFEST}, and the "
+            "training writes it from its last checkpoint"
+        )
+    model = load_segmenter(config, volumes.meta["image_size"], trained, LAST if last else WEIGHTS)
     model.to(pick_device(config.common.device))
 
     cell = tags(config)
     columns = {
         "cohort": cell["cohort"],
         "generator": cell["generator"],
-        "arm": config.train_segmenter.train_on,
+        "arm": config.train_segmenter.train_on + "_last" * last,
         "segmenter": cell["model"],
         "augmentation": cell["augmentation"],
         "seed": cell["seed"],

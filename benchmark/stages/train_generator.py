@@ -18,7 +18,7 @@ from benchmark.training import loop, processes
 from benchmark.training.checkpoints import Progress, save_weights
 from benchmark.training.cohort import trained_on
 from benchmark.training.devices import machine, pick_device
-from benchmark.training.judge import judge
+from benchmark.training.judge import judge, judge_of_real
 from benchmark.training.models import WEIGHTS, create_generator, draw, extractor_config, load_segmenter
 from benchmark.training.monitor import COLUMNS, Monitor
 from benchmark.training.order import mix, shuffled_rows
@@ -53,7 +53,7 @@ def run(task: RunningTask) -> Headline:
     extractor = load_segmenter(extractor_config(config), slices.meta["image_size"], task.folders["extractor"])
     rows = trained_on(config, slices)
     monitor = Monitor(extractor.to(device), slices, rows)
-    judged_real = judge(config, slices.images, slices.labels, rows, slices, device)
+    judged_real = judge_of_real(config, slices, rows, task.inputs["extractor"].fingerprint, device)
     training = training_of(config, slices, device)
 
     def snapshot(seen: int) -> dict[str, float]:

@@ -1,4 +1,5 @@
-"""Real and / or synthetic slices → a segmenter's weights, the best ones on real validation subjects."""
+"""Real and / or synthetic slices → a segmenter's weights, the best ones on real validation subjects; the last ones
+beside them where no real image was trained on."""
 
 from operator import itemgetter
 from typing import Any
@@ -14,7 +15,7 @@ from benchmark.stages import Headline, RunningTask, Settings, Task, call_helpers
 from benchmark.training import loop, processes
 from benchmark.training.checkpoints import save_weights
 from benchmark.training.devices import machine, pick_device
-from benchmark.training.models import WEIGHTS, create_segmenter, pooled_dice
+from benchmark.training.models import LAST, WEIGHTS, create_segmenter, pooled_dice
 from benchmark.training.order import Phase, drawn, mix, phase_at
 from benchmark.training.precision import resolve_model
 from segmenters.augment import augment
@@ -86,6 +87,8 @@ def run(task: RunningTask) -> Headline:
         watch=task.watch,
     )
     save_weights(load_file(folder / "best.safetensors"), folder / WEIGHTS)
+    if config.train_segmenter.train_on == "synthetic":  # annotated real patients chose the best
+        save_weights(training.model.weights(), folder / LAST)
     tracked.log_artifact(folder / WEIGHTS, "checkpoints")
     return {
         **progress.cost(device),

@@ -121,10 +121,11 @@ def _cells(config: Config, sets: list[str], cohorts: int) -> list[dict[str, Any]
     return [
         {
             "train_segmenter.segmenter": segmenter,
-            "train_segmenter.train_on": arm,
+            "train_segmenter.train_on": arm.removesuffix("_last"),
+            "evaluate.snapshot": "last" if arm.endswith("_last") else "best",
             "train_segmenter.synthetic": given,
             "train_segmenter.augment": augment,
-            "train_segmenter.real_subjects": 1.0 if arm == "synthetic" else real_subjects,
+            "train_segmenter.real_subjects": 1.0 if arm in ("synthetic", "synthetic_last") else real_subjects,
             "train_segmenter.synthetic_share": 1.0 if arm == "real" else synthetic_share,
         }
         for (arm, given), segmenter, augment, (real_subjects, synthetic_share) in product(*axes)

@@ -4,11 +4,15 @@ It asks of a snapshot what the table will ask of the finished set. `tests/bench/
 alternatives: how well each ranks snapshots as their synthetic-only Dice on test subjects does.
 """
 
+import hashlib
+import json
+
 import numpy as np
 import torch
 
 from benchmark.config import Config
 from benchmark.data.slices import SliceSet
+from benchmark.files import locked, write_atomically
 from benchmark.training.models import create_segmenter, extractor_config, pooled_dice
 from benchmark.training.order import mix, shuffled_rows
 from benchmark.training.processes import alone
@@ -43,3 +47,19 @@ def judge(
             batch, annotation = (torch.from_numpy(array[chosen]).to(device) for array in (images, labels))
             model.train_step(*augment(normalize(batch), annotation.long()), seen)
     return float(pooled_dice(model, real, real.rows(split)).mean())
+
+
+def judge_of_real(config: Config, real: SliceSet, rows: np.ndarray, extractor: str, device: torch.device) -> float:
+    """The judge's Dice after training on these real rows: what a snapshot of perfect samples could reach.
+
+    Every generator of a cohort asks for the same number, so it is measured once for each work folder.
+    extractor: fingerprint of the extractor's training, which stands for the cohort's slices and the judge's network.
+    """
+    depends_on = [extractor, config.train_generator.judge_images, rows.tolist()]
+    digest = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
+    path = config.common.work_dir / "judge" / f"{digest[:16]}.json"
+    with locked(path.with_suffix(".lock"), waiting_for="the judge of real slices"):
+        if not path.is_file():
+            dice = judge(config, real.images, real.labels, rows, real, device)
+            write_atomically(path, json.dumps({"judge_dice_real": dice}))
+        return json.loads(path.read_bytes())["judge_dice_real"]

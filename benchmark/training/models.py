@@ -19,6 +19,7 @@ from generators.base import Generator
 from segmenters.base import Segmenter, normalize
 
 WEIGHTS = "weights.safetensors"  # in the folder of a finished training
+LAST = "last.safetensors"  # those of its last snapshot, where they are asked for, too
 DRAW_BATCH = 32  # a sample's last bits depend on it
 PREDICT_BATCH = 64
 
@@ -60,10 +61,10 @@ def create_segmenter(config: Config, image_size: int) -> Segmenter:
     return segmenters.create(name, len(MODALITIES), len(CLASSES), image_size, **resolved)
 
 
-def load_segmenter(config: Config, image_size: int, folder: Path) -> Segmenter:
+def load_segmenter(config: Config, image_size: int, folder: Path, weights: str = WEIGHTS) -> Segmenter:
     """The configured segmenter, as it was trained in `folder`."""
     model = create_segmenter(config, image_size)
-    model.load_weights(load_file(folder / WEIGHTS))
+    model.load_weights(load_file(folder / weights))
     return model
 
 

@@ -126,7 +126,7 @@ class TestNeighbours:
 
     def test_refuses_fewer_samples_than_neighbours(self):
         with pytest.raises(
-            TooFewSamples, match="5-th nearest neighbour needs at least 20 samples of each set; there are 19"
+            TooFewSamples, match=r"neighbour no\. 5 needs at least 20 samples of each set; there are 19"
         ):
             fidelity.precision_recall_density_coverage(normal(0, 19, 2), normal(1, 30, 2))
 

@@ -130,6 +130,26 @@ def test_stars_are_holm_s_and_never_on_the_reference(scores, study):
     assert marks == {"", "*"}
 
 
+def test_rows_say_whose_annotations_chose_their_snapshot(scores):
+    alone = scores[scores["arm"].isin(["real", "synthetic"])]
+    last = alone[alone["arm"] == "synthetic"].assign(arm="synthetic_last")
+    for table, arms, told in (
+        (scores[scores["arm"] != "synthetic"], {"yes"}, ["Generators: "]),
+        (alone, {"yes", "no"}, ["Synthetic only: no real image", "Generators: "]),
+        (
+            pd.concat([alone, last]),
+            {"yes", "no", "no, last snapshot"},
+            ["Synthetic only: no real image", "Last snapshot: of the same training", "Generators: "],
+        ),
+    ):
+        found = Scores(table)
+        ratios, tests = statistics.ratios(found), statistics.paired_tests(found)
+        for printed in (*score_tables.study_tables(found, tests), *score_tables.ratio_tables(ratios, tests)):
+            assert {row[1].text for row in printed.rows} | {"yes"} == arms
+            sentences = ("Synthetic only: no real image", "Last snapshot: of the same training", "Generators: ")
+            assert [text for text in sentences if any(text in note for note in printed.notes)] == told
+
+
 def test_missing_and_incomplete_cells_are_shown_with_their_reason(scores):
     gone = (scores["generator"] == "diffusion") & (scores["arm"] == "both") & (scores["augmentation"] == "on")
     hole = (scores["generator"] == "stylegan3") & (scores["arm"] == "both") & (scores["subject"] == "case3")

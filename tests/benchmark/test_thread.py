@@ -16,9 +16,11 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from benchmark.data.annotation import CODES
 from benchmark.data.slices import SliceSet
+from benchmark.errors import UserError
 from benchmark.parsing import parse
 from benchmark.stages import sample
 from benchmark.table.run import call as call_stage
@@ -361,6 +363,22 @@ def test_fidelity_has_a_floor_and_curves_stand_side_by_side(table, call, client)
     curve = pd.read_csv(next(Path(trained.data.tags["path"]).glob("curve.csv")))
     kept = curve.loc[curve["kept"]]
     assert kept["judge_dice"].item() == curve["judge_dice"].max()
+
+
+def test_the_last_snapshot_is_what_training_ended_with(table, call):
+    trained = call("train_segmenter", train_on="synthetic")
+    newest = max((trained.path / "checkpoints").glob("*.pt"))
+    model = models.create_segmenter(parse("evaluate", {"preset": "smoke"}), 16)
+    model.load_state_dict(torch.load(newest, weights_only=True)["model"])
+    last = load_file(trained.path / "last.safetensors")
+    assert all(torch.equal(last[name], weight) for name, weight in model.weights().items())
+    assert not (call("train_segmenter").path / "last.safetensors").exists()  # a real arm has annotated patients
+
+    evaluated = call("evaluate", train_on="synthetic", snapshot="last")
+    assert set(pd.read_csv(evaluated.path / "scores.csv")["arm"]) == {"synthetic_last"}
+    for refused, words in (({"train_on": "both"}, "is for train_on=synthetic"), ({"patience": "2"}, "patience=0")):
+        with pytest.raises(UserError, match=words):
+            call("evaluate", **{"train_on": "synthetic", **refused}, snapshot="last")
 
 
 def test_arms_differ_in_what_they_are_trained_on(table, call):

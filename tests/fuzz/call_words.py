@@ -51,8 +51,8 @@ def lists_of_many(c: Call) -> str:
     key, values = c.pick([
         ("seed", []), ("model", ["stylegan3", "diffusion", "unet", ""]), ("real_subjects", ["0.5", "0", "1", "2",
             "nan", "-1"]),
-        ("train_on", ["real", "both", "synthetic", "pretrain", "none"]), ("augment", ["true", "false", "maybe", "1",
-            "0"]),
+        ("train_on", ["real", "both", "synthetic", "synthetic_last", "pretrain", "none"]),
+        ("augment", ["true", "false", "maybe", "1", "0"]),
         ("segmenter", ["unet", "swin", "stylegan3"]), ("synthetic_share", ["1.0", "1e-9", "1.0000001", "inf"]),
         ("data", ["phantom", "cohort", "", "."]),
     ])  # fmt: skip

@@ -177,6 +177,18 @@ def test_a_dry_run_lists_cells_and_runs_within_80_columns_and_writes_nothing(fol
     assert list(folder.iterdir()) == []
 
 
+def test_the_last_snapshot_of_a_training_is_an_arm_of_its_own_without_a_training_of_its_own(folder):
+    without, both = (jobs(parse("benchmark", {**SMOKE, "train_on": arms})) for arms in ("synthetic", ARMS))
+    (more,) = {job.fingerprint for job in both} - {job.fingerprint for job in without}
+    last = next(job for job in both if job.fingerprint == more)
+    best = next(job for job in without if job.topic == "unet synthetic stylegan3 aug on" and job.stage == "evaluate")
+    assert (last.stage, last.topic) == ("evaluate", "unet synthetic stylegan3 last snapshot aug on")
+    assert last.parents == best.parents
+
+
+ARMS = "synthetic,synthetic_last"
+
+
 def _finished(client, experiment, stage, fingerprint="", **facts):
     """A FINISHED run as some earlier call left it."""
     tags = {"stage": stage, "fingerprint": fingerprint, "model": "unet", "image_size": str(facts.pop("size", 16))}

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from benchmark.parsing import parse
-from benchmark.training.judge import judge
+from benchmark.training import judge as module
+from benchmark.training.judge import judge, judge_of_real
 
 SIZE = 16
 
@@ -50,3 +51,19 @@ def test_it_is_a_function_of_the_samples_whatever_was_drawn_before(config, slice
     first = judged(config.replace({"train_generator.judge_images": 1600}), *slices, slices)
     torch.rand(5)
     assert judged(config, *slices, slices) == first
+
+
+def test_real_slices_are_judged_once_for_what_it_depends_on(config, slices, tmp_path, monkeypatch):
+    config = config.replace({"common.work_dir": tmp_path, "train_generator.judge_images": 160})
+    real = SimpleNamespace(images=slices[0], labels=slices[1], rows=lambda split: np.arange(64, 96))
+    rows, device = np.arange(64), torch.device("cpu")
+    expected = judge(config, *slices, rows, real, device)
+    assert judge_of_real(config, real, rows, "cohort", device) == expected
+    calls = []
+    monkeypatch.setattr(module, "judge", lambda *arguments: calls.append(arguments) or 0.5)
+    assert judge_of_real(config, real, rows, "cohort", device) == expected
+    assert calls == []
+    longer = config.replace({"train_generator.judge_images": 320})
+    for other in ((config, real, rows[:32], "cohort"), (config, real, rows, "other"), (longer, real, rows, "cohort")):
+        assert judge_of_real(*other, device) == 0.5
+    assert len(calls) == 3
