@@ -11,6 +11,7 @@ from analysis import ranks, statistics
 from analysis.fidelity import rank_correlations
 from analysis.long_table import Scores
 from analysis.set_tables import mean_values
+from benchmark.report.cards import build_cards
 from benchmark.report.page import CohortFacts, ReportInputs, build_report, duration
 
 CLASSES, REGIONS = ("NCR", "ED", "ET"), ("NCR", "ED", "ET", "WT", "TC", "mean")
@@ -334,6 +335,17 @@ def test_the_cards_lead_with_who_was_copied_and_stand_fidelity_beside_its_floor(
         )
         varied = f"{100 * measured['values']['coverage']:.1f} % of real variety covered"
         assert f"Varied : {varied} (held-out real: 83.0 %)" in page.words
+
+
+def test_with_few_test_patients_a_card_tells_variety_by_pairs():
+    measured = fidelity(np.random.default_rng(0))
+    measured["values"] |= {"coverage": None, "ms_ssim_FLAIR": 0.314}
+    measured["floor"] |= {"coverage": None, "ms_ssim_FLAIR": 0.42}
+    (card,) = build_cards(
+        ["mine"], two_generators()["ratios"], {}, {"mine": {"0": measured}}, pd.DataFrame(columns=["model", "stage"])
+    )
+    told = dict(card["fidelity"]["lines"])["Varied"]
+    assert told == "MS-SSIM of two samples 0.31, lower is more varied (held-out real: 0.42)"
 
 
 @pytest.mark.parametrize(("psi", "told"), [(0.7, True), (1.0, False)])
