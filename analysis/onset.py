@@ -31,18 +31,20 @@ class Slope:
     unknown: str = ""
 
 
-def onsets(snapshots: pd.DataFrame, planned: int) -> pd.DataFrame:
+def onsets(snapshots: pd.DataFrame, planned: int, test_patients: int) -> pd.DataFrame:
     """A row per training: model, subjects, seed, onset [images seen], and which side of it is not known.
 
     snapshots: a row per snapshot with model, subjects, seed, seen and test_copied_p_value; planned: how many snapshots
-    a training has. onset is NaN, and `when` "after", where none copies; where the first one does, `when` is "by", for
-    the onset may lie anywhere before it; else "at".
+    a training has; test_patients: behind the null. onset is NaN, and `when` "after", where none copies; where the first
+    one does, `when` is "by", for the onset may lie anywhere before it; else "at"; "unknown", with NaN, where there are
+    fewer than FEWEST_PATIENTS.
     """
     rows = []
     for key, training in snapshots.sort_values("seen").groupby(TRAINING, sort=True):
-        copies = (training["test_copied_p_value"] <= ALPHA / planned).to_numpy()
+        copies = (training["test_copied_p_value"] <= ALPHA / planned).to_numpy() & (test_patients >= FEWEST_PATIENTS)
         first = int(np.argmax(copies))
         when = "after" if not copies.any() else "by" if first == 0 else "at"
+        when = "unknown" if test_patients < FEWEST_PATIENTS else when
         seen = training["seen"].to_numpy()
         onset, last = (float(seen[first]) if copies.any() else np.nan), int(seen[-1])
         rows.append({**dict(zip(TRAINING, key, strict=True)), "onset": onset, "when": when, "last": last})

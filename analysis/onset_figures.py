@@ -84,8 +84,9 @@ def onset_against_patients(onsets: pd.DataFrame, slopes: dict[str, Slope]) -> Fi
         through = np.exp(fitted.intercept) * middle**fitted.value
         axis.plot(sizes, through * sizes / middle, color="black", linestyle="--", linewidth=1)
         handles.append(Line2D([], [], color="black", linestyle="--", label="theory, for diffusion: power 1"))
-    if (onsets["when"] == "after").all():
-        remark(axis, ["no training copied more than chance gives"])
+    if onsets["onset"].isna().all():
+        known = (onsets["when"] == "after").all()
+        remark(axis, ["no training copied more than chance gives" if known else "not known: too few test patients"])
     handles.append(Line2D([], [], color=GREY, marker="^", markerfacecolor="none", linestyle="", label="not by the end"))
     if (onsets["when"] == "by").any():
         text = "at the first snapshot already"

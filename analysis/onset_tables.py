@@ -43,6 +43,8 @@ def onset_table(snapshots: pd.DataFrame, onsets: pd.DataFrame) -> Table:
 
 
 def _onset(training) -> str:
+    if training.when == "unknown":
+        return "not known"
     if training.when == "after":
         return f"not by {training.last:,}"
     return f"{'≤ ' * (training.when == 'by')}{training.onset:,.0f}"

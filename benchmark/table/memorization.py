@@ -106,9 +106,7 @@ def _conclude(
 ) -> dict[str, Any]:
     """Writes the page, its tables and figures; returns the numbers for people, by model and patients."""
     snapshots = _snapshots(ended)
-    if test_patients < onset.FEWEST_PATIENTS:
-        snapshots = snapshots.assign(test_copied_p_value=1.0)
-    found = onset.onsets(snapshots, config.train_generator.snapshots)
+    found = onset.onsets(snapshots, config.train_generator.snapshots, test_patients)
     slopes = {model: onset.slope(group) for model, group in found.groupby("model")}
     stopped = onset.stopping(snapshots)
     tables = [onset_tables.onset_table(snapshots, found), onset_tables.stopping_table(stopped)]

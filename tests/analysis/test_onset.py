@@ -28,10 +28,14 @@ def test_the_onset_is_the_first_snapshot_below_the_level_of_them_all():
             training("diffusion", 16, 0, [1, 1, math.nan, level * 1.001]),  # a missing test rejects nothing
         ]
     ).sample(frac=1, random_state=0)
-    found = onsets(snapshots, 4)
+    found = onsets(snapshots, 4, 26)
     assert list(found["when"]) == ["at", "by", "after"]
     assert list(found["onset"].fillna(-1)) == [400, 100, -1]
     assert list(found["last"]) == [800] * 3
+    unknown = onsets(snapshots, 4, 5)
+    assert set(unknown["when"]) == {"unknown"}
+    assert unknown["onset"].isna().all()
+    assert "not known" in onset_table(snapshots, unknown).markdown()
 
 
 def frame(*rows):
@@ -80,7 +84,7 @@ def test_words_tables_and_figures_tell_of_it():
     snapshots = pd.concat(
         [_stopped(), training("stylegan2", 8, 0, [1] * 4), training("diffusion", 32, 0, [1, 1, 1, 0])]
     )
-    found, stopped = onsets(snapshots, 4), stopping(snapshots)
+    found, stopped = onsets(snapshots, 4, 26), stopping(snapshots)
     slopes = {model: slope(group) for model, group in found.groupby("model")}
     words = in_words(found, slopes, stopped, 26)
     assert words[0].startswith("Diffusion: 3 of 3 trainings copied more than chance gives within 800 images seen")
