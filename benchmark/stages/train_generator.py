@@ -84,7 +84,7 @@ def run(task: RunningTask) -> Headline:
         watch=task.watch,
     )
     curve = _curve(config, progress)
-    if not curve["kept"].any():
+    if progress.stopped and not curve["kept"].any():
         raise UserError(
             f"{keys.model} copies training slices at its first snapshot already, so train_generator.stop_when_copied "
             f"leaves nothing to keep: give more than {keys.snapshots} snapshots, or snapshot_spacing=geometric"

@@ -74,12 +74,13 @@ def test_an_interrupted_training_on_some_patients_ends_in_the_same_weights(work,
 
 def planted(monkeypatch, p_values, dice):
     """Snapshots measure these, one after the other."""
-    of_snapshot, of_judge = iter(p_values), iter([0.9, *dice])  # the judge is asked about real slices first
+    of_snapshot, of_judge = iter(p_values), iter(dice)
     zeros = {"kernel_distance": 0.0, "kernel_floor": 0.0, "memorized_share": 0.0, "copied_share": 0.0}
     monkeypatch.setattr(
         train_generator, "Monitor", lambda *_: lambda images: {**zeros, "copied_p_value": next(of_snapshot)}
     )
     monkeypatch.setattr(train_generator, "judge", lambda *_: next(of_judge))
+    monkeypatch.setattr(train_generator, "judge_of_real", lambda *_: 0.9)
 
 
 KEYS = {"images": 64, "snapshots": 4, "keep_snapshots": True}
