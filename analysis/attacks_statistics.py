@@ -15,12 +15,15 @@ Risk = (attack − control) / (1 − control), the share of what is left to gues
 """
 
 import numpy as np
+import pandas as pd
 from scipy import optimize, stats
+
+from analysis.statistics import holm
 
 HALVES = 1000  # random halves of held-out patients, and their complements
 FALSE_POSITIVES = 0.01
 Z = stats.norm.ppf(0.975)
-LEAST_HELD_OUT = 4  # patients: two in each half
+LEAST_HELD_OUT = 2  # patients: one in each half
 
 
 class TooFewPatients(ValueError):
@@ -106,7 +109,7 @@ def judge(scores: np.ndarray, member: np.ndarray, *, seed: int = 0) -> dict:
     between halves of held-out patients, and p_value, the share of halves whose AUC is at least the attack's; risk and
     risk_interval, from the AUC; members, held_out: numbers of patients.
 
-    Raises TooFewPatients without a member or with fewer than four held-out patients, ValueError for a score that is no
+    Raises TooFewPatients without a member or with fewer than two held-out patients, ValueError for a score that is no
     finite number.
     """
     scores, member = np.asarray(scores, float), np.asarray(member, bool)
@@ -138,3 +141,43 @@ def judge(scores: np.ndarray, member: np.ndarray, *, seed: int = 0) -> dict:
         "members": m,
         "held_out": n,
     }
+
+
+def judge_all(people: pd.DataFrame, *, seed: int = 0) -> tuple[dict[str, dict], dict[str, str]]:
+    """`judge` of every attack on the same patients, and why one could not be judged, by attack.
+
+    people: a row per patient with `patient`, `member`, `times` (how often each of their slices was shown: canaries more
+    often than once) and a column of scores per attack. Members who were shown once are attacked; `canaries` has "auc"
+    and "auc_interval" of those shown more often against the same held-out patients, by their `times`. `p_adjusted` is
+    Holm's over the attacks.
+    """
+    found, reasons = {}, {}
+    usual = people[~people["member"] | (people["times"] == 1)]
+    for name in people.columns.drop(["patient", "member", "times"]):
+        try:
+            found[name] = judge(usual[name], usual["member"], seed=seed)
+        except TooFewPatients as error:
+            reasons[name] = str(error)
+            continue
+        held_out = usual.loc[~usual["member"], name].to_numpy()
+        found[name]["canaries"] = {}
+        for times, canaries in people[people["times"] > 1].groupby("times"):
+            value = auc(canaries[name].to_numpy(), held_out)
+            interval = auc_interval(value, len(canaries), len(held_out))
+            found[name]["canaries"][str(times)] = {"auc": value, "auc_interval": interval, "patients": len(canaries)}
+    adjusted = holm(pd.DataFrame({"p": [each["p_value"] for each in found.values()], "set": ""}), ["set"])["p_holm"]
+    for each, p in zip(found.values(), adjusted, strict=True):
+        each["p_adjusted"] = float(p)
+    return found, reasons
+
+
+def linked_shares(people: pd.DataFrame) -> dict:
+    """How many patients' halves were linked, by `linked` of `attacks.linkage`: shares of members and of held-out
+    patients, the control, with their exact intervals (conservative: a probability varies less than a yes or no), what
+    chance gives, and the risk."""
+    shares, intervals = {}, {}
+    for name, group in (("members", people[people["member"]]), ("held_out", people[~people["member"]])):
+        shares[name] = float(group["linked"].mean())
+        intervals[f"{name}_interval"] = share_interval(float(group["linked"].sum()), len(group))
+    chance = 1 / people["member"].value_counts().min()
+    return {**shares, **intervals, "by_chance": float(chance), "risk": risk(shares["members"], shares["held_out"])}

@@ -144,6 +144,12 @@ class TrainGenerator(Section):
     keep_snapshots: bool = Field(
         False, description="keep every snapshot's weights and samples, not the best weights alone"
     )
+    canaries: Whole = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="so many training patients are shown 16 times, as many 4 times as often, for attacks to find",
+    )
     checkpoint_seconds: Seconds = Field(60, description="least time between resume checkpoints [s]")
 
 
@@ -204,6 +210,15 @@ class Fidelity(Section):
         1000, ge=2, le=10_000, description="most slices of a draw, each of another patient; of 100 draws [slices]"
     )
     seed: Seed = Field(0, description="seed of what is drawn")
+
+
+class Attack(Section):
+    """Synthetic set → who tells from it, or from the generator, whom it was trained on?"""
+
+    synthetic: PathTextOrNone = Field(None, description=SYNTHETIC)
+    slices: Whole = Field(24, ge=2, le=10_000, description="most slices of a patient, evenly spaced [slices]")
+    memory_gib: Number = Field(1.0, gt=0, le=4096, description="memory for the searches [GiB]")
+    seed: Seed = Field(0, description="seed of the random halves and of the noise that images are denoised from")
 
 
 class Analyze(Section):
@@ -332,6 +347,7 @@ class Config(BaseModel):
     evaluate: Evaluate = Evaluate()
     audit: Audit = Audit()
     fidelity: Fidelity = Fidelity()
+    attack: Attack = Attack()
     analyze: Analyze = Analyze()
     report: Report = Report()
     benchmark: Benchmark = Benchmark()

@@ -27,13 +27,14 @@ REACH: dict[str, list[tuple[str, ...]]] = {
     "evaluate": [("evaluate",), ("train_segmenter",), ("sample",), ("train_generator", "prepare"), ("extractor",)],
     "audit": [("audit",), ("sample",), ("train_generator",), ("prepare",), ("extractor",)],
     "fidelity": [("fidelity",), ("sample",), ("train_generator",), ("prepare",), ("extractor",)],
+    "attack": [("attack",), ("sample",), ("train_generator",), ("prepare",), ("extractor",)],
     "sync": [("sync",)],
     "tune": [("tune",), ("train_generator", "train_segmenter", "prepare"), ("extractor",)],
     "memorization": [("memorization", "benchmark"), ("train_generator", "prepare"), ("extractor", "report")],
     **{
         stage: [
             ("analyze", "report", "benchmark"),
-            ("train_generator", "train_segmenter", "sample", "audit", "prepare"),
+            ("train_generator", "train_segmenter", "sample", "audit", "attack", "prepare"),
             ("fidelity", "extractor"),
         ]
         for stage in ("analyze", "report", "benchmark")
@@ -65,6 +66,7 @@ SET_BY_TABLE = frozenset(
         "evaluate": ["snapshot"],
         "audit": ["synthetic"],
         "fidelity": ["synthetic"],
+        "attack": ["synthetic"],
     }.items()
     for key in keys
 )

@@ -2,7 +2,7 @@
 step of each network."""
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -76,6 +76,7 @@ class GAN(Generator):
 
     config: GANConfig
     share_multiple = 4  # groups of `minibatch_std`
+    critic = "discriminator"
 
     def __init__(
         self, channels: int, resolution: int, config: GANConfig, generator: nn.Module, discriminator: nn.Module
@@ -90,6 +91,19 @@ class GAN(Generator):
     def augmented(self, images: Tensor) -> Tensor:
         """What the discriminator is to see of images [B, C, H, H], be they real or generated."""
         return images if self.config.augmentation is False else self.augmentation(images)
+
+    def realness(self, images: Tensor) -> Tensor:
+        """The discriminator's scores [B] of images [B, C, H, H] of full resolution, higher for real ones."""
+        return self.networks["discriminator"](images)
+
+    @torch.no_grad()
+    def familiarity(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        """The discriminator's score, which overfits to what it was shown as real (LOGAN, 1705.07663); no seed is used.
+
+        An odd batch has no groups for `minibatch_std`, so no image changes another one's score.
+        """
+        odd = images if len(images) % 2 else torch.cat([images, images[:1]])
+        return self.realness(odd)[: len(images)].float()
 
     def adapt_augmentation(self, real: Tensor, seen: int) -> dict[str, Tensor]:
         """Once a step: the augmentation follows the logits [B] of real images. ada_p, its probability, if it is on."""

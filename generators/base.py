@@ -34,6 +34,7 @@ class Generator(ABC):
 
     Config: ClassVar[type[GeneratorConfig]]
     share_multiple: ClassVar[int] = 1  # what a process's share of a batch must be a multiple of [images]
+    critic: ClassVar[str | None] = None  # which of `networks` tells training images from others, if one does
 
     def __init__(self, channels: int, resolution: int, config: GeneratorConfig) -> None:
         self.channels, self.resolution, self.config = channels, resolution, config
@@ -49,6 +50,15 @@ class Generator(ABC):
     @abstractmethod
     def sample(self, seeds: Sequence[int]) -> Tensor:
         """Images [len(seeds), C, H, W], float32, clamped to [-1, 1]; image i depends on seeds[i] alone."""
+
+    def familiarity(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        """How sure the `critic` is that it was trained on images [B, C, H, W] in [-1, 1]: float32 [B], higher is surer.
+
+        What whoever has the network can ask it, to tell members of the training set from others. Score i depends on
+        images[i] and seeds[i] alone. Of a critic with an averaged copy that one is asked, so that released weights are
+        enough; any other is in checkpoints only. Raises NotImplementedError where there is no critic.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no network that tells training images from others")
 
     def step(self, name: str, loss: Tensor, clip: float = math.inf) -> Tensor:
         """One optimizer step of the named network down its loss's gradient, shortened to a norm of `clip` at most.

@@ -25,6 +25,7 @@ from generators import parallel
 from generators.augmentation import MODALITIES, mirror, small_affine
 from generators.base import Generator, GeneratorConfig
 
+FAMILIAR_LOG_SNR = (4.0, 2.0, 0.0)  # noise levels at which `familiarity` asks
 Width = Annotated[int, Field(ge=8, le=1024, multiple_of=8)]
 
 
@@ -159,6 +160,7 @@ class Diffusion(Generator):
     """
 
     Config = DiffusionConfig
+    critic = "denoiser"
 
     def __init__(self, channels: int, resolution: int, config: DiffusionConfig) -> None:
         super().__init__(channels, resolution, config)
@@ -185,22 +187,36 @@ class Diffusion(Generator):
             images = mirror(images)
         if config.augmentation > 0:
             images = small_affine(images, config.augmentation)
-        images = images * config.scale
         time = self._training_times(batch).to(device)
         noise = parallel.randn(*images.shape, device=device)
         parallel.part_ways()  # dropout
-        target = noise if config.prediction == "epsilon" else self.process.get_velocity(images, noise, time)
-
         denoiser.train()
-        error = self._predict(denoiser, self.process.add_noise(images, noise, time), time) - target
-        weight = torch.ones(self.channels, 1, 1, device=device)
-        weight[MODALITIES:] = config.annotation_weight
-        loss = (weight * error.square()).mean()
+        loss = self._losses(denoiser, images, noise, time).mean()
         for group in self.optimizers["denoiser"].param_groups:
             group["lr"] = config.learning_rate * min(1.0, (seen + parallel.total(batch)) / max(config.warm_up, 1))
         norm = self.step("denoiser", loss, config.clip)
         self.update_averages(batch, seen, config.ema_half_life, config.ema_ramp)
         return {"loss": loss.detach(), "gradient_norm": norm, **self.repaired()}
+
+    def _losses(self, denoiser: nn.Module, images: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+        """‖target − prediction‖², mean over channels and pixels, those of the annotation with a weight, [B]."""
+        images = images * self.config.scale
+        epsilon = self.config.prediction == "epsilon"
+        target = noise if epsilon else self.process.get_velocity(images, noise, time)
+        error = self._predict(denoiser, self.process.add_noise(images, noise, time), time) - target
+        weight = torch.ones(self.channels, 1, 1, device=images.device)
+        weight[MODALITIES:] = self.config.annotation_weight
+        return (weight * error.square()).mean((1, 2, 3))
+
+    @torch.no_grad()
+    def familiarity(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Minus the averaged network's loss, mean over fixed noise levels, the noise of each from the seed: what was
+        trained on is denoised better (Carlini et al., 2301.13188, section 5.2, whose best levels these surround)."""
+        noises = _noises(seeds, tuple(images.shape[1:]), images.device)
+        times = _nearest(self._log_snr(), torch.tensor(FAMILIAR_LOG_SNR, dtype=torch.float64))
+        at_levels = times.to(images.device)[:, None].expand(-1, len(images))
+        losses = [self._losses(self.ema["denoiser"], images, next(noises), time) for time in at_levels]
+        return -torch.stack(losses).mean(0)
 
     @torch.no_grad()
     def sample(self, seeds: Sequence[int]) -> Tensor:

@@ -200,6 +200,10 @@ class ProgressiveGAN(GAN):
         weight = self.config.gradient_penalty * self.config.penalty_interval
         return {"loss_discriminator": loss + weight * penalty, "gradient_penalty": penalty}
 
+    def realness(self, images: Tensor) -> Tensor:
+        level = float(self.networks["generator"].level)
+        return self.networks["discriminator"](grown(images, level), level)
+
     @torch.no_grad()
     def sample(self, seeds: Sequence[int]) -> Tensor:
         generator = self.ema["generator"]

@@ -227,6 +227,10 @@ class StyleGAN1(GAN):
         r1 = adversarial.r1_penalty(discriminate, real)
         return losses | {"r1": r1, "loss_discriminator": losses["loss_discriminator"] + r1 * (gamma / 2 * interval)}
 
+    def realness(self, images: Tensor) -> Tensor:
+        level = float(self.networks["generator"].level)
+        return self.networks["discriminator"](grown(images, level), level)
+
     @torch.no_grad()
     def sample(self, seeds: Sequence[int]) -> Tensor:
         """z and noise are one draw a seed, always as long as full resolution needs, so that z does not change with the

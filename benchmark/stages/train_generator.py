@@ -15,6 +15,7 @@ from benchmark.errors import UserError
 from benchmark.report.sheets import save_sheet
 from benchmark.stages import Headline, RunningTask, Settings, Task, call_helpers
 from benchmark.training import loop, processes
+from benchmark.training.canaries import draw_canaries, repeated, write_canaries
 from benchmark.training.checkpoints import Progress, save_weights
 from benchmark.training.cohort import trained_on
 from benchmark.training.devices import machine, pick_device
@@ -55,6 +56,7 @@ def run(task: RunningTask) -> Headline:
     monitor = Monitor(extractor.to(device), slices, rows)
     judged_real = judge_of_real(config, slices, rows, task.inputs["extractor"].fingerprint, device)
     training = training_of(config, slices, device)
+    write_canaries(canaries_of(config, slices), folder)
 
     def snapshot(seen: int) -> dict[str, float]:
         """Always the same seeds, so that sheets of one training show the same brains as they improve."""
@@ -115,12 +117,14 @@ def assist(task: Task) -> None:
 def training_of(config: Config, slices: SliceSet, device: torch.device) -> loop.Training[Generator]:
     """The configured training, in any of the processes that take part."""
     keys, rows = config.train_generator, trained_on(config, slices)
+    patients = slices.index["patient"].to_numpy(str)
+    shown = repeated(rows, patients[rows], canaries_of(config, slices))
     torch.manual_seed(mix(keys.seed, 0))
     model = create_generator(config, slices.meta["image_size"], len(rows)).to(device)
     processes.check_share(keys.batch_size, model.share_multiple)
 
     def read(seen: int) -> tuple[torch.Tensor, torch.Tensor]:
-        chosen = rows[shuffled_rows(len(rows), seen, keys.batch_size, keys.seed)[processes.share()]]
+        chosen = shown[shuffled_rows(len(shown), seen, keys.batch_size, keys.seed)[processes.share()]]
         return torch.from_numpy(slices.images[chosen]), torch.from_numpy(slices.labels[chosen])
 
     def to_batch(batch: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor]:
@@ -136,6 +140,13 @@ def training_of(config: Config, slices: SliceSet, device: torch.device) -> loop.
         spacing=keys.snapshot_spacing,
     )
     return loop.Training(keys.model, model, read, to_batch, budget, loop.advice(keys.model, model.config))
+
+
+def canaries_of(config: Config, slices: SliceSet) -> dict[str, int]:
+    """How often each canary is shown. The same for all trainings on the same patients, so that an ensemble has one
+    set."""
+    patients = slices.index["patient"].to_numpy(str)[trained_on(config, slices)]
+    return draw_canaries(patients, config.train_generator.canaries, config.prepare.seed)
 
 
 def _score(metrics: loop.Metrics) -> float:

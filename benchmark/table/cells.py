@@ -89,8 +89,9 @@ def jobs(config: Config) -> list[Job]:
 
     A cell is (cohort, synthetic set, arm, segmenter, augmentation, seed, shares of the data), and each has one
     evaluation; real-only cells have no synthetic set. The real arm is always there: it is every other arm's reference.
-    For each cohort and repeat, each synthetic set is audited, and its fidelity measured. Shares below 1 of what an arm
-    does not use give no cells of their own. A repeat comes whole before the next: a table that is stopped has some.
+    For each cohort and repeat, each synthetic set is audited and attacked, and its fidelity measured. Shares below 1 of
+    what an arm does not use give no cells of their own. A repeat comes whole before the next: a table that is stopped
+    has some.
 
     Raises UserError where two cohorts or two sets would share a name in the tables, and as `cohorts` does.
     """
@@ -104,7 +105,7 @@ def jobs(config: Config) -> list[Job]:
         for repeat in map(of_cohort.of_repeat, range(config.analyze.repeats)):
             for cell in cells:
                 planner.add("evaluate", repeat.replace(cell), "evaluate")
-            for stage in ("audit", "fidelity"):
+            for stage in ("audit", "fidelity", "attack"):
                 for given in sets:
                     planner.add(stage, repeat.replace({f"{stage}.synthetic": given}), stage)
     return list(planner.jobs.values())

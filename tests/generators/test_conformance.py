@@ -128,6 +128,39 @@ def test_sampling_changes_nothing(name):
     assert_identical(before, model.weights())
 
 
+def test_familiarity_is_a_function_of_image_and_seed_alone(name):
+    model = create(name)
+    images = torch.rand(5, CHANNELS, SIZE, SIZE, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    if model.critic is None:
+        with pytest.raises(NotImplementedError):
+            model.familiarity(images, range(5))
+        return
+    train(model, 0, 3)
+    assert model.critic in model.networks
+    before = copy.deepcopy(model.state_dict())
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    together = model.familiarity(images, range(5))
+    assert torch.equal(torch.rand(1), expected)  # torch's global random state is not the seed
+    assert (together.shape, together.dtype, together.requires_grad) == ((5,), torch.float32, False)
+    assert together.isfinite().all()
+    assert together.std() > 0
+    for rows in ([4, 0], [2], [3, 1, 0, 4]):
+        torch.testing.assert_close(model.familiarity(images[rows], rows), together[rows], atol=1e-4, rtol=1e-4)
+    assert_identical(before, model.state_dict())
+
+
+def test_familiarity_of_a_critic_with_an_average_needs_released_weights_alone(name):
+    model, other = create(name), create(name, seed=1)
+    if model.critic not in model.ema:
+        pytest.skip("its critic is in checkpoints only")
+    train(model, 0, 3)
+    other.load_weights(model.weights())
+    images = torch.rand(3, CHANNELS, SIZE, SIZE) * 2 - 1
+    assert torch.equal(model.familiarity(images, [1, 2, 3]), other.familiarity(images, [1, 2, 3]))
+
+
 def test_training_moves_every_network(name):
     model = create(name)
     before = {key: {k: v.clone() for k, v in net.state_dict().items()} for key, net in model.networks.items()}
