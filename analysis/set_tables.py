@@ -42,21 +42,21 @@ def audit_table(audits: Audits, seeds: Iterable[int] = ()) -> Table:
         "Lower bound: exact, one-sided, 95 %. p: of at least this share if nothing is copied. Patients: training "
         "subjects with such a slice at τ99 and µ99, and the number by chance. Look at the closest pairs, too. "
         f"{NOT_PROOF}",
-        *_pooling(audits, "Counts of slices are summed; bounds and p are those of single sets, lowest to highest."),
-        *_missing_sets(audits, seeds),
+        *pooling(audits, "Counts of slices are summed; bounds and p are those of single sets, lowest to highest."),
+        *missing_sets(audits, seeds),
     ]
     head = ["Measure", *map(label, audits)]
     return Table("memorization", "Memorization audit", head, rows, pd.DataFrame(records), notes)
 
 
-def _pooling(sets: Mapping[str, Mapping[str, dict]], more: str = "") -> list[str]:
+def pooling(sets: Mapping[str, Mapping[str, dict]], more: str = "") -> list[str]:
     """What stands for several sets of a generator; nothing where each has one."""
     if max(map(len, sets.values())) == 1:
         return []
     return [f"Each repeat trained its own generator: mean over their sets (lowest to highest). {more}".strip()]
 
 
-def _missing_sets(sets: Mapping[str, Mapping[str, dict]], seeds: Iterable[int]) -> list[str]:
+def missing_sets(sets: Mapping[str, Mapping[str, dict]], seeds: Iterable[int]) -> list[str]:
     notes = []
     for name, found in sets.items():
         missing = [] if ALL in found else [seed for seed in map(str, seeds) if seed not in found]
@@ -85,8 +85,8 @@ def _audit_column(audits: list[dict]) -> dict[str, str]:
                 f"{share} (by chance: {expected}{chance})": spread(
                     [audit[f"{what}_share"][level] for audit in audits], percent, MISSING
                 ),
-                f"{share}: lower bound": _reach([each and each[0] for each in intervals], percent),
-                f"{share}: p": _reach([audit[f"{prefix}p_value"][level] for audit in audits], p_value),
+                f"{share}: lower bound": reach([each and each[0] for each in intervals], percent),
+                f"{share}: p": reach([audit[f"{prefix}p_value"][level] for audit in audits], p_value),
             }
     column |= {"τ95 / τ99": _levels(audits, "{:.3f}".format)}
     column |= {"µ95 / µ99": _levels([audit["margin"] for audit in audits], "{:.3f}".format)}
@@ -107,7 +107,7 @@ def _distinct(texts: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
-def _reach(values: Iterable[float | None], write: Callable[[float], str]) -> str:
+def reach(values: Iterable[float | None], write: Callable[[float], str]) -> str:
     """'0.02–0.4': lowest and highest, where they differ as they are written."""
     known = sorted(value for value in values if value is not None)
     return "–".join(dict.fromkeys(map(write, known[:1] + known[-1:]))) or MISSING
@@ -231,9 +231,9 @@ def fidelity_table(fidelity: Fidelities, seeds: Iterable[int] = ()) -> Table:
         "resemble each other more than patients do.",
         *_draws(fidelity),
         f"Extractor: {'; '.join(sorted(extractors))}.",
-        *_pooling(fidelity),
+        *pooling(fidelity),
         *_reasons(fidelity),
-        *_missing_sets(fidelity, seeds),
+        *missing_sets(fidelity, seeds),
     ]
     columns = ["generator", "seed", "measure", "value", "value_sd", "floor", "floor_sd", "reason"]
     data = pd.DataFrame(records, columns=columns)

@@ -108,7 +108,7 @@ def places(stage: str, key: str) -> list[str]:
 def nearest(key: str, known: Iterable[str]) -> str:
     """'; did you mean …?' with the closest known key, or nothing where none is close."""
     known = list(known)
-    match = difflib.get_close_matches(key[:100], known, n=1, cutoff=0.5)
+    match = difflib.get_close_matches(key[:100], known, n=1, cutoff=0.55)
     if not match:  # a bare model key: channel_base → stylegan3.channel_base
         match = [name for name in known if name.rpartition(".")[2] == key][:1]
     return f"; did you mean '{match[0]}'?" if match else ""

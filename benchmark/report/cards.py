@@ -7,6 +7,7 @@ import pandas as pd
 
 from analysis import tables
 from analysis.arms import ARMS, label
+from analysis.attacks_tables import Attacks, attack_lines
 from analysis.score_tables import chosen_notes, shared_notes
 from analysis.set_tables import FIDELITY, MISSING, Audits, Fidelities, count
 from analysis.statistics import MARGINS, counted
@@ -16,12 +17,18 @@ SHOWN = 4  # lines of a card; the others unfold
 
 
 def build_cards(
-    sets: Iterable[str], ratios: pd.DataFrame, audits: Audits, fidelity: Fidelities, costs: pd.DataFrame
+    sets: Iterable[str],
+    ratios: pd.DataFrame,
+    audits: Audits,
+    fidelity: Fidelities,
+    attacks: Attacks,
+    costs: pd.DataFrame,
 ) -> list[dict]:
     """What the template prints of each generator or sent set: a sentence, a line per arm and setting, its audit,
-    fidelity and cost.
+    attacks, fidelity and cost.
 
-    ratios: as `analysis.statistics` returns them; audits, fidelity: audit.json and fidelity.json of its sets.
+    ratios: as `analysis.statistics` returns them; audits, fidelity, attacks: audit.json, fidelity.json and attack.json
+    of its sets.
     """
     primary = ratios[ratios["region"] == "mean"]
     primary = pd.concat([primary[primary["arm"] == arm] for arm in ARMS])  # what it does alone before what it adds
@@ -40,6 +47,7 @@ def build_cards(
                 "shared": " ".join(shared_notes(rows)),
                 "chosen": " ".join(chosen_notes(rows)),
                 "audit": _audit([*audits[name].values()]) if name in audits else None,
+                "attacks": attack_lines([*attacks[name].values()]) if name in attacks else [],
                 "fidelity": _fidelity([*fidelity[name].values()]) if name in fidelity else None,
                 "cost": _cost(costs, name),
             }

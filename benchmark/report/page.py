@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from analysis import score_figures, score_tables, set_figures, set_tables, tables
 from analysis.arms import label
+from analysis.attacks_tables import Attacks, attack_figure, attack_table
 from analysis.calibration import calibration_table, caveats
 from analysis.long_table import AMOUNT, Scores
 from analysis.set_tables import NOT_PROOF, Audits, Fidelities
@@ -43,16 +44,17 @@ class CohortFacts:
 class ReportInputs:
     """Everything a report shows. Empty tables and dictionaries mean "not there", and the page says so.
 
-    sets: names of generators and sent sets that were asked for, in the order of the cards. scores: of a long table with
-    the column `case`. ratios, tests, ranks, rank_tests, amounts: as `analysis.statistics` returns them. audits,
-    fidelity: per name, then per set, by the repeat's seed or "all", the content of audit.json and of fidelity.json.
-    correlations: as `analysis.fidelity` returns them. curves: per generator, curve.csv of all its trainings with the
-    columns seed and samples (at a snapshot). nearest: per name, of all its sets together, arrays "synthetic" [n] and
-    "null" [m] (similarities), "pairs" uint8 [K, 2, 4, H, W] (synthetic, training slice as stored), "pair_similarity"
-    [K], "pair_shift" [K, 2] (down, right) and "pair_mirrored" [K]. sample_images: of the first set of each name, and
-    for "real", (images uint8 [K, 4, H, W], labels uint8 [K, H, W]). costs: stage, model, seed, images, seconds,
-    images_per_second, device. missing: cell, reason. versions, hardware, budgets: printed as name and value.
-    truncation: ψ at which each generator was sampled, 1 where it knows none.
+    sets: names of generators and sent sets that were asked for, in the order of the cards. scores: of a long table
+    with the column `case`. ratios, tests, ranks, rank_tests, amounts: as `analysis.statistics` returns them.
+    audits, fidelity, attacks: per name, then per set, by the repeat's seed or "all", the content of audit.json,
+    fidelity.json and attack.json. correlations: as `analysis.fidelity` returns them. curves: per generator,
+    curve.csv of all its trainings with the columns seed and samples (at a snapshot). nearest: per name, of all its
+    sets together, arrays "synthetic" [n] and "null" [m] (similarities), "pairs" uint8 [K, 2, 4, H, W] (synthetic,
+    training slice as stored), "pair_similarity" [K], "pair_shift" [K, 2] (down, right) and "pair_mirrored" [K].
+    sample_images: of the first set of each name, and for "real", (images uint8 [K, 4, H, W], labels uint8 [K, H,
+    W]). costs: stage, model, seed, images, seconds, images_per_second, device. missing: cell, reason. versions,
+    hardware, budgets: printed as name and value. truncation: ψ at which each generator was sampled, 1 where it
+    knows none.
     """
 
     title: str
@@ -72,6 +74,7 @@ class ReportInputs:
     commit: str
     audits: Audits = field(default_factory=dict)
     fidelity: Fidelities = field(default_factory=dict)
+    attacks: Attacks = field(default_factory=dict)
     correlations: pd.DataFrame = field(default_factory=pd.DataFrame)
     curves: dict[str, pd.DataFrame] = field(default_factory=dict)
     nearest: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
@@ -114,7 +117,7 @@ def build_report(out: Path, inputs: ReportInputs) -> dict:
 
     page = template("report.html.j2").render(
         report=inputs,
-        cards=build_cards(inputs.sets, inputs.ratios, inputs.audits, inputs.fidelity, inputs.costs),
+        cards=build_cards(inputs.sets, inputs.ratios, inputs.audits, inputs.fidelity, inputs.attacks, inputs.costs),
         tables=sections,
         pictures=pictures,
         warnings=list(dict.fromkeys([*caveats(inputs.ratios), *_truncated(inputs.truncation)[1], *inputs.warnings])),
@@ -172,6 +175,7 @@ def _tables(inputs: ReportInputs) -> dict[str, list[tables.Table]]:
         "empty": [score_tables.empty_case_table(inputs.scores)],
         "fidelity": [],
         "audit": [],
+        "attacks": [],
         "calibration": [calibration_table()],
         "costs": [],
     }
@@ -188,6 +192,8 @@ def _tables(inputs: ReportInputs) -> dict[str, list[tables.Table]]:
             set_tables.audit_table(inputs.audits, inputs.scores.seeds),
             set_tables.control_table(inputs.audits),
         ]
+    if inputs.attacks:
+        found["attacks"] += [attack_table(inputs.attacks, inputs.scores.seeds)]
     if not inputs.costs.empty:
         found["costs"] += [_cost_table(inputs.costs)]
     names, notes = _truncated(inputs.truncation)
@@ -226,6 +232,14 @@ def _figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
             set_figures.training_curve(curve, name),
         )
     yield from _memorization_figures(inputs)
+    if any(found["attacks"] for sets in inputs.attacks.values() for found in sets.values()):
+        yield (
+            "attacks_auc",
+            "attacks",
+            "How well each attack tells training patients from patients nobody trained on. A line is a 95 % interval "
+            "over patients; grey: where the same attack strays between halves of patients nobody trained on.",
+            attack_figure(inputs.attacks),
+        )
     for name, samples in inputs.sample_images.items():
         if name != "real":
             yield (

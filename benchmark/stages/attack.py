@@ -17,6 +17,7 @@ from benchmark.data import synthetic
 from benchmark.data.slices import SliceSet
 from benchmark.stages import Headline, RunningTask, Settings
 from benchmark.training.canaries import read_canaries
+from benchmark.training.cohort import seen_by
 from benchmark.training.critics import NoCritic, familiarity, load_critic
 from benchmark.training.devices import pick_device
 
@@ -46,21 +47,24 @@ def tags(config: Config) -> dict[str, Any]:
 
 def run(task: RunningTask) -> Headline:
     """Writes attack.json: a verdict per attack, or the reason why there is none, and the seconds that each took; and
-    patients.csv, every patient's scores. Members are training patients, the others test patients; validation patients,
-    who chose the snapshot, serve as reference alone."""
+    patients.csv, every patient's scores. Members are patients that the generator saw, the others test patients;
+    validation patients, who chose the snapshot, serve as reference alone."""
     config, folder, tracked = task.config, task.folder, task.tracked
     keys = config.attack
     real = SliceSet.open(task.folders["prepare"])
     made = synthetic.open_synthetic(config, keys.synthetic, task.folders)
     patients = real.index["patient"].to_numpy(str)
-    members, held_out, third = (spaced(real.rows(of), patients, keys.slices) for of in ("train", "test", "validation"))
+    split = seen_by(config, keys.synthetic, real), real.rows("test"), real.rows("validation")
+    members, held_out, third = (spaced(rows, patients, keys.slices) for rows in split)
     sets = made.images, Rows(real.images, members), patients[members], Rows(real.images, held_out), patients[held_out]
     search = {"device": pick_device(config.common.device), "memory_gib": keys.memory_gib}
     reference = {"reference": Rows(real.images, third)} if len(third) else {}
 
     people, seconds, reasons = attacks.patients_of(patients[members], patients[held_out]), {}, {}
-    trainings = [path for name, path in task.folders.items() if name.startswith(TRAINING)]
-    canaries = read_canaries(trainings[0]) if trainings else {}
+    canaries: dict[str, int] = {}
+    for name, path in task.folders.items():
+        if name.startswith(TRAINING):
+            canaries |= read_canaries(path)
     people["times"] = [canaries.get(patient, 1) for patient in people["patient"]]
     for name, attack in (
         ("membership", lambda: attacks.membership(*sets, **reference, **search)),

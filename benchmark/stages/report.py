@@ -27,7 +27,7 @@ from benchmark.stages.audit import PAIRS
 from benchmark.tracking import runs as tracking
 from benchmark.training.precision import resolve_model
 
-SCHEMA = 7  # 7: draws of people behind fidelity; truncation is told
+SCHEMA = 8  # 8: attacks
 SHOWN = 8  # slices of each set
 DEMO_IMAGES = 100_000  # seen in training: with fewer, neither a generator nor a segmenter shows what it can do
 DEMO_NOTICE = (
@@ -86,6 +86,7 @@ def run(task: RunningTask) -> Headline:
             commit=tracking.commit(),
             audits=_read(audits, "audit.json"),
             fidelity=fidelity,
+            attacks=_read(_by_set(config, finished, "attack", sets), "attack.json"),
             correlations=_correlations(config, fidelity, tables["ratios"]),
             curves=_curves(config, finished, sets),
             nearest={name: _nearest([*paths.values()]) for name, paths in audits.items()},

@@ -3,6 +3,7 @@
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -111,9 +112,47 @@ def test_p_values_of_an_attack_that_finds_nothing_are_uniform():
 
 
 def test_too_few_patients_and_scores_that_are_no_number_are_refused():
-    with pytest.raises(judged.TooFewPatients, match="5 members and 3 held-out"):
-        judged.judge(np.arange(8.0), np.arange(8) < 5)
+    with pytest.raises(judged.TooFewPatients, match="7 members and 1 held-out"):
+        judged.judge(np.arange(8.0), np.arange(8) < 7)
     with pytest.raises(judged.TooFewPatients, match="0 members"):
         judged.judge(np.arange(8.0), np.zeros(8, bool))
     with pytest.raises(ValueError, match="1 of 8 patients' scores are not finite"):
         judged.judge(np.array([np.nan, *range(7)]), np.arange(8) < 4)
+
+
+def test_canaries_are_judged_apart_and_p_is_adjusted_for_all_attacks():
+    rng = np.random.default_rng(0)
+    people = pd.DataFrame({"patient": np.arange(60).astype(str), "member": np.arange(60) < 40, "times": 1})
+    people.loc[:9, "times"] = np.repeat([16, 4], 5)
+    for strength, name in ((2.0, "strong"), (0.0, "none")):
+        people[name] = rng.normal(size=60) + strength * people["member"] * people["times"]
+    found, reasons = judged.judge_all(people)
+    assert reasons == {}
+    held_out, usual = people[~people["member"]], people[people["member"] & (people["times"] == 1)]
+    for name in ("strong", "none"):
+        assert found[name]["members"] == 30
+        assert found[name]["auc"] == pytest.approx(_pairs(usual[name], held_out[name]))
+        for times in (4, 16):
+            canaries = people.loc[people["times"] == times, name]
+            expected = {"auc": pytest.approx(_pairs(canaries, held_out[name])), "patients": 5}
+            assert found[name]["canaries"][str(times)].items() >= expected.items()
+    assert found["strong"]["canaries"]["16"]["auc"] == 1
+    p = {name: each["p_value"] for name, each in found.items()}
+    assert p["strong"] < 0.05
+    assert found["strong"]["p_adjusted"] == pytest.approx(2 * p["strong"])
+    assert found["none"]["p_adjusted"] == pytest.approx(max(p["none"], 2 * p["strong"]))
+    few, reasons = judged.judge_all(people.iloc[:41])
+    assert few == {}
+    assert reasons == dict.fromkeys(
+        ("strong", "none"), "30 members and 1 held-out patients; at least 1 and 2 are needed"
+    )
+
+
+def test_linked_shares_by_hand():
+    people = pd.DataFrame({"member": [True] * 4 + [False] * 2, "linked": [1, 1, 1, 0.6, 0.5, 0.5]})
+    found = judged.linked_shares(people)
+    assert found["members"] == pytest.approx(0.9)
+    assert found["held_out"] == found["by_chance"] == 0.5
+    assert found["risk"] == pytest.approx(0.8)
+    low, high = found["members_interval"]
+    assert low < 0.9 < high <= 1

@@ -13,6 +13,7 @@ from analysis.long_table import Scores
 from analysis.set_tables import mean_values
 from benchmark.report.cards import build_cards
 from benchmark.report.page import CohortFacts, ReportInputs, build_report, duration
+from tests import attacked
 
 CLASSES, REGIONS = ("NCR", "ED", "ET"), ("NCR", "ED", "ET", "WT", "TC", "mean")
 HOSTILE = "<script>alert('x')</script> & \"Müller\"_50%/../\\x $\\frac{$"
@@ -208,6 +209,7 @@ def report_inputs(
         **tables,
         "fidelity": measured,
         "correlations": rank_correlations(pd.DataFrame(rows), tables["ratios"]) if rows else pd.DataFrame(),
+        "attacks": {name: {seed: attacked.found(1.0, int(seed)) for seed in seeds} for name in generators},
         "curves": {name: curve(rng, repeats) for name in generators},
         "audits": {name: {seed: summary for seed, (summary, _) in each.items()} for name, each in audits.items()},
         "nearest": {name: each["0"][1] for name, each in audits.items() if pictures},
@@ -303,6 +305,15 @@ def test_the_verdict_stands_before_tables_and_figures(report):
     assert order == sorted(order)
 
 
+def test_attacks_stand_beside_their_control_in_table_figure_and_cards(report, inputs):
+    out, written, page = report
+    auc = inputs.attacks["diffusion"]["0"]["attacks"]["ratio"]["auc"]
+    assert f"Training patients told from others. By the set alone : AUC {auc:.2f} [" in page.words
+    assert "Membership by the set, beside other people: control 0.50 [" in page.words
+    assert {"figures/attacks_auc.svg", "tables/attacks.csv"} <= {*written["figures"], *written["tables"]}
+    assert (out / "figures" / "attacks_auc.svg").stat().st_size > 0
+
+
 def test_the_cards_print_the_ratio_of_the_means_and_the_worst_setting_decides(report, inputs):
     _, _, page = report
     table = inputs.scores.table
@@ -342,7 +353,12 @@ def test_with_few_test_patients_a_card_tells_variety_by_pairs():
     measured["values"] |= {"coverage": None, "ms_ssim_FLAIR": 0.314}
     measured["floor"] |= {"coverage": None, "ms_ssim_FLAIR": 0.42}
     (card,) = build_cards(
-        ["mine"], two_generators()["ratios"], {}, {"mine": {"0": measured}}, pd.DataFrame(columns=["model", "stage"])
+        ["mine"],
+        two_generators()["ratios"],
+        {},
+        {"mine": {"0": measured}},
+        {},
+        pd.DataFrame(columns=["model", "stage"]),
     )
     told = dict(card["fidelity"]["lines"])["Varied"]
     assert told == "MS-SSIM of two samples 0.31, lower is more varied (held-out real: 0.42)"
@@ -472,7 +488,7 @@ def test_missing_cells_are_shown_with_their_reason(tmp_path):
 
 
 def test_a_report_without_audit_fidelity_costs_or_ranks_says_so(tmp_path):
-    inputs = report_inputs(audits={}, fidelity={}, correlations=pd.DataFrame(), curves={})
+    inputs = report_inputs(audits={}, fidelity={}, attacks={}, correlations=pd.DataFrame(), curves={})
     empty = inputs.costs.iloc[:0]
     build_report(tmp_path, ReportInputs(**{**inputs.__dict__, "costs": empty, "ranks": inputs.ranks.iloc[:0]}))
     words = Page((tmp_path / "index.html").read_text()).words
