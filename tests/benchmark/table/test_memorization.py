@@ -106,5 +106,6 @@ def test_each_training_is_one_that_a_call_for_it_alone_would_take_up():
 
 
 def test_the_preset_plans_every_model_number_of_patients_and_repeat(tmp_path):
-    config = parse("memorization", {"preset": "memorization", "dry_run": True, "work_dir": str(tmp_path), "json": True})
+    given = {"preset": "memorization", "dry_run": True, "work_dir": str(tmp_path), "json": True}
+    config = parse("memorization", {**given, "subjects": "8,16,32,64,128", "repeats": "3"})
     assert memorization(config).summary()["cells"] == 2 * 5 * 3
