@@ -98,7 +98,7 @@ def _audit(audits: list[dict]) -> dict:
             spread([audit[f"{what}_share"][level] for audit in audits], tables.percent, MISSING), chance, after
         )
         for what, level, after, chance in (
-            ("copied", "tau95", " of slices", "without copying at most 5\u00a0%"),
+            ("copied", "tau95", " of slices", "without copying 5\u00a0%"),
             ("copied", "tau99", "", "1\u00a0%"),
             ("memorized", "tau95", " above τ95", "without copying 5\u00a0%"),
             ("memorized", "tau99", " above τ99", "1\u00a0%"),

@@ -4,8 +4,10 @@ import json
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from analysis import memorization
+from analysis.memorization import Slices
 from analysis.neighbours import Rows
 from analysis.text import csv_frame
 from benchmark.config import Config, Need
@@ -15,7 +17,7 @@ from benchmark.stages import Headline, RunningTask, Settings
 from benchmark.training import devices
 from benchmark.training.cohort import seen_by
 
-SCHEMA = 5  # 5: the null is of test subjects alone
+SCHEMA = 6  # 6: copied by the second stage, against held-out slices as smooth as the set
 PAIRS = 6  # closest pairs kept for the report
 
 
@@ -34,19 +36,27 @@ def tags(config: Config) -> dict[str, Any]:
     return {"model": name, "generator": name, "cohort": config.prepare.cohort, **own}
 
 
+def _people(index: pd.DataFrame) -> np.ndarray:
+    """Whose the synthetic slices are: those of a volume (z ≥ 0) are one synthetic patient's, others nobody's else."""
+    alone = np.char.add("slice ", np.arange(len(index)).astype(str))
+    return np.where(index["z"] >= 0, index["patient"].to_numpy(str), alone)
+
+
+def _real(real: SliceSet, rows: np.ndarray) -> Slices:
+    people = real.index["patient"].to_numpy(str)[rows]
+    return Slices(Rows(real.images, rows), people, Rows(real.labels[:, None], rows))
+
+
 def run(task: RunningTask) -> Headline:
     config, folder, tracked = task.config, task.folder, task.tracked
     real = SliceSet.open(task.folders["prepare"])
     made = synthetic.open_synthetic(config, config.audit.synthetic, task.folders)
-    patients = real.index["patient"].to_numpy(str)
     trained = seen_by(config, config.audit.synthetic, real)
     held_out = real.rows("test")  # validation subjects chose the snapshot
     result = memorization.audit(
-        made.images,
-        Rows(real.images, trained),
-        patients[trained],
-        Rows(real.images, held_out),
-        patients[held_out],
+        Slices(made.images, _people(made.index), made.labels[:, None]),
+        _real(real, trained),
+        _real(real, held_out),
         seed=config.audit.seed,
         device=devices.pick_device(config.common.device),
         memory_gib=config.audit.memory_gib,

@@ -360,8 +360,8 @@ def audit(copied: float, patients: int, n: int = 100) -> dict:
     rates = {"tau95": copied, "tau99": copied / 2}
     bounds = {level: [0.5 * value, 1.0] for level, value in rates.items()}
     who = {"count": patients, "share": patients / 40, "count_by_chance": 2.0}
-    same = ("memorized_share", "copied_share", "p_value", "copied_p_value", "margin")
-    controls = {kind: {"found": rates, "copied": rates} for kind in set_tables.CONTROLS}
+    same = ("memorized_share", "copied_share", "p_value", "copied_p_value", "evidence", "honest_share")
+    kinds = ("exact", "turned 10°", *set_tables.STRANGERS)
     return dict.fromkeys(same, rates) | {
         "n_synthetic": n,
         "n_train": 900,
@@ -377,7 +377,8 @@ def audit(copied: float, patients: int, n: int = 100) -> dict:
         "counts_above": {"0.90": 3},
         "c_t": -copied,
         "authenticity": None,
-        "controls": controls | {"held_out": {**rates, "copied": rates}},
+        "sharpness": 0.8,
+        "controls": {kind: {"n": 10, "memorized": rates, "copied": rates} for kind in kinds},
     }
 
 
@@ -391,7 +392,7 @@ def test_audits_of_a_generator_s_repeats_are_one_column(scores):
     share = [text for name, text in cells.items() if name.startswith("Copied share, τ95 (")]
     assert share == [["20.0\u00a0% (10.0\u00a0% to 30.0\u00a0%)", "20.0\u00a0%"]]
     assert cells["Copied share, τ95: p"] == ["0.100–0.300", "0.200"]
-    assert cells["Copied share, τ95: lower bound"][0] == "5.0\u00a0%–15.0\u00a0%"  # a mean of bounds is none
+    assert cells["Copied share, τ95: interval"][0] == "5.0\u00a0%–100.0\u00a0%"  # a mean of intervals is none
     assert cells["Slices with correlation above 0.90"] == ["6", "3"]
     assert "Diffusion: seed 1 missing, see the missing cells." in table.notes
     assert not any(note.startswith("sent: seed") for note in table.notes)
@@ -401,7 +402,7 @@ def test_audits_of_a_generator_s_repeats_are_one_column(scores):
     assert table.data["copied_share.tau95"].tolist() == [0.1, 0.3, 0.2]
     controls = set_tables.control_table(found)
     assert controls.rows[0][2].text == "20.0\u00a0% / 10.0\u00a0%"
-    assert len(controls.data) == 3 * 2 * len(set_tables.CONTROLS)
+    assert len(controls.data) == 3 * 2 * 4
 
 
 def test_fidelity_of_a_generator_s_repeats_is_one_column():

@@ -64,8 +64,8 @@ def audit(rng: np.random.Generator, share: float) -> tuple[dict, dict[str, np.nd
     synthetic[: int(share * 800)] = rng.normal(0.93, 0.02, int(share * 800))
     tau95, tau99 = np.quantile(null, [0.95, 0.99])
     shares = {"tau95": float((synthetic > tau95).mean()), "tau99": float((synthetic > tau99).mean())}
-    kinds = ("exact", "mirrored", "shifted", "blurred", "noise", "gamma", "turned")
-    found = {"found": {"tau95": 1.0, "tau99": 0.98}, "copied": {"tau95": 0.96, "tau99": 0.92}}
+    kinds = ("exact", "mirrored", "shifted 12 px", "blurred", "turned 10°", "tumour in another brain")
+    found = {"n": 10, "memorized": {"tau95": 0.9, "tau99": 0.4}, "copied": {"tau95": 1.0, "tau99": 0.98}}
     nobody = {"tau95": 0.04, "tau99": 0.0}
     summary = {
         "n_synthetic": 800,
@@ -82,14 +82,17 @@ def audit(rng: np.random.Generator, share: float) -> tuple[dict, dict[str, np.nd
         "copied_share": {name: 0.5 * value for name, value in shares.items()},
         "copied_interval": {name: [0.4 * value, 1.0] for name, value in shares.items()},
         "copied_p_value": {"tau95": 0.2, "tau99": 0.04},
-        "margin": {"tau95": 0.021, "tau99": 0.034},
+        "evidence": {"tau95": 2.1, "tau99": 3.4},
+        "honest_share": {"tau95": 0.08, "tau99": 0.02},
+        "sharpness": 0.7,
+        "searches": {"pose": round(20 * share), "half": 2},
         "copied_patients": {"count": round(20 * share), "share": round(20 * share) / 40, "count_by_chance": 5.2},
         "counts_above": {"0.90": 40, "0.95": 8, "0.99": 0},
         "c_t": -0.4,
         "authenticity": 0.81,
         "controls": dict.fromkeys(kinds, found)
-        | {"blurred_strangers": {"found": {"tau95": 0.9, "tau99": 0.8}, "copied": nobody}}
-        | {"held_out": {"tau95": 0.052, "tau99": 0.011, "copied": nobody}},
+        | {"blurred_strangers": {"n": 10, "memorized": {"tau95": 0.9, "tau99": 0.8}, "copied": nobody}}
+        | {"held_out": {"n": 300, "memorized": {"tau95": 0.052, "tau99": 0.011}, "copied": nobody}},
         "warnings": ["the thresholds rest on 12 held-out subjects"],
     }
     arrays = {
@@ -339,8 +342,8 @@ def test_the_cards_lead_with_who_was_copied_and_stand_fidelity_beside_its_floor(
         audit, measured = inputs.audits[name]["0"], inputs.fidelity[name]["0"]
         copied, memorized = (100 * audit[key]["tau95"] for key in ("copied_share", "memorized_share"))
         risk = page.words.index(f"{audit['copied_patients']['count']} of 40 training subjects (5.0")
-        assert risk < page.words.index(f"Copied share: {copied:.1f} % of slices (without copying at most 5")
-        assert f"blur included: {memorized:.1f} % above τ95 (without copying 5" in page.words
+        assert risk < page.words.index(f"Copied share: {copied:.1f} % of slices (without copying 5")
+        assert f"for whichever reason: {memorized:.1f} % above τ95 (without copying 5" in page.words
         assert (
             f"kernel distance {measured['values']['kernel']:.3g}, lower is closer (held-out real: 0.0031)" in page.words
         )
@@ -394,14 +397,14 @@ def test_amounts_are_drawn_where_there_is_more_than_one(report, tmp_path):
 def test_a_single_training_subject_has_no_copied_share_and_the_card_says_so(tmp_path):
     inputs = report_inputs(("diffusion",))
     none = dict.fromkeys(("tau95", "tau99"))
-    unknown = dict.fromkeys(("copied_share", "copied_interval", "copied_p_value", "margin"), none)
+    unknown = dict.fromkeys(("copied_share", "copied_interval", "copied_p_value", "evidence"), none)
     patients = dict.fromkeys(("count", "share", "count_by_chance"))
     changed = inputs.audits["diffusion"]["0"] | unknown | {"copied_patients": patients}
     build_report(tmp_path, ReportInputs(**{**inputs.__dict__, "audits": {"diffusion": {"0": changed}}}))
     assert "there is one training subject" in Page((tmp_path / "index.html").read_text()).words
     table = (tmp_path / "tables" / "memorization.md").read_text()
-    assert "| µ95 / µ99 | not measured |" in table
-    assert table.count("not measured") == 9  # patients and by chance, share, bound and p at two levels, margin
+    assert "| Evidence of a copy at τ95 / τ99 | not measured |" in table
+    assert table.count("not measured") == 9  # patients and by chance, share, interval and p at two levels, evidence
 
 
 def test_a_patient_cohort_is_not_called_simulated(tmp_path):

@@ -1,0 +1,109 @@
+"""The training subjects that a part of a slice, its modalities in another order, or half of its signal come from.
+
+Of a slice that is not one patient's as a whole, the search of `neighbours` sees too little. Three kinds are searched
+here as the slices lie, as is and mirrored left–right, averaged to few pixels, over all training slices:
+
+half : the mean over modalities of |r| inside one half of the picture (left, right, upper, lower), the best half;
+swap : the mean over the slice's modalities of |r| with whichever of the reference's modalities fits best;
+pair : the multiple correlation of the slice with two subjects at once, as of the mean of both.
+
+r is Pearson's correlation of what lies inside the brain, without its rim, as in `alignment`.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from analysis.alignment import best_rows, brains
+from analysis.neighbours import Rows, masked
+
+SIDE = 16  # px
+PAIRED = 24  # subjects of whose best slices all pairs are tried
+KINDS = ("half", "swap", "pair")
+
+
+class Mixtures:
+    """Training slices, prepared for `nearest`. 20 kB of memory a slice."""
+
+    def __init__(self, images: np.ndarray | Rows, codes: np.ndarray, device: torch.device, chunk: int = 256) -> None:
+        """images uint8 [N, C, H, W]; codes [N]: subjects 0 … S − 1."""
+        self.device, self.codes = device, torch.from_numpy(np.asarray(codes, np.int64)).to(device)
+        starts = range(0, len(images), chunk)
+        values = torch.cat([_small(np.asarray(images[s : s + chunk]), device) for s in starts])
+        self.whole = _unit(values).flatten(2).permute(1, 2, 0).contiguous()  # [C, P, N]
+        self.halves = [_unit(_centred(values[piece])).flatten(2).permute(1, 2, 0).contiguous() for piece in _halves()]
+        self.vectors = torch.cat([_whole(np.asarray(images[s : s + chunk]), device) for s in starts])
+
+    def nearest(self, images: np.ndarray) -> dict[str, tuple[Tensor, Tensor]]:
+        """By kind: likeness [M, 2] to the nearest subject and to the nearest other, and the first one's row [M]."""
+        a = _small(images, self.device)
+        a = torch.stack([a, a.flip(-1)])  # as is, mirrored
+        half = torch.zeros(len(images), len(self.codes), device=self.device)
+        for piece, references in zip(_halves(), self.halves, strict=True):
+            queries = _unit(_centred(a[(slice(None), *piece)])).flatten(3).permute(2, 0, 1, 3)  # [C, 2, M, P]
+            r = (queries.flatten(1, 2) @ references).abs_().mean(0)
+            half = torch.maximum(half, r.unflatten(0, (2, -1)).amax(0))
+        swap = 0
+        for modality in _unit(a).unbind(2):
+            swap = swap + (modality.flatten(2).flatten(0, 1) @ self.whole).abs_().amax(0)
+        swap = (swap / a.shape[2]).unflatten(0, (2, -1)).amax(0)
+        return {"half": self._first(half), "swap": self._first(swap), "pair": self._pairs(images)}
+
+    def _first(self, likeness: Tensor) -> tuple[Tensor, Tensor]:
+        rows = best_rows(likeness, self.codes, 2)
+        return likeness.gather(1, rows), rows[:, 0]
+
+    def _pairs(self, images: np.ndarray) -> tuple[Tensor, Tensor]:
+        """R² = (r₁² + r₂² − 2 r₁ r₂ g) / (1 − g²) of the best pair, g their correlation, and of the best pair without
+        the subjects of that one."""
+        found = []
+        for queries in (images, np.ascontiguousarray(images[..., ::-1])):
+            r = _whole(queries, self.device) @ self.vectors.T
+            rows = best_rows(r, self.codes, PAIRED)
+            r, chosen = r.gather(1, rows), self.vectors[rows]
+            g = chosen @ chosen.transpose(1, 2)
+            square = r.square()[:, :, None] + r.square()[:, None] - 2 * r[:, :, None] * r[:, None] * g
+            explained = square / (1 - g.square()).clamp(min=1e-2)
+            explained.diagonal(dim1=1, dim2=2).copy_(r.square())
+            K = rows.shape[1]
+            best = explained.flatten(1).argmax(1)
+            one, two = best // K, best % K
+            taken = torch.arange(K, device=r.device)
+            taken = (taken == one[:, None]) | (taken == two[:, None])
+            others = explained.masked_fill(taken[:, :, None] | taken[:, None], 0).flatten(1).amax(1)
+            nearer = torch.where(r.gather(1, one[:, None]) >= r.gather(1, two[:, None]), one[:, None], two[:, None])
+            likeness = torch.stack([explained.flatten(1).amax(1), others], 1).clamp(0, 1)
+            found.append((likeness, rows.gather(1, nearer)[:, 0]))
+        (plain, row), (mirrored, other_row) = found
+        better = mirrored[:, 0] > plain[:, 0]
+        return torch.where(better[:, None], mirrored, plain), torch.where(better, other_row, row)
+
+
+def _small(images: np.ndarray, device: torch.device) -> Tensor:
+    """Slices standardised inside the brain and averaged to float32 [N, C, SIDE, SIDE]."""
+    values, mask = brains(images, None, device)
+    values = (values - (values * mask).sum((2, 3), keepdim=True) / mask.sum((2, 3), keepdim=True).clamp(min=1)) * mask
+    return F.adaptive_avg_pool2d(values, SIDE)
+
+
+def _whole(images: np.ndarray, device: torch.device) -> Tensor:
+    """Slices as vectors [N, C·SIDE²] of mean zero and unit norm, with their outlines: those are averaged, too."""
+    values, _ = masked(images, device)
+    values = F.adaptive_avg_pool2d(values, SIDE).flatten(1)
+    return F.normalize(values - values.mean(1, keepdim=True))
+
+
+def _halves() -> list[tuple[slice, ...]]:
+    every, first, second = slice(None), slice(None, SIDE // 2), slice(SIDE // 2, None)
+    return [(every, every, *half) for half in ((every, first), (every, second), (first, every), (second, every))]
+
+
+def _centred(values: Tensor) -> Tensor:
+    inside = values != 0
+    mean = values.sum((-2, -1), keepdim=True) / inside.sum((-2, -1), keepdim=True).clamp(min=1)
+    return (values - mean) * inside
+
+
+def _unit(values: Tensor) -> Tensor:
+    return values / values.square().sum((-2, -1), keepdim=True).sqrt().clamp(min=1e-3)
