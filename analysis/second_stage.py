@@ -87,29 +87,34 @@ class Combined:
     def __init__(self, null: pd.DataFrame, subjects: np.ndarray) -> None:
         enough = min(LEAST, len(null))
         self.searches = [search for search in SEARCHES if search in null and null[search].notna().sum() >= enough]
-        self.scale = _scale(null[self.searches])
-        combined = np.empty(len(null))
+        values = null[self.searches].to_numpy()
+        self.scale = _scale(values)
+        self.null = np.empty(len(null))
         names = np.unique(subjects)
         for name in names:
             theirs = subjects == name
+            scale = _scale(values[~theirs]) if len(names) > 1 else self.scale
             # Where the others leave a search without slices, all have to do.
-            scale = _scale(null.loc[~theirs, self.searches]).fillna(self.scale) if len(names) > 1 else self.scale
-            combined[theirs] = self._standard(null[theirs], scale).max(1)
-        self.null = combined
+            scale = np.where(np.isnan(scale), self.scale, scale)
+            self.null[theirs] = np.nanmax(_standard(values[theirs], scale), 1)
 
     def of(self, table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The combined evidence of slices [M], the search that gives it, and the training slice that it speaks of."""
-        standard = self._standard(table, self.scale)
-        best = standard.fillna(-np.inf).to_numpy().argmax(1)
-        rows = np.stack([table[f"{search}_row"] for search in self.searches], 1)[np.arange(len(table)), best]
-        return standard.max(1).to_numpy(), np.array(self.searches)[best], rows
-
-    def _standard(self, table: pd.DataFrame, scale: pd.DataFrame) -> pd.DataFrame:
-        return (table[self.searches] - scale.loc[0.5]) / (scale.loc[0.9] - scale.loc[0.5]).clip(lower=1e-3)
+        standard = _standard(table[self.searches].to_numpy(), self.scale)
+        best = np.nanargmax(standard, 1)
+        rows = np.stack([table[f"{search}_row"] for search in self.searches], 1)
+        everyone = np.arange(len(table))
+        return standard[everyone, best], np.array(self.searches)[best], rows[everyone, best]
 
 
-def _scale(null: pd.DataFrame) -> pd.DataFrame:
-    return null.quantile([0.5, 0.9])
+def _scale(values: np.ndarray) -> np.ndarray:
+    """Median and 90th percentile of every search's evidence [n, searches] where it is known, [2, searches]."""
+    known = [column[~np.isnan(column)] for column in values.T]
+    return np.array([np.quantile(column, [0.5, 0.9]) if len(column) else (np.nan, np.nan) for column in known]).T
+
+
+def _standard(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    return (values - scale[0]) / np.maximum(scale[1] - scale[0], 1e-3)
 
 
 def evidence(likeness: torch.Tensor) -> torch.Tensor:

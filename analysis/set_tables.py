@@ -135,36 +135,26 @@ def control_table(audits: Audits) -> Table:
         rows.append([Cell(planted), Cell(expected)])
         for sets in audits.values():
             found = [audit["controls"][kind] for audit in sets.values() if kind in audit["controls"]]
-            rows[-1] += [
-                Cell(_levels([control[rule] for control in found], percent, ranges=False))
-                for rule in ("copied", "memorized")
-            ]
-        records += [
-            (
-                name,
-                seed,
-                kind,
-                controls[kind]["n"],
-                rule,
-                *(controls[kind][rule][level] for level in ("tau95", "tau99")),
+            copied, memorized = (
+                _levels([control[rule] for control in found], percent, ranges=False) for rule in ("copied", "memorized")
             )
-            for name, seed, controls in every
-            if kind in controls
-            for rule in ("copied", "memorized")
-        ]
+            rows[-1].append(Cell(f"{copied} ({memorized})"))
+        for name, seed, controls in every:
+            for rule in ("copied", "memorized") if kind in controls else ():
+                records.append((name, seed, kind, controls[kind]["n"], rule, *controls[kind][rule].values()))
     numbers = {controls[kind]["n"] for *_, controls in every for kind in controls if kind not in STRANGERS}
     span = f"{min(numbers)} to {max(numbers)}" if len(numbers) > 1 else f"{min(numbers, default=0)}"
     notes = [
-        f"Rates at τ95 / at τ99. Planted: {span} copies of each kind, made of training slices and as smooth as the "
-        "set; they must be counted as copied, of the patient whose they are. Held-out real slices, each against the "
-        "thresholds of the other held-out subjects, must not; strongly blurred ones come close to every brain, which "
-        "is no copy. Memorized, of the same slices: likeness as they lie, which misses most copies that were changed."
+        "Counted as copied at τ95 / at τ99 (in brackets: as memorized, which compares slices as they lie). Planted: "
+        f"{span} copies of each kind, made of training slices and as smooth as the set; they must be counted, for the "
+        "patient whose they are. Held-out real slices, each against the thresholds of the other held-out subjects, "
+        "must not; strongly blurred ones come close to every brain, which is no copy."
     ]
     if max(map(len, audits.values())) > 1:
         notes[0] += " Mean over the repeats' audits."
     data = pd.DataFrame(records, columns=["generator", "seed", "control", "n", "rule", "tau95", "tau99"])
-    head = [f"{label(name)}: {rule}" for name in audits for rule in ("copied", "memorized")]
-    return Table("controls", "Controls of the audit", ["Planted", "Should be copied", *head], rows, data, notes)
+    head = ["Planted", "Should be copied", *map(label, audits)]
+    return Table("controls", "Controls of the audit", head, rows, data, notes)
 
 
 def _levels(found: list[dict[str, float | None]], write: Callable[[float], str], *, ranges: bool = True) -> str:

@@ -45,7 +45,7 @@ def test_a_turn_is_scipy_s_and_takes_the_annotation_along(planted):
 
 
 def test_a_pasted_tumour_is_the_patient_s_in_a_stranger_s_brain(planted):
-    images, labels, _, rows, strangers, copies = planted
+    images, labels, _, _, strangers, copies = planted
     pasted = copies["tumour in another brain"]
     assert pasted.rows[:, 0].tolist() == [1, 8]  # the slice without tumour has none to give
     inside = labels[[1, 8], 0][:, None] > 0

@@ -34,7 +34,7 @@ def test_repeated_slices_count_once():
 
 @pytest.mark.parametrize("level", [0.95, 0.99])
 def test_false_positives_with_several_slices_a_subject(level):
-    rng, trials, positive, share, noisy = np.random.default_rng(0), 400, 0, 0.0, 0
+    rng, trials, positive, share, noisy = np.random.default_rng(0), 200, 0, 0.0, 0
     names = np.repeat(np.arange(30), 10)
     expected = shares.expected_above(len(names), level)
     for _ in range(trials):
@@ -44,9 +44,9 @@ def test_false_positives_with_several_slices_a_subject(level):
         positive += shares.p_value(above, 500, n_null, expected) <= 0.05
         noisy += above > shares.honest_share(500, n_null, expected)
         share += above / trials
-    assert positive / trials < 0.08  # 0.05 and three standard errors; with tau taken as known it would be 0.29
+    assert positive / trials < 0.1  # 0.05 and three standard errors; with tau taken as known it would be 0.29
     assert noisy <= positive
-    assert share == pytest.approx(1 - level, abs=0.004)
+    assert share == pytest.approx(1 - level, abs=0.01)
 
 
 def test_the_share_that_honest_sets_exceed_counts_rankings():
@@ -56,7 +56,7 @@ def test_the_share_that_honest_sets_exceed_counts_rankings():
 
 def test_intervals_resample_people_of_the_set_and_of_the_null(monkeypatch):
     monkeypatch.setattr(shares, "RESAMPLED", 100)
-    rng, covered, trials = np.random.default_rng(0), 0, 60
+    rng, covered, trials = np.random.default_rng(0), 0, 40
     names, null_names = np.repeat(np.arange(25), 8), np.repeat(np.arange(40), 8)
 
     def drawn(names):
@@ -65,7 +65,7 @@ def test_intervals_resample_people_of_the_set_and_of_the_null(monkeypatch):
     for _ in range(trials):
         low, high = shares.resampled_interval(drawn(names), names, drawn(null_names), null_names, 0.8, rng)
         covered += low <= 0.2 <= high
-    assert covered / trials > 0.87  # 0.95 less three standard errors
+    assert covered / trials > 0.85  # 0.95 less three standard errors
 
 
 def test_an_interval_of_equal_people_has_no_width_but_the_null_s():

@@ -401,7 +401,7 @@ def test_audits_of_a_generator_s_repeats_are_one_column(scores):
     ]  # fmt: skip
     assert table.data["copied_share.tau95"].tolist() == [0.1, 0.3, 0.2]
     controls = set_tables.control_table(found)
-    assert controls.rows[0][2].text == "20.0\u00a0% / 10.0\u00a0%"
+    assert controls.rows[0][2].text == "20.0\u00a0% / 10.0\u00a0% (20.0\u00a0% / 10.0\u00a0%)"
     assert len(controls.data) == 3 * 2 * 4
 
 

@@ -92,20 +92,22 @@ def print_strangers(kind: str, finder: Finder, strangers: Slices, rng: np.random
         for level, at in LEVELS.items():
             share = finder.above(found, question, level).mean()
             values, null = found[measure].to_numpy(), finder.null[measure].to_numpy()
-            low, high = resampled_interval(
-                values, strangers.subjects, null, finder.null["subject"].to_numpy(), at, rng
-            )
+            low, high = resampled_interval(values, strangers.subjects, null, finder.null["subject"].to_numpy(), at, rng)
             print(f"{kind}, {question} at {level}: {100 * share:.1f} % [{100 * low:.1f}, {100 * high:.1f}]", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--copies", type=int, default=100, help="of each kind")
+    parser.add_argument("--every", type=int, default=1, help="which slices of the null and of the strangers to take")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
-    parts = cohort()
-    training, null, strangers = parts["training"], parts["null"], parts["strangers"]
+    training, null, strangers = cohort().values()
+    null, strangers = (
+        Slices(*(values[:: options.every] for values in (part.images, part.subjects, part.labels)))
+        for part in (null, strangers)
+    )
     finder = Finder(training, null, device="cpu")
 
     some = strangers.images[:64], strangers.labels[:64]
