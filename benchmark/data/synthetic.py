@@ -58,6 +58,12 @@ def settings_of(config: Config, synthetic: str | None) -> dict[str, str]:
     return {path.name: value for path, value in hashes.items()}
 
 
+def people_of(made: SliceSet) -> np.ndarray:
+    """Whose each synthetic slice is [N]: a generator's are each of their own, one of a sent volume of that volume's."""
+    names = made.index["patient"].to_numpy(str)
+    return np.arange(len(made)).astype(str) if len(np.unique(names)) == 1 else names
+
+
 def open_synthetic(config: Config, synthetic: str | None, folders: Mapping[str, Path]) -> SliceSet:
     """The set itself; a warning says where one made elsewhere lies otherwise than the cohort.
 

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from analysis import memorization
 from analysis.memorization import Slices
@@ -36,12 +35,6 @@ def tags(config: Config) -> dict[str, Any]:
     return {"model": name, "generator": name, "cohort": config.prepare.cohort, **own}
 
 
-def _people(index: pd.DataFrame) -> np.ndarray:
-    """Whose the synthetic slices are: those of a volume (z ≥ 0) are one synthetic patient's, others nobody's else."""
-    alone = np.char.add("slice ", np.arange(len(index)).astype(str))
-    return np.where(index["z"] >= 0, index["patient"].to_numpy(str), alone)
-
-
 def _real(real: SliceSet, rows: np.ndarray) -> Slices:
     people = real.index["patient"].to_numpy(str)[rows]
     return Slices(Rows(real.images, rows), people, Rows(real.labels[:, None], rows))
@@ -54,7 +47,7 @@ def run(task: RunningTask) -> Headline:
     trained = seen_by(config, config.audit.synthetic, real)
     held_out = real.rows("test")  # validation subjects chose the snapshot
     result = memorization.audit(
-        Slices(made.images, _people(made.index), made.labels[:, None]),
+        Slices(made.images, synthetic.people_of(made), made.labels[:, None]),
         _real(real, trained),
         _real(real, held_out),
         seed=config.audit.seed,

@@ -51,7 +51,7 @@ def run(task: RunningTask) -> Headline:
     patients = real.index["patient"].to_numpy(str)
     trained, held_out = real.rows("train"), real.rows("test")  # validation subjects chose the snapshot
     sets = {
-        "synthetic": (made, np.arange(len(made)), _people(made)),
+        "synthetic": (made, np.arange(len(made)), synthetic.people_of(made)),
         "reference": (real, trained, patients[trained]),
         "floor": (real, held_out, patients[held_out]),
     }
@@ -90,12 +90,6 @@ def run(task: RunningTask) -> Headline:
         "slices": found["n"]["synthetic"],
         "slices_per_draw": found["per_draw"],
     }
-
-
-def _people(made: SliceSet) -> np.ndarray:
-    """Whose each synthetic slice is [N]: a generator's are each of their own, one of a sent volume of that volume's."""
-    names = made.index["patient"].to_numpy(str)
-    return np.arange(len(made)).astype(str) if len(np.unique(names)) == 1 else names
 
 
 def _features(model: Segmenter, slices: SliceSet, draws: np.ndarray) -> fidelity.Drawn:

@@ -94,7 +94,8 @@ class TestReference:
         assert [reference.tau["tau95"], reference.margin["tau95"]] == pytest.approx(limits, abs=1e-5)
         found = reference.shares(generated)
         assert {name: found[name] for name in shares} == shares
-        assert found["copied_p_value"] < stats.binom.sf(20 * shares["copied_share"] - 1, 20, 0.3)  # far from chance
+        low, high = (stats.binom.sf(round(20 * shares["copied_share"]) - 1, 20, chance) for chance in (0.05, 0.15))
+        assert low < found["copied_p_value"] < high  # the threshold is one of 40 slices', no known one
 
     def test_averages_and_blurred_strangers_are_memorized_by_no_patient(self, reference, cohort):
         training, subjects = cohort["training"]
