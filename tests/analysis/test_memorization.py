@@ -242,9 +242,9 @@ class TestAudit:
         assert one.slices.equals(two.slices)
 
     def test_never_reads_a_set_as_a_whole(self, patients, recorder, few_controls):
-        (images, subjects), synthetic = patients(23, 30, 20, size=16), alone(patients(24, 3, size=16)[0])
+        (images, subjects), synthetic = patients(23, 30, 40, size=16), alone(patients(24, 3, size=16)[0])
         stored = images.view(recorder)
-        rows, held_out = np.arange(580), np.arange(580, 600)
+        rows, held_out = np.arange(1160), np.arange(1160, 1200)
         parts = [Slices(Rows(stored, part), subjects[part]) for part in (rows, held_out)]
         result = audit(synthetic, *parts, memory_gib=0.005)
         assert 0 < stored.largest < images.nbytes / 2
