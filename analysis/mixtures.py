@@ -31,7 +31,7 @@ class Mixtures:
         self.device, self.codes = device, torch.from_numpy(np.asarray(codes, np.int64)).to(device)
         starts = range(0, len(images), chunk)
         values = torch.cat([_small(np.asarray(images[s : s + chunk]), device) for s in starts])
-        self.whole = _unit(values).flatten(2).permute(1, 2, 0).contiguous()  # [C, P, N]
+        self.whole = _unit(_centred(values)).flatten(2).permute(1, 2, 0).contiguous()  # [C, P, N]
         self.halves = [_unit(_centred(values[piece])).flatten(2).permute(1, 2, 0).contiguous() for piece in _halves()]
         self.vectors = torch.cat([_whole(np.asarray(images[s : s + chunk]), device) for s in starts])
 
@@ -45,9 +45,9 @@ class Mixtures:
             r = (queries.flatten(1, 2) @ references).abs_().mean(0)
             half = torch.maximum(half, r.unflatten(0, (2, -1)).amax(0))
         swap = 0
-        for modality in _unit(a).unbind(2):
+        for modality in _unit(_centred(a)).unbind(2):
             swap = swap + (modality.flatten(2).flatten(0, 1) @ self.whole).abs_().amax(0)
-        swap = (swap / a.shape[2]).unflatten(0, (2, -1)).amax(0)
+        swap = (swap / images.shape[1]).unflatten(0, (2, -1)).amax(0)
         return {"half": self._first(half), "swap": self._first(swap), "pair": self._pairs(images)}
 
     def _first(self, likeness: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,10 +81,9 @@ class Mixtures:
 
 
 def _small(images: np.ndarray, device: torch.device) -> Tensor:
-    """Slices standardised inside the brain and averaged to float32 [N, C, SIDE, SIDE]."""
+    """Values inside the brain, zero outside, and the brain as last channel, averaged to [N, C + 1, SIDE, SIDE]."""
     values, mask = brains(images, None, device)
-    values = (values - (values * mask).sum((2, 3), keepdim=True) / mask.sum((2, 3), keepdim=True).clamp(min=1)) * mask
-    return F.adaptive_avg_pool2d(values, SIDE)
+    return F.adaptive_avg_pool2d(torch.cat([values * mask, mask], 1), SIDE)
 
 
 def _whole(images: np.ndarray, device: torch.device) -> Tensor:
@@ -95,14 +94,16 @@ def _whole(images: np.ndarray, device: torch.device) -> Tensor:
 
 
 def _halves() -> list[tuple[slice, ...]]:
-    every, first, second = slice(None), slice(None, SIDE // 2), slice(SIDE // 2, None)
+    """Without the pixels beside the cut, where what the other half is changes the rim."""
+    every, first, second = slice(None), slice(None, SIDE // 2 - 1), slice(SIDE // 2 + 1, None)
     return [(every, every, *half) for half in ((every, first), (every, second), (first, every), (second, every))]
 
 
 def _centred(values: Tensor) -> Tensor:
-    inside = values != 0
-    mean = values.sum((-2, -1), keepdim=True) / inside.sum((-2, -1), keepdim=True).clamp(min=1)
-    return (values - mean) * inside
+    """From `_small` or a part of it [..., C + 1, H, W], less the mean inside the brain [..., C, H, W]."""
+    values, brain = values[..., :-1, :, :], values[..., -1:, :, :]
+    mean = values.sum((-2, -1), keepdim=True) / brain.sum((-2, -1), keepdim=True).clamp(min=1)
+    return values - mean * brain
 
 
 def _unit(values: Tensor) -> Tensor:
