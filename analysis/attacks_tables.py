@@ -57,7 +57,7 @@ def attack_table(attacks: Attacks, seeds: Iterable[int] = ()) -> Table:
         "discriminator. Missing modality: how much better the set than validation patients tells it from the other "
         "three. Linked halves: how much more a patient's even and odd slices resemble the same synthetic slices than "
         "those of others do. Linked patients: whose halves find each other among as many as there are patients of the "
-        "smaller kind.",
+        "smaller kind; where all held-out patients do, there is no risk to measure.",
         *pooling(attacks, "Bounds and p are those of single sets, lowest to highest."),
         *_reasons(attacks),
         *missing_sets(attacks, seeds),
@@ -96,7 +96,7 @@ def _column(sets: Sequence[dict]) -> dict[str, str]:
                 ("by chance", "by_chance"),
             )
         }
-        column["Linked: risk"] = spread([each["risk"] for each in linked], _two, MISSING)
+        column["Linked: risk"] = spread([each["risk"] for each in linked], _gain, MISSING)
     seconds = [sum(found["seconds"].values()) for found in sets]
     return column | {"Time of all attacks [s]": spread(seconds, "{:.0f}".format, MISSING)}
 
@@ -113,6 +113,11 @@ def with_bounds(found: Sequence[dict], value: str, bounds: str) -> str:
 
 def _two(value: float) -> str:
     return number(value, ".2f")
+
+
+def _gain(risk: float) -> str:
+    """A share of what is left to gain means nothing where members fare worse than the control."""
+    return _two(risk) if risk > 0 else "≤ 0"
 
 
 def _reasons(attacks: Attacks) -> Iterable[str]:

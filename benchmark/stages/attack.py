@@ -21,7 +21,7 @@ from benchmark.training.cohort import seen_by
 from benchmark.training.critics import NoCritic, familiarity, load_critic
 from benchmark.training.devices import pick_device
 
-SCHEMA = 1
+SCHEMA = 2  # 2: diffusion models are asked at less noise
 TRAINING = "train_generator"  # parents' names begin with it, one for each generator of an ensemble
 
 

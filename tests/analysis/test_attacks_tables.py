@@ -46,6 +46,15 @@ def test_the_table_pools_repeats_and_says_what_was_not_run(attacks):
     assert table.data["auc"].between(0, 1).all()
 
 
+def test_linking_that_fails_more_often_than_the_control_is_no_risk(attacks):
+    found = attacks["mine"]["all"]
+    worse = found["linked"] | {"members": 0.5, "held_out": 0.9, "risk": -4.0}
+    nothing = found["linked"] | {"held_out": 1.0, "risk": None}
+    for linked, printed in ((worse, "≤ 0"), (nothing, "not measured")):
+        table = attack_table({"mine": {"all": found | {"linked": linked}}})
+        assert _cells(table)["Linked: risk"] == [printed]
+
+
 def test_a_card_names_the_same_attacks_whatever_they_found(attacks):
     (by_set, auc), (by_weights, _) = attack_lines([*attacks["diffusion"].values()])
     assert (by_set, by_weights) == ("By the set alone", "By the generator's weights")

@@ -48,13 +48,12 @@ def main() -> None:
     arguments = parser.parse_args()
     more = dict(setting.split("=", 1) for setting in arguments.set)
 
-    session = Session.begin(parsing.parse("prepare", COHORT | more).common.work_dir)
+    session = Session.begin(parsing.parse("attack", COHORT | more).common.work_dir)
     found = {}
     for name in arguments.names:
         found[name] = {"all": attacked(session, COHORT | OVERFIT | {"synthetic": name} | more)}
-    strangers = parsing.parse(
-        "prepare", {**COHORT, "prepare.seed": "1"} | {k: more[k] for k in ("work_dir",) if k in more}
-    )
+    of_cohort = {key: value for key, value in more.items() if parsing.places("prepare", key)}
+    strangers = parsing.parse("prepare", COHORT | of_cohort | {"seed": "1"})
     drawn = SliceSet.open(pull("prepare", strangers, session).path)
     found["new subjects"] = {"all": attacked(session, COHORT | {"synthetic": str(drawn.folder)} | more)}
     print(attack_table(found).markdown())
