@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass, replace
 ARMS = {
     "real": "Real only",
     "synthetic": "Synthetic only",
-    "synthetic_last": "Synthetic only (last)",  # for which no annotated real patient is needed
+    "synthetic_last": "Synthetic only (last)",  # of the segmenter; no annotated real patient chose it
     "both": "Real + synthetic",
     "pretrain": "Synthetic, then real",
 }

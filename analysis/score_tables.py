@@ -63,7 +63,7 @@ def chosen_notes(table: pd.DataFrame) -> list[str]:
             "most Dice on annotated validation patients."
         )
     if "synthetic_last" in arms:
-        parts.append("Last snapshot: of the same training, and no annotated real patient chose it.")
+        parts.append("Last snapshot: of the same training of the segmenter, and no annotated real patient chose it.")
     if (table.loc[table["arm"] != "real", "generator_seeds"] > 0).any():
         parts.append(
             "Generators: of each training the snapshot was kept that the judge prefers, by Dice on annotated "

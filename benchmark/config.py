@@ -189,8 +189,8 @@ class Evaluate(Section):
 
     snapshot: Literal["best", "last"] = Field(
         "best",
-        description="whose scores: best, of most Dice on annotated validation patients; or last, which needs none of "
-        "them, of a segmenter that was trained on synthetic images alone",
+        description="whose scores: best, of most Dice on annotated validation patients; or last, which none of them "
+        "chose, of a segmenter that was trained on synthetic images alone",
     )
 
 
@@ -237,8 +237,8 @@ class Analyze(Section):
     segmenter: Annotated[tuple[SegmenterName, ...], Listed] = Field(("unet",), description="segmenters in the table")
     train_on: Annotated[tuple[Arm, ...], Listed] = Field(
         ("real", "synthetic", "both"),
-        description="arms in the table; real is the reference of all. synthetic_last: the last snapshot of synthetic's "
-        "training, which no annotated real patient chose",
+        description="arms in the table; real is the reference of all. synthetic_last: the segmenter's last snapshot in "
+        "synthetic's training, which no annotated real patient chose",
     )
     augment: Annotated[tuple[bool, ...], Listed] = Field((True,), description="augmentation settings in the table")
     real_subjects: Annotated[tuple[Share, ...], Listed] = Field(

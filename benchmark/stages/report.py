@@ -92,10 +92,22 @@ def run(task: RunningTask) -> Headline:
             nearest={name: _nearest([*paths.values()]) for name, paths in audits.items()},
             sample_images=_sample_images(prepared.path, {name: made[name] for name in sets if name in made}),
             demo_notice=DEMO_NOTICE if _is_demo(config) else None,
+            warnings=_fewer_patients(config),
             truncation={name: resolve_model(config, name).get("truncation", 1.0) for name in config.analyze.model},
         ),
     )
     return {**analyzed.headline, "tables": len(written["tables"]), "figures": len(written["figures"])}
+
+
+def _fewer_patients(config: Config) -> list[str]:
+    """What is to be known of a table whose generators saw a part of the cohort."""
+    count = config.train_generator.subjects
+    if count is None or not config.analyze.model:
+        return []
+    return [
+        f"Generators were trained on {count} of the training patients (train_generator.subjects). Real arms, and the "
+        "training slices that fidelity compares with, are all patients'."
+    ]
 
 
 def _by_set(config: Config, finished: list[StageResult], stage: str, sets: list[str]) -> dict[str, dict[str, Path]]:

@@ -18,7 +18,7 @@ from segmenters.augment import augment
 from segmenters.base import normalize
 
 POINTS = 5  # of the budget, evenly spaced, at which a step is timed: networks that grow become slower
-STEPS = 4  # timed at each, after one that is not: regularizers come every so many steps
+STEPS = 4  # timed at each, after one that is not; rarer regularizers are missed, and with them some percent
 ENOUGH = 20.0  # after so long a look at one model, what was seen so far is taken [s]
 
 Step = Callable[[int], object]  # a training step at so many images seen

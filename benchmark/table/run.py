@@ -141,7 +141,7 @@ def _look_ahead(left: list[Job], durations: Durations) -> None:
         try:
             if durations.seconds(Work.of(job)) is None and (seconds := expected(job)) is not None:
                 durations.expect(Work.of(job), seconds)
-        except Exception as error:  # the job itself will fail of it, and then it is recorded
+        except (UserError, ValueError, RuntimeError) as error:  # no such model, or no memory: for the job to tell
             log.warning("%s: how long it takes cannot be told before: %s", job.title, error)
 
 

@@ -19,6 +19,7 @@ from benchmark.training.processes import alone
 from segmenters.augment import augment
 from segmenters.base import normalize
 
+SCHEMA = 1  # raised whenever the same settings would give another number
 BATCH = 16  # small, so that a short budget has many steps
 
 
@@ -55,7 +56,7 @@ def judge_of_real(config: Config, real: SliceSet, rows: np.ndarray, extractor: s
     Every generator of a cohort asks for the same number, so it is measured once for each work folder.
     extractor: fingerprint of the extractor's training, which stands for the cohort's slices and the judge's network.
     """
-    depends_on = [extractor, config.train_generator.judge_images, rows.tolist()]
+    depends_on = [SCHEMA, extractor, config.train_generator.judge_images, rows.tolist()]
     digest = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
     path = config.common.work_dir / "judge" / f"{digest[:16]}.json"
     with locked(path.with_suffix(".lock"), waiting_for="the judge of real slices"):

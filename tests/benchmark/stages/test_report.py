@@ -73,6 +73,13 @@ def test_budgets_name_an_ensemble_where_there_is_one():
     assert report._budgets(shared)["repeats"] == "3 a cell, one generator"
 
 
+def test_a_table_says_where_its_generators_saw_fewer_patients_than_the_real_arm():
+    assert report._fewer_patients(Config()) == []
+    few = Config().replace({"train_generator.subjects": 8})
+    assert "trained on 8 of the training patients" in report._fewer_patients(few)[0]
+    assert report._fewer_patients(few.replace({"analyze.model": ()})) == []
+
+
 @pytest.mark.parametrize(
     ("given", "demo"),
     [
