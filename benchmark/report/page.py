@@ -286,11 +286,12 @@ def _utility_figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figu
 
 def _memorization_figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
     for name, arrays in inputs.nearest.items():
-        audit = next(iter(inputs.audits[name].values()))  # the null of all sets is the same
+        audit = next(iter(inputs.audits[name].values()))  # nulls of a generator's sets differ in smoothness alone
         yield (
             f"similarity_{name}",
             "memorization",
-            f"{label(name)}: how close synthetic slices come to training slices, beside held-out real slices.",
+            f"{label(name)}: how close synthetic slices come to training slices, beside held-out real "
+            "slices that were made as smooth.",
             set_figures.similarity_histogram(arrays["synthetic"], arrays["null"], audit["tau95"], audit["tau99"], name),
         )
         yield (
