@@ -1,6 +1,6 @@
 """What attacks found, as a table, a figure and a card's sentences; repeats, each with a set of its own, are pooled."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 from analysis.arms import label
 from analysis.drawing import GREY, WIDTH, styled
 from analysis.set_tables import MISSING, missing_sets, pooling, reach
+from analysis.statistics import holm
 from analysis.tables import Cell, Table, number, p_value, percent, spread
 
 Attacks = Mapping[str, Mapping[str, dict]]  # by generator, then by the repeat's seed: the content of attack.json
@@ -33,6 +34,26 @@ SHORT = {
 FAMILIES = {"membership": ATTACKS["distance"], "linkage": ATTACKS["link"]}  # of a run that failed as a whole
 
 
+def over_all_sets(attacks: Attacks) -> Attacks:
+    """The same with p_adjusted by Holm over every attack on every set, not over one set's alone."""
+    keys = [(name, seed, attack) for name, sets in attacks.items() for seed in sets for attack in sets[seed]["attacks"]]
+    p = [attacks[name][seed]["attacks"][attack]["p_value"] for name, seed, attack in keys]
+    adjusted = dict(zip(keys, holm(pd.DataFrame({"p": p, "all": ""}), ["all"])["p_holm"], strict=True))
+    return {
+        name: {
+            seed: found
+            | {
+                "attacks": {
+                    attack: verdict | {"p_adjusted": float(adjusted[name, seed, attack])}
+                    for attack, verdict in found["attacks"].items()
+                }
+            }
+            for seed, found in sets.items()
+        }
+        for name, sets in attacks.items()
+    }
+
+
 def attack_table(attacks: Attacks, seeds: Iterable[int] = ()) -> Table:
     """Measures down, generators across. attacks: attack.json of each set; seeds: of the repeats that were asked for."""
     columns = {name: _column([*sets.values()]) for name, sets in attacks.items()}
@@ -48,16 +69,19 @@ def attack_table(attacks: Attacks, seeds: Iterable[int] = ()) -> Table:
     ]
     notes = [
         "AUC: probability that a training patient's score is above that of a patient nobody trained on; 0.5 is "
-        "guessing; in brackets a 95 % interval over patients (Newcombe's score interval). Control: the same attack "
-        "between two halves of held-out patients; in brackets 95 % of all halves. Risk = (AUC − control) / "
+        "guessing; in brackets a 95 % interval over patients (Newcombe's score interval). Control: the same scores "
+        "between two halves of held-out patients; its mean over all halves is 0.5 whatever the scores, and in brackets "
+        "stands how far from it 95 % of halves stray, though nobody in them was trained on. Risk = (AUC − control) / "
         "(1 − control). True positives: training patients told while 1 % of held-out patients are taken for such; of "
-        "fewer than 100, none. p: Mann–Whitney, one-sided, Holm over a set's attacks.",
+        "fewer than 100, none; in brackets an exact 95 % interval over training patients, given that threshold. p: "
+        "Mann–Whitney, one-sided, Holm over all attacks on all sets of this report.",
         "Scores. Membership by the set: similarity of a patient's closest slice to the set; beside other people: "
-        "relative to the similarity to validation patients. By the weights: the diffusion model's loss, a GAN's "
-        "discriminator. Missing modality: how much better the set than validation patients tells it from the other "
-        "three. Linked halves: how much more a patient's even and odd slices resemble the same synthetic slices than "
-        "those of others do. Linked patients: whose halves find each other among as many as there are patients of the "
-        "smaller kind; where all held-out patients do, there is no risk to measure.",
+        "relative to the similarity to validation patients. By the weights: the diffusion model's loss; of a GAN, the "
+        "discriminator as its training left it, which nobody is given who gets the generator. Missing modality: how "
+        "much better the set than validation patients tells it from the other three. Linked halves: how much more a "
+        "patient's even and odd slices resemble the same synthetic slices than those of others do. Linked patients: "
+        "whose halves find each other among as many as there are patients of the smaller kind; where all held-out "
+        "patients do, there is no risk to measure.",
         *pooling(attacks, "Bounds and p are those of single sets, lowest to highest."),
         *_reasons(attacks),
         *missing_sets(attacks, seeds),
@@ -79,7 +103,7 @@ def _column(sets: Sequence[dict]) -> dict[str, str]:
             f"{what}: AUC": with_bounds(verdicts, "auc", "auc_interval"),
             f"{what}: control": with_bounds([verdict["control"] for verdict in verdicts], "auc", "auc_band"),
             f"{what}: risk": with_bounds(verdicts, "risk", "risk_interval"),
-            f"{what}: true positives": spread([verdict["true_positives"] for verdict in verdicts], percent, MISSING),
+            f"{what}: true positives": with_bounds(verdicts, "true_positives", "true_positives_interval", percent),
             f"{what}: true positives by chance": reach([v["true_positives_by_chance"] for v in verdicts], percent),
             f"{what}: p": reach([verdict["p_adjusted"] for verdict in verdicts], p_value),
         }
@@ -105,14 +129,14 @@ def reach_of(texts: Iterable[str]) -> str:
     return "; ".join(dict.fromkeys(texts))
 
 
-def with_bounds(found: Sequence[dict], value: str, bounds: str) -> str:
-    """'0.61 (0.55 to 0.66) [0.41, 0.78]': the mean, its range over sets, the lowest and the highest bound."""
-    low, high = (pick(each[bounds][i] for each in found) for i, pick in ((0, min), (1, max)))
-    return f"{spread([each[value] for each in found], _two, MISSING)} [{_two(low)}, {_two(high)}]"
-
-
 def _two(value: float) -> str:
     return number(value, ".2f")
+
+
+def with_bounds(found: Sequence[dict], value: str, bounds: str, text: Callable[[float], str] = _two) -> str:
+    """'0.61 (0.55 to 0.66) [0.41, 0.78]': the mean, its range over sets, the lowest and the highest bound."""
+    low, high = (pick(each[bounds][i] for each in found) for i, pick in ((0, min), (1, max)))
+    return f"{spread([each[value] for each in found], text, MISSING)} [{text(low)}, {text(high)}]"
 
 
 def _gain(risk: float) -> str:
@@ -135,7 +159,9 @@ def attack_lines(sets: Sequence[dict]) -> list[tuple[str, str]]:
     """What a card says: by what an attacker would tell training patients from others, and how well. Which attacks it
     names is fixed beforehand: of the set, that which is calibrated by other people."""
     lines = []
-    for name, what in (("ratio", "By the set alone"), ("white_box", "By the generator's weights")):
+    released = not any(found["critic"] == "discriminator" for found in sets)
+    by_network = "By the generator's weights" if released else "By the discriminator, which is not released"
+    for name, what in (("ratio", "By the set alone"), ("white_box", by_network)):
         verdicts = [found["attacks"][name] for found in sets if name in found["attacks"]]
         if verdicts:
             p = reach([verdict["p_adjusted"] for verdict in verdicts], p_value)

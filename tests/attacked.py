@@ -8,7 +8,7 @@ from analysis.attacks_statistics import judge_all, linked_shares
 COLUMNS = ("distance", "ratio", "attribute", "link", "white_box")
 
 
-def found(strength, seed=0, canaries=0, columns=COLUMNS, **reasons):
+def found(strength, seed=0, canaries=0, columns=COLUMNS, critic="denoiser", **reasons):
     """attack.json of 30 members and 12 held-out patients, members' scores higher by so many standard deviations."""
     rng = np.random.default_rng(seed)
     people = pd.DataFrame({"patient": [f"p{i}" for i in range(42)], "member": np.arange(42) < 30, "times": 1})
@@ -20,6 +20,7 @@ def found(strength, seed=0, canaries=0, columns=COLUMNS, **reasons):
     return {
         "attacks": attacks,
         "linked": linked_shares(people),
+        "critic": None if "white_box" in reasons else critic,
         "reasons": unjudged | reasons,
         "seconds": {"membership": 12.0, "linkage": 1.4},
         "patients": {"members": 30, "held_out": 12, "reference": 4, "canaries": 2 * canaries},

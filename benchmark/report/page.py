@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from analysis import score_figures, score_tables, set_figures, set_tables, tables
 from analysis.arms import label
-from analysis.attacks_tables import Attacks, attack_figure, attack_table
+from analysis.attacks_tables import Attacks, attack_figure, attack_table, over_all_sets
 from analysis.calibration import calibration_table, caveats
 from analysis.long_table import AMOUNT, Scores
 from analysis.set_tables import NOT_PROOF, Audits, Fidelities
@@ -102,6 +102,7 @@ def build_report(out: Path, inputs: ReportInputs) -> dict:
     Returns what was written: index, tables and figures (their paths relative to `out`). Raises ValueError where an
     input is not as `ReportInputs` describes.
     """
+    inputs = replace(inputs, attacks=over_all_sets(inputs.attacks))
     for folder in ("tables", "figures"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     names = _Names()

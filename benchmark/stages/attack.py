@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+import generators
 from analysis import attacks
 from analysis.attacks_statistics import judge_all, linked_shares
 from analysis.neighbours import Rows
@@ -21,7 +22,7 @@ from benchmark.training.cohort import seen_by
 from benchmark.training.critics import NoCritic, familiarity, load_critic
 from benchmark.training.devices import pick_device
 
-SCHEMA = 2  # 2: diffusion models are asked at less noise
+SCHEMA = 3  # 3: canaries are nowhere among the members
 TRAINING = "train_generator"  # parents' names begin with it, one for each generator of an ensemble
 
 
@@ -79,14 +80,16 @@ def run(task: RunningTask) -> Headline:
             reasons[name] = str(error)
         seconds[name] = round(time.monotonic() - started, 3)
 
-    linked = linked_shares(people) if "linked" in people else None
+    usual = people[~people["member"] | (people["times"] == 1)]
+    linked = linked_shares(usual) if "linked" in people else None
     verdicts, unjudged = judge_all(people.drop(columns="linked", errors="ignore"), seed=keys.seed)
     found = {
         "attacks": verdicts,
         "linked": linked,
+        "critic": _critic_of(config),
         "reasons": reasons | unjudged,
         "seconds": seconds,
-        "patients": {"members": len(np.unique(patients[members])), "held_out": len(np.unique(patients[held_out]))}
+        "patients": {"members": int(usual["member"].sum()), "held_out": int((~usual["member"]).sum())}
         | {"reference": len(np.unique(patients[third])), "canaries": len(canaries)},
         "slices": {"synthetic": len(made), "members": len(members), "held_out": len(held_out), "reference": len(third)},
     }
@@ -101,6 +104,12 @@ def run(task: RunningTask) -> Headline:
         "attack_seconds": seconds,
         **found["patients"],
     }
+
+
+def _critic_of(config: Config) -> str | None:
+    """The network that the white-box attack asks: one of released weights, or "discriminator", which is in none."""
+    generator = synthetic.generator_of(config, config.attack.synthetic)
+    return None if generator is None else generators.load(generator).critic
 
 
 def spaced(rows: np.ndarray, patients: np.ndarray, most: int) -> np.ndarray:

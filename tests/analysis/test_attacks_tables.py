@@ -2,9 +2,24 @@
 
 import numpy as np
 import pytest
+from statsmodels.stats.multitest import multipletests
 
-from analysis.attacks_tables import attack_figure, attack_lines, attack_table
+from analysis.attacks_tables import attack_figure, attack_lines, attack_table, over_all_sets
 from tests.attacked import COLUMNS, found
+
+
+def test_p_values_are_adjusted_over_every_set_of_the_report(attacks):
+    verdicts = [
+        each
+        for sets in over_all_sets(attacks).values()
+        for found in sets.values()
+        for each in found["attacks"].values()
+    ]
+    p = np.array([verdict["p_value"] for verdict in verdicts])
+    assert len(p) == 2 * 5 + 4
+    by_hand = multipletests(p, method="holm")[1]
+    assert [verdict["p_adjusted"] for verdict in verdicts] == pytest.approx(by_hand.tolist())
+    assert over_all_sets({}) == {}
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +74,7 @@ def test_a_card_names_the_same_attacks_whatever_they_found(attacks):
     (by_set, auc), (by_weights, _) = attack_lines([*attacks["diffusion"].values()])
     assert (by_set, by_weights) == ("By the set alone", "By the generator's weights")
     assert "guessing: 0.50" in auc
+    assert attack_lines([found(1.5, critic="discriminator")])[1][0] == "By the discriminator, which is not released"
     assert [what for what, _ in attack_lines([*attacks["mine"].values()])] == ["By the set alone"]
 
 

@@ -45,7 +45,8 @@ def test_every_attack_is_judged_on_patients_and_timed(gan):
     assert found["attacks"].keys() == {"distance", "ratio", "attribute", "link", "white_box"}
     assert found["reasons"] == {}
     assert found["seconds"].keys() == {"membership", "attribute", "linkage", "white_box"}
-    assert found["patients"] == {"members": 7, "held_out": 3, "reference": 2, "canaries": 2}
+    assert found["critic"] == "discriminator"
+    assert found["patients"] == {"members": 5, "held_out": 3, "reference": 2, "canaries": 2}
     people = pd.read_csv(gan.result.path / "patients.csv")
     assert people["member"].sum() == 7
     assert sorted(people["times"]) == [1] * 8 + [4, 16]
