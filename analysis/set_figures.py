@@ -29,6 +29,15 @@ from analysis.drawing import (
 from analysis.statistics import counted
 
 KEPT = {"color": "black", "marker": "o", "markersize": 9, "markerfacecolor": "none", "linestyle": ""}
+FOUND = {  # how a training slice was found: the searches of `second_stage`, in words
+    "as is": "as it lies",
+    "pose": "in another pose",
+    "bent": "bent",
+    "lesion": "its lesion",
+    "half": "a half of it",
+    "swap": "modalities in another order",
+    "pair": "two patients at once",
+}
 
 
 @styled
@@ -145,46 +154,49 @@ def training_curve(curve: pd.DataFrame, name: str) -> Figure:
 
 
 @styled
-def closest_pairs(
-    pairs: np.ndarray, similarity: np.ndarray, shift: np.ndarray, mirrored: np.ndarray, name: str
-) -> Figure:
-    """The synthetic slices closest to a training slice, that slice, and their signed difference once aligned.
+def closest_pairs(pairs: np.ndarray, closest: pd.DataFrame, name: str) -> Figure:
+    """The synthetic slices closest to a training slice, that slice, and, where both lie alike, their difference.
 
     pairs: uint8 [K, 2, 4, H, W], synthetic and training slice as they are stored, modalities T1, T1ce, T2, FLAIR, each
-    slice shown as a 2 × 2 mosaic. A pair is shown as it was compared: the synthetic slice mirrored left–right where
-    mirrored [K], the training slice moved by shift [K, 2] (down, right, in pixels). similarity [K]. Raises ValueError
-    where the shapes differ from that.
+    slice shown as a 2 × 2 mosaic. closest: their rows [K] of `memorization.Audit.slices`, with the column lies_alike:
+    whether a pair is shown as it was compared, the synthetic slice mirrored left–right where it says mirrored, the
+    training slice moved by shift_y, shift_x (down, right, in pixels), and their signed difference beside. Where search
+    and evidence are missing, the similarity stands alone. Raises ValueError where the shapes differ from that.
     """
     k = len(pairs)
-    lengths = (len(similarity), np.shape(shift), len(mirrored))
-    if pairs.ndim != 5 or pairs.shape[1:3] != (2, 4) or not k or lengths != (k, (k, 2), k):
+    if pairs.ndim != 5 or pairs.shape[1:3] != (2, 4) or not k or len(closest) != k:
         raise ValueError(
-            f"{name}: pairs must be [K, 2, 4, H, W] with K similarities, shifts (K, 2) and mirrored flags, "
-            f"got {pairs.shape}, {lengths}"
+            f"{name}: pairs must be [K, 2, 4, H, W] with K rows of what was found, got {pairs.shape}, {len(closest)}"
         )
-    compared = pairs.astype(np.int16)
-    how = []
-    for index, (close, (down, right), flip) in enumerate(zip(similarity, shift, mirrored, strict=True)):
-        if flip:
-            compared[index, 0] = compared[index, 0, ..., ::-1]
-        compared[index, 1] = ndimage.shift(compared[index, 1], (0, down, right), order=0)
-        moved = [f"moved {down:+d},\n{right:+d} px"] * bool(down or right)
-        how.append("\n".join([f"{close:.3f}", *["mirrored"] * bool(flip), *moved]))
-    mosaics = np.block([[compared[:, :, 0], compared[:, :, 1]], [compared[:, :, 2], compared[:, :, 3]]])
-
     colours = ScalarMappable(Normalize(-128, 128), "RdBu_r")
-    difference = colours.to_rgba(mosaics[:, :1] - mosaics[:, 1:])[..., :3]
-    tiles = np.concatenate([np.repeat(mosaics[..., None] / 255, 3, axis=-1), difference], axis=1)
-
-    figure = Figure(figsize=(WIDTH, 1.1 + 1.35 * k))
-    axis = figure.subplots()
-    show_tiles(axis, tiles)
-    size = mosaics.shape[-1]
-    axis.set_xticks(centres(3, size), ["synthetic", "training", "difference"])
-    axis.set_yticks(centres(k, size), how)
-    bar = figure.colorbar(colours, ax=axis, location="bottom", shrink=0.6, aspect=40, pad=0.02)
-    bar.set_label("synthetic − training [8-bit intensity]\neach mosaic: T1, T1ce / T2, FLAIR", fontsize=8)
-    figure.suptitle(
-        f"{label(name)}: the {k} closest pairs and their similarity", fontsize=9, fontweight="bold", x=0.01, ha="left"
-    )
+    figure = Figure(figsize=(WIDTH, 1.15 + 1.65 * k))
+    axes = figure.subplots(k, 1, squeeze=False)[:, 0]
+    for axis, pair, (_, found) in zip(axes, pairs.astype(np.int16), closest.iterrows(), strict=True):
+        synthetic, training = pair
+        how = [f"similarity {found['similarity']:.3f}"]
+        if "search" in found:
+            how = [FOUND[found["search"]], f"evidence {found['evidence']:.1f}", *how]
+        if found["lies_alike"]:
+            down, right = int(found["shift_y"]), int(found["shift_x"])
+            synthetic = synthetic[..., ::-1] if found["mirrored"] else synthetic
+            training = ndimage.shift(training, (0, down, right), order=0)
+            how += ["mirrored"] * bool(found["mirrored"])
+            how += [f"moved {down:+d}, {right:+d} px"] * bool(down or right)
+        synthetic, training = (np.block([[x[0], x[1]], [x[2], x[3]]]) for x in (synthetic, training))
+        tiles = [np.repeat(mosaic[..., None] / 255, 3, axis=-1) for mosaic in (synthetic, training)]
+        size = len(synthetic)
+        difference = colours.to_rgba(synthetic - training)[..., :3] if found["lies_alike"] else np.ones_like(tiles[0])
+        show_tiles(axis, np.stack([*tiles, difference])[None])
+        axis.set_title(" · ".join(how), fontsize=8, fontweight="normal", pad=3)
+        if not found["lies_alike"]:
+            middle = centres(3, size)[2], size / 2
+            axis.text(*middle, "not comparable\npixel by pixel", color=GREY, fontsize=8, ha="center", va="center")
+    axes[-1].set_xticks(centres(3, size), ["synthetic", "training", "difference"])
+    if closest["lies_alike"].any():
+        bar = figure.colorbar(colours, ax=axes, location="bottom", shrink=0.6, aspect=40, pad=0.02)
+        bar.set_label("synthetic − training [8-bit intensity]\neach mosaic: T1, T1ce / T2, FLAIR", fontsize=8)
+    else:
+        figure.supxlabel("each mosaic: T1, T1ce / T2, FLAIR", fontsize=8)
+    which = "pairs with most evidence" if "search" in closest else "closest pairs"
+    figure.suptitle(f"{label(name)}: the {k} {which}", fontsize=9, fontweight="bold", x=0.01, ha="left")
     return figure

@@ -41,6 +41,19 @@ class CohortFacts:
 
 
 @dataclass(frozen=True)
+class Nearest:
+    """How close a generator's synthetic slices come to training slices, and the pairs that are shown of them.
+
+    synthetic [n], null [m]: similarities. pairs uint8 [K, 2, 4, H, W], closest [K]: see `set_figures.closest_pairs`.
+    """
+
+    synthetic: np.ndarray
+    null: np.ndarray
+    pairs: np.ndarray
+    closest: pd.DataFrame
+
+
+@dataclass(frozen=True)
 class ReportInputs:
     """Everything a report shows. Empty tables and dictionaries mean "not there", and the page says so.
 
@@ -49,12 +62,10 @@ class ReportInputs:
     audits, fidelity, attacks: per name, then per set, by the repeat's seed or "all", the content of audit.json,
     fidelity.json and attack.json. correlations: as `analysis.fidelity` returns them. curves: per generator,
     curve.csv of all its trainings with the columns seed and samples (at a snapshot). nearest: per name, of all its
-    sets together, arrays "synthetic" [n] and "null" [m] (similarities), "pairs" uint8 [K, 2, 4, H, W] (synthetic,
-    training slice as stored), "pair_similarity" [K], "pair_shift" [K, 2] (down, right) and "pair_mirrored" [K].
-    sample_images: of the first set of each name, and for "real", (images uint8 [K, 4, H, W], labels uint8 [K, H,
-    W]). costs: stage, model, seed, images, seconds, images_per_second, device. missing: cell, reason. versions,
-    hardware, budgets: printed as name and value. truncation: ψ at which each generator was sampled, 1 where it
-    knows none.
+    sets together. sample_images: of the first set of each name, and for "real", (images uint8 [K, 4, H, W], labels
+    uint8 [K, H, W]). costs: stage, model, seed, images, seconds, images_per_second, device. missing: cell, reason.
+    versions, hardware, budgets: printed as name and value. truncation: ψ at which each generator was sampled, 1 where
+    it knows none.
     """
 
     title: str
@@ -77,7 +88,7 @@ class ReportInputs:
     attacks: Attacks = field(default_factory=dict)
     correlations: pd.DataFrame = field(default_factory=pd.DataFrame)
     curves: dict[str, pd.DataFrame] = field(default_factory=dict)
-    nearest: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    nearest: dict[str, Nearest] = field(default_factory=dict)
     sample_images: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     demo_notice: str | None = None
     truncation: dict[str, float] = field(default_factory=dict)
@@ -286,23 +297,31 @@ def _utility_figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figu
 
 
 def _memorization_figures(inputs: ReportInputs) -> Iterator[tuple[str, str, str, Figure]]:
-    for name, arrays in inputs.nearest.items():
+    for name, nearest in inputs.nearest.items():
         audit = next(iter(inputs.audits[name].values()))  # nulls of a generator's sets differ in smoothness alone
         yield (
             f"similarity_{name}",
             "memorization",
             f"{label(name)}: how close synthetic slices come to training slices, beside held-out real "
             "slices that were made as smooth.",
-            set_figures.similarity_histogram(arrays["synthetic"], arrays["null"], audit["tau95"], audit["tau99"], name),
+            set_figures.similarity_histogram(nearest.synthetic, nearest.null, audit["tau95"], audit["tau99"], name),
         )
+        if "evidence" in nearest.closest:
+            what = (
+                f"those of {len(nearest.synthetic):,} synthetic slices with most evidence of being a copy, beside the "
+                "training slice that they resemble, and the search that finds them. Of held-out real slices, 1 % have "
+                f"evidence above {audit['evidence']['tau99']:.1f}. The similarity is to the nearest training slice as "
+                "both lie."
+            )
+        else:
+            what = (
+                f"the closest of {len(nearest.synthetic):,} synthetic slices beside the training slice they resemble."
+            )
         yield (
             f"pairs_{name}",
             "memorization",
-            f"{label(name)}: the closest of {len(arrays['synthetic']):,} synthetic slices beside the training "
-            "slice they resemble.",
-            set_figures.closest_pairs(
-                arrays["pairs"], arrays["pair_similarity"], arrays["pair_shift"], arrays["pair_mirrored"], name
-            ),
+            f"{label(name)}: {what}",
+            set_figures.closest_pairs(nearest.pairs, nearest.closest, name),
         )
 
 

@@ -16,8 +16,8 @@ from benchmark.stages import Headline, RunningTask, Settings
 from benchmark.training import devices
 from benchmark.training.cohort import seen_by
 
-SCHEMA = 7  # 6: copied by the second stage, against held-out slices as smooth as the set; 7: halves without the cut
-PAIRS = 6  # closest pairs kept for the report
+SCHEMA = 8  # 6: copied by the second stage, against held-out slices as smooth as the set; 8: pairs of most evidence
+PAIRS = 6  # kept for the report
 
 
 def settings(config: Config) -> Settings:
@@ -54,14 +54,18 @@ def run(task: RunningTask) -> Headline:
         device=devices.pick_device(config.common.device),
         memory_gib=config.audit.memory_gib,
     )
-    closest = result.slices.nlargest(PAIRS, "similarity")
-    copies, originals = made.images[closest["row"]], real.images[trained[closest["training_row"]]]
+    if "evidence" in result.slices:
+        closest, original = result.slices.nlargest(PAIRS, "evidence"), "copied_row"
+        lies_alike = (closest["copied_row"] == closest["training_row"]) & (closest["similarity"] > result.tau95)
+    else:  # a single training subject
+        closest, original = result.slices.nlargest(PAIRS, "similarity"), "training_row"
+        lies_alike = np.ones(len(closest), bool)
+    copies, originals = made.images[closest["row"]], real.images[trained[closest[original]]]
     np.savez_compressed(
         folder / "pairs.npz",
         images=np.stack([copies, originals], axis=1),
-        similarity=closest["similarity"].to_numpy(),
-        shift=closest[["shift_y", "shift_x"]].to_numpy(),
-        mirrored=closest["mirrored"].to_numpy(),
+        row=closest["row"].to_numpy(),
+        lies_alike=lies_alike,
     )
     csv_frame(result.slices).to_csv(folder / "nearest.csv", index=False)
     csv_frame(result.null).to_csv(folder / "null.csv", index=False)

@@ -21,13 +21,13 @@ from benchmark.data import synthetic
 from benchmark.data.foreign.detect import is_slice_set
 from benchmark.data.slices import SliceSet
 from benchmark.report.cohort_card import CARD
-from benchmark.report.page import CohortFacts, ReportInputs, build_report
+from benchmark.report.page import CohortFacts, Nearest, ReportInputs, build_report
 from benchmark.stages import Failure, Headline, RunningTask, Settings, StageResult
 from benchmark.stages.audit import PAIRS
 from benchmark.tracking import runs as tracking
 from benchmark.training.precision import resolve_model
 
-SCHEMA = 9  # 9: Holm over all attacks
+SCHEMA = 10  # 10: pairs of most evidence
 SHOWN = 8  # slices of each set
 DEMO_IMAGES = 100_000  # seen in training: with fewer, neither a generator nor a segmenter shows what it can do
 DEMO_NOTICE = (
@@ -187,22 +187,23 @@ def _curves(config: Config, finished: list[StageResult], sets: list[str]) -> dic
     return {name: pd.concat(curves, ignore_index=True) for name, curves in trainings.items() if curves}
 
 
-def _nearest(audits: list[Path]) -> dict[str, np.ndarray]:
-    """Of the audits of all of a generator's sets together: every similarity, and the closest pairs of all."""
-    pairs: dict[str, list[np.ndarray]] = {key: [] for key in ("images", "similarity", "shift", "mirrored")}
+def _nearest(audits: list[Path]) -> Nearest:
+    """Of the audits of all of a generator's sets together: every similarity, and the pairs of most evidence."""
+    similarities, images, tables = [], [], []
     for audit in audits:
+        slices = pd.read_csv(audit / "nearest.csv")
+        similarities.append(slices["similarity"])
         with np.load(audit / "pairs.npz", allow_pickle=False) as stored:
-            for key, arrays in pairs.items():
-                arrays.append(stored[key])
-    joined = {key: np.concatenate(arrays) for key, arrays in pairs.items()}
-    closest = np.argsort(-joined["similarity"], kind="stable")[:PAIRS]
-    similarities = [pd.read_csv(audit / "nearest.csv")["similarity"] for audit in audits]
-    return {
-        "synthetic": pd.concat(similarities).to_numpy(),
-        "null": pd.read_csv(audits[0] / "null.csv")["similarity"].to_numpy(),
-        "pairs": joined["images"][closest],
-        **{f"pair_{key}": joined[key][closest] for key in ("similarity", "shift", "mirrored")},
-    }
+            images.append(stored["images"])
+            tables.append(slices.iloc[stored["row"]].assign(lies_alike=stored["lies_alike"]))
+    closest = pd.concat(tables, ignore_index=True)
+    closest = closest.nlargest(PAIRS, "evidence" if "evidence" in closest else "similarity")
+    return Nearest(
+        synthetic=pd.concat(similarities).to_numpy(),
+        null=pd.read_csv(audits[0] / "null.csv")["similarity"].to_numpy(),
+        pairs=np.concatenate(images)[closest.index],
+        closest=closest.reset_index(drop=True),
+    )
 
 
 def _sample_images(prepared: Path, sets: dict[str, Path]) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis import drawing, score_figures, set_figures, statistics
 from analysis.long_table import Scores
+from analysis.second_stage import SEARCHES
 
 
 def drawn(figure: Figure) -> list[str]:
@@ -201,7 +202,8 @@ def test_pairs_are_shown_as_they_were_compared():
     original[:, 10:20, 8:15] = np.arange(1, 5)[:, None, None] * 50
     copy = np.roll(original, (3, -2), (1, 2))[..., ::-1]
     pairs = np.stack([np.stack([copy, original])])
-    figure = set_figures.closest_pairs(pairs, np.array([0.99]), np.array([[3, -2]]), np.array([True]), "mine")
+    found = pd.DataFrame({"similarity": [0.99], "shift_y": 3, "shift_x": -2, "mirrored": True, "lies_alike": True})
+    figure = set_figures.closest_pairs(pairs, found, "mine")
     size = 2 * 32
     shown = np.asarray(figure.axes[0].images[0].get_array())
     synthetic, training, difference = shown[:, :size], shown[:, size + 2 : 2 * size + 2], shown[:, -size:]
@@ -209,8 +211,30 @@ def test_pairs_are_shown_as_they_were_compared():
     assert np.ptp(synthetic) > 0
     assert difference == pytest.approx(np.broadcast_to(matplotlib.colormaps["RdBu_r"](0.5)[:3], difference.shape))
     texts = drawn(figure)
-    assert has(texts, "0.990\nmirrored\nmoved +3,\n-2 px")
+    assert has(texts, "similarity 0.990 · mirrored · moved +3, -2 px")
     assert has(texts, "8-bit intensity")
+
+
+def test_pairs_found_otherwise_are_shown_as_stored_and_without_difference():
+    rng = np.random.default_rng(0)
+    pairs = rng.integers(0, 255, (2, 2, 4, 32, 32), np.uint8)
+    found = pd.DataFrame({
+        "similarity": [0.99, 0.4], "evidence": [40.0, 9.25], "search": ["as is", "lesion"],
+        "shift_y": [0, 3], "shift_x": 0, "mirrored": [False, True], "lies_alike": [True, False],
+    })  # fmt: skip
+    figure = set_figures.closest_pairs(pairs, found, "mine")
+    alike, otherwise = (np.asarray(axis.images[0].get_array()) for axis in figure.axes[:2])
+    assert np.ptp(alike[:, -64:]) > 0
+    assert (otherwise[:, -64:] == 1).all()
+    assert otherwise[:32, :32, 0] == pytest.approx(pairs[1, 0, 0] / 255)
+    assert otherwise[32:64, 66 + 32 : 66 + 64, 0] == pytest.approx(pairs[1, 1, 3] / 255)
+    texts = drawn(figure)
+    assert has(texts, "as it lies · evidence 40.0 · similarity 0.990")
+    assert has(texts, "its lesion · evidence 9.2 · similarity 0.400")
+
+
+def test_every_search_has_its_words():
+    assert set(set_figures.FOUND) == set(SEARCHES)
 
 
 def test_a_bar_that_leaves_the_axis_says_that_it_goes_on(scores):
@@ -229,7 +253,7 @@ def test_arrays_of_the_wrong_shape_are_refused(slices, scores):
     with pytest.raises(ValueError, match=r"synthetic: images must be|mine: images must be"):
         set_figures.sample_sheet((images[:, :3], labels), slices, "mine")
     with pytest.raises(ValueError, match="pairs must be"):
-        set_figures.closest_pairs(images, np.ones(5), np.zeros((5, 2)), np.zeros(5, bool), "mine")
+        set_figures.closest_pairs(images, pd.DataFrame(index=range(5)), "mine")
     with pytest.raises(ValueError, match="finite and at least one"):
         set_figures.similarity_histogram(np.array([]), np.ones(3), 1, 1, "mine")
     with pytest.raises(ValueError, match="no ratios for segmenter 'unknown'"):

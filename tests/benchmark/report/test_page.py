@@ -12,7 +12,7 @@ from analysis.fidelity import rank_correlations
 from analysis.long_table import Scores
 from analysis.set_tables import mean_values
 from benchmark.report.cards import build_cards
-from benchmark.report.page import CohortFacts, ReportInputs, build_report, duration
+from benchmark.report.page import CohortFacts, Nearest, ReportInputs, build_report, duration
 from tests import attacked
 
 CLASSES, REGIONS = ("NCR", "ED", "ET"), ("NCR", "ED", "ET", "WT", "TC", "mean")
@@ -58,8 +58,8 @@ def long_table(
     return pd.DataFrame(rows, columns=columns)
 
 
-def audit(rng: np.random.Generator, share: float) -> tuple[dict, dict[str, np.ndarray]]:
-    """A plausible audit.json and its arrays."""
+def audit(rng: np.random.Generator, share: float) -> tuple[dict, Nearest]:
+    """A plausible audit.json and what is drawn of it."""
     null, synthetic = rng.normal(0.72, 0.05, 300), rng.normal(0.70, 0.06, 800)
     synthetic[: int(share * 800)] = rng.normal(0.93, 0.02, int(share * 800))
     tau95, tau99 = np.quantile(null, [0.95, 0.99])
@@ -95,15 +95,13 @@ def audit(rng: np.random.Generator, share: float) -> tuple[dict, dict[str, np.nd
         | {"held_out": {"n": 300, "memorized": {"tau95": 0.052, "tau99": 0.011}, "copied": nobody}},
         "warnings": ["the thresholds rest on 12 held-out subjects"],
     }
-    arrays = {
-        "synthetic": synthetic,
-        "null": null,
-        "pairs": phantom_slices(rng, 6)[0].reshape(3, 2, 4, 32, 32),
-        "pair_similarity": np.array([0.97, 0.96, 0.94]),
-        "pair_shift": np.array([[0, 0], [2, -1], [0, 0]]),
-        "pair_mirrored": np.array([False, False, True]),
-    }
-    return summary, arrays
+    closest = pd.DataFrame({
+        "similarity": [0.97, 0.41, 0.94], "evidence": [41.2, 9.5, 7.25], "search": ["as is", "lesion", "pose"],
+        "shift_y": [0, 2, 0], "shift_x": [0, -1, 0], "mirrored": [False, False, True],
+        "lies_alike": [True, False, True],
+    })  # fmt: skip
+    pairs = phantom_slices(rng, 6)[0].reshape(3, 2, 4, 32, 32)
+    return summary, Nearest(synthetic, null, pairs, closest)
 
 
 def fidelity(rng: np.random.Generator, n: int = 320) -> dict:

@@ -2,6 +2,7 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis import memorization
@@ -57,3 +58,11 @@ def test_slices_of_a_sent_volume_are_one_person_s(sent_as_volumes, tmp_path, mon
     assert found["copied_patients"]["count"] <= 6
     assert (found["copied_p_value"]["tau95"] < 0.01) != sent_as_volumes  # eight copies of one sent person prove little
     assert [path.name for path in logged] == ["audit.json", "nearest.csv", "null.csv"]
+    table = pd.read_csv(folder / "nearest.csv")
+    with np.load(folder / "pairs.npz", allow_pickle=False) as stored:
+        assert stored["row"].tolist() == table["evidence"].nlargest(audit.PAIRS).index.tolist()
+        assert np.array_equal(stored["images"][:, 0], copies[stored["row"]])
+        known = stored["row"] < 8  # exact copies of the training slices of these rows
+        assert known.sum() >= 4
+        assert np.array_equal(stored["images"][known, 0], stored["images"][known, 1])
+        assert stored["lies_alike"][known].all()

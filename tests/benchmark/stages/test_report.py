@@ -46,21 +46,29 @@ def test_sets_are_told_apart_by_the_seed_of_their_repeat():
     assert report._by_set(shared, results[:1], "audit", ["diffusion"]) == {"diffusion": {"all": Path("diffusion/7")}}
 
 
-def test_the_closest_pairs_are_those_of_all_repeats_together(tmp_path):
+@pytest.mark.parametrize("measure", ["evidence", "similarity"])
+def test_the_closest_pairs_are_those_of_all_repeats_together(tmp_path, measure):
+    """By the evidence of both stages, or by similarity where a single subject leaves no evidence."""
     rng = np.random.default_rng(0)
-    similarity = rng.uniform(size=(3, 6))
-    for repeat in range(3):
+    tables = [pd.DataFrame({"similarity": rng.uniform(size=9)}) for _ in range(3)]
+    for repeat, table in enumerate(tables):
+        if measure == "evidence":
+            table["evidence"] = rng.permutation(9) + repeat / 10
+            table["search"] = "pose"
         (tmp_path / str(repeat)).mkdir()
-        images = np.broadcast_to(100 * similarity[repeat, :, None, None, None, None], (6, 2, 4, 8, 8)).astype(np.uint8)
-        others = {"shift": np.zeros((6, 2), int), "mirrored": np.zeros(6, bool)}
-        np.savez(tmp_path / str(repeat) / "pairs.npz", images=images, similarity=similarity[repeat], **others)
-        for name, values in (("nearest", similarity[repeat]), ("null", rng.uniform(size=4))):
-            pd.DataFrame({"similarity": values}).to_csv(tmp_path / str(repeat) / f"{name}.csv", index=False)
+        rows = table[measure].nlargest(6).index.to_numpy()
+        images = np.broadcast_to((10 * repeat + rows)[:, None, None, None, None], (6, 2, 4, 8, 8)).astype(np.uint8)
+        np.savez(tmp_path / str(repeat) / "pairs.npz", images=images, row=rows, lies_alike=rows % 2 == 0)
+        table.to_csv(tmp_path / str(repeat) / "nearest.csv", index=False)
+        table[:4].to_csv(tmp_path / str(repeat) / "null.csv", index=False)
     found = report._nearest([tmp_path / str(repeat) for repeat in range(3)])
-    assert sorted(found["synthetic"]) == pytest.approx(sorted(similarity.ravel()))
-    assert found["pair_similarity"].tolist() == sorted(similarity.ravel(), reverse=True)[:6]
-    assert (found["pairs"][:, 0, 0, 0, 0] == (100 * found["pair_similarity"]).astype(np.uint8)).all()
-    assert len(found["null"]) == 4
+    every = pd.concat(tables, keys=range(3))
+    best = every.sort_values(measure, ascending=False)[:6]
+    assert found.synthetic.tolist() == every["similarity"].tolist()
+    assert found.null.tolist() == tables[0]["similarity"][:4].tolist()
+    assert found.closest[best.columns].to_numpy().tolist() == best.to_numpy().tolist()
+    assert found.closest["lies_alike"].tolist() == [row % 2 == 0 for _, row in best.index]
+    assert found.pairs[:, 0, 0, 0, 0].tolist() == [10 * repeat + row for repeat, row in best.index]
 
 
 def test_budgets_name_an_ensemble_where_there_is_one():
