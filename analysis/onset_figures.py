@@ -5,24 +5,27 @@ import pandas as pd
 import seaborn
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, NullLocator
 
 from analysis.arms import label
+from analysis.attacks_statistics import auc_interval
 from analysis.drawing import BLUE, GREEN, GREY, ORANGE, WIDTH, remark, styled
 from analysis.onset import Slope
 
 MEASURES = {  # column, title of its axis, scale, what chance gives, limits
     "test_copied_share": ("copied [%]", 100, 5, (-4, 104)),
     "test_memorized_share": ("memorized [%]", 100, 5, (-4, 104)),
-    "test_membership_auc": ("membership AUC", 1, 0.5, (0.28, 1.02)),
+    "test_membership_auc": ("membership AUC", 1, 0.5, (0, 1)),
 }
 MARKERS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (GREY, "D"), ("black", "v"))
 
 
 @styled
-def measures_while_training(snapshots: pd.DataFrame) -> Figure:
+def measures_while_training(snapshots: pd.DataFrame, test_patients: int) -> Figure:
     """Copied and memorized share, and membership AUC where it was measured, against images seen: a column per model, a
-    line per number of patients (mean over trainings; thin: each of several), dotted what chance gives.
+    line per number of patients (mean over trainings; thin: each of several), dotted what chance gives. Shaded: 95 %
+    interval of that AUC, of so many patients against the test patients.
 
     snapshots: as `analysis.onset.onsets` takes them, with the columns of MEASURES.
     """
@@ -40,13 +43,22 @@ def measures_while_training(snapshots: pd.DataFrame) -> Figure:
                     axis.plot(lines.index, lines, color=colours[subjects], linewidth=0.6, alpha=0.6)
                 mean = lines.mean(axis=1)
                 axis.plot(mean.index, mean, color=colours[subjects], marker="o", markersize=3, linewidth=1.6)
+                if name == "test_membership_auc":
+                    known = mean.dropna()
+                    band = np.array([auc_interval(value, subjects, test_patients) for value in known]).reshape(-1, 2)
+                    axis.fill_between(known.index, *band.T, color=colours[subjects], alpha=0.13, linewidth=0)
             axis.axhline(chance, color="black", linestyle=":", linewidth=1)
             axis.set(xscale="log", ylabel=title if column == 0 else "", ylim=limits)
             axis.grid(True)
         grid[0, column].set_title(label(model))
-        grid[-1, column].set_xlabel("images seen")
+        grid[-1, column].set_xlabel("images seen [thousands]")
+        grid[-1, column].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        grid[-1, column].xaxis.set_major_formatter(lambda images, _: f"{images / 1000:g}")
+        grid[-1, column].xaxis.set_minor_locator(NullLocator())
     handles = [Line2D([], [], color=colours[n], marker="o", markersize=3, label=f"{n} patients") for n in sizes]
     handles.append(Line2D([], [], color="black", linestyle=":", label="by chance"))
+    if "test_membership_auc" in shown:
+        handles.append(Patch(color=GREY, alpha=0.3, linewidth=0, label="95 % interval over patients"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
@@ -55,7 +67,7 @@ def measures_while_training(snapshots: pd.DataFrame) -> Figure:
 def onset_against_patients(onsets: pd.DataFrame, slopes: dict[str, Slope]) -> Figure:
     """Images seen until copying begins against number of patients, on log-log axes, with each model's fitted power and,
     dashed, the power 1 of theory through diffusion's. Open: the onset is not between two snapshots, but before the
-    first one (down) or after the last one (up).
+    first one (down) or after the last one (up). Thin lines: from the last snapshot that does not copy.
 
     onsets, slopes by model: as `analysis.onset` returns them.
     """
@@ -69,10 +81,12 @@ def onset_against_patients(onsets: pd.DataFrame, slopes: dict[str, Slope]) -> Fi
         for when, pointing, seen, face in (
             ("at", marker, group["onset"], colour),
             ("by", "v", group["onset"], "none"),
-            ("after", "^", group["last"], "none"),
+            ("after", "^", 1.12 * group["last"], "none"),  # above those that copy at the last snapshot
         ):
             chosen, look = group["when"] == when, {"color": colour, "markerfacecolor": face, "linestyle": ""}
             axis.plot(aside * group["subjects"][chosen], seen[chosen], marker=pointing, markersize=6, **look)
+        between = group[group["when"] == "at"]
+        axis.vlines(aside * between["subjects"], between["not_by"], between["onset"], color=colour, linewidth=1)
         text, fit = label(model), slopes[model]
         if fit.value is not None:
             axis.plot(sizes, np.exp(fit.intercept) * sizes**fit.value, color=colour, linewidth=1.5)

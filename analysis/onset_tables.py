@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.arms import label
-from analysis.onset import ALPHA, FEWEST_PATIENTS, Slope
+from analysis.attacks_statistics import auc_interval
+from analysis.onset import ALPHA, FEWEST_PATIENTS, Slope, half_by
 from analysis.statistics import counted
 from analysis.tables import Cell, Table, number, percent, spread
 
@@ -29,25 +30,28 @@ def onset_table(snapshots: pd.DataFrame, onsets: pd.DataFrame) -> Table:
             spread([None if np.isnan(value) else value for value in ends[column]], write, "–")
             for column, (_, write) in shown.items()
         ]
-        cells = [label(model), str(subjects), f"{len(trainings)}", "; ".join(map(_onset, trainings.itertuples()))]
+        cells = [label(model), str(subjects), f"{len(trainings)}", _copies_from(trainings)]
         rows.append([Cell(text) for text in (*cells, *measured)])
     columns = ["Generator", "Patients", "Trainings", "Copies from [images seen]"]
     columns += [f"{title} at the end" for title, _ in shown.values()]
     notes = [
         f"Copies from: the first snapshot whose copied share exceeds the {percent(0.05)} that chance gives (one-sided "
-        f"exact test, {percent(ALPHA)} over all snapshots of a training), one number a training. Measured by test "
-        "patients, who chose nothing; copied: closer to one training patient than 95 % of test patients' slices are to "
-        "any, and to that one alone. Several trainings: mean (range)."
+        f"exact test, {percent(ALPHA)} over all snapshots of a training); >: not by the last; ≤: the very first. Of "
+        "several trainings the snapshot by which half of them copy (and each). Measured by test patients, who chose "
+        "nothing; copied: closer to one training patient than 95 % of test patients' slices are to any, and to that "
+        "one alone. At the end, several trainings: mean (range)."
     ]
     return Table("memorization_onset", "When each generator begins to copy", columns, rows, onsets, notes)
 
 
-def _onset(training) -> str:
-    if training.when == "unknown":
-        return "not known"
-    if training.when == "after":
-        return f"not by {training.last:,}"
-    return f"{'≤ ' * (training.when == 'by')}{training.onset:,.0f}"
+def _copies_from(trainings: pd.DataFrame) -> str:
+    each = [_images(*half_by(trainings.iloc[[i]])) for i in range(len(trainings))]
+    median = _images(*half_by(trainings))
+    return median if set(each) == {median} else f"{median} ({'; '.join(each)})"
+
+
+def _images(images: float, when: str) -> str:
+    return "not known" if when == "unknown" else {"by": "≤ ", "after": "> "}.get(when, "") + f"{images:,.0f}"
 
 
 def stopping_table(stopped: pd.DataFrame) -> Table:
@@ -72,14 +76,19 @@ def stopping_table(stopped: pd.DataFrame) -> Table:
     return Table("memorization_stopping", "What early stopping changes", columns, rows, stopped, notes)
 
 
-def in_words(onsets: pd.DataFrame, slopes: dict[str, Slope], stopped: pd.DataFrame, test_patients: int) -> list[str]:
+def in_words(
+    snapshots: pd.DataFrame, onsets: pd.DataFrame, slopes: dict[str, Slope], stopped: pd.DataFrame, test_patients: int
+) -> list[str]:
     """Sentences on what was found, a paragraph per model, and one on stopping."""
     if test_patients < FEWEST_PATIENTS:
         return [
             f"When a generator begins to copy is not known: there are {counted(test_patients, 'test patient')}, and "
             f"the null needs {FEWEST_PATIENTS}."
         ]
-    found = [_of_model(model, group, slopes[model]) for model, group in onsets.groupby("model")]
+    found = [
+        _of_model(model, group, slopes[model]) + _of_membership(snapshots[snapshots["model"] == model], test_patients)
+        for model, group in onsets.groupby("model")
+    ]
     return [*found, _of_stopping(stopped)]
 
 
@@ -88,21 +97,36 @@ def _of_model(model: str, onsets: pd.DataFrame, slope: Slope) -> str:
     budget = f"{onsets['last'].max():,} images seen"
     if copied.empty:
         return f"{label(model)}: none of {counted(n, 'training')} copied more than chance gives within {budget}."
-    first = np.exp(np.log(copied["onset"]).groupby(copied["subjects"]).mean())
-    sizes = ", ".join(f"{subjects} from {images:,.0f}" for subjects, images in first.items())
+    sizes = ", ".join(f"{_images(*half_by(group))} on {subjects}" for subjects, group in onsets.groupby("subjects"))
     text = (
-        f"{label(model)}: {len(copied)} of {counted(n, 'training')} copied more than chance gives within {budget} (on "
-        f"so many patients, images seen: {sizes})."
+        f"{label(model)}: {len(copied)} of {counted(n, 'training')} copied more than chance gives within {budget} "
+        f"(images seen until half of them do, by number of patients: {sizes})."
     )
     if slope.value is None:
         return f"{text} How the onset grows with patients is not known: {slope.unknown}."
     by = f"With patients the onset grows to the power {number(slope.value, '.2f')}"
+    behind = f"{counted(slope.trainings, 'training')}, {slope.censored or 'none'} of them censored"
     if slope.low is None:
-        return f"{text} {by}; {slope.unknown}."
+        return f"{text} {by} ({behind}); {slope.unknown}."
     interval = f"95 % interval {number(slope.low, '.2f')} to {number(slope.high, '.2f')}"
     agrees = "holds" if slope.low <= 1 <= slope.high else "does not hold"
     theory = f"an interval that {agrees} the 1 of theory" if model == "diffusion" else "theory says 1 of diffusion"
-    return f"{text} {by} ({interval}, {counted(slope.trainings, 'training')}): {theory}."
+    return f"{text} {by} ({interval}, {behind}): {theory}."
+
+
+def _of_membership(snapshots: pd.DataFrame, test_patients: int) -> str:
+    """Of the attack on the last snapshots of a model; "" where it was not measured."""
+    last = snapshots.loc[snapshots.groupby([*GROUP, "seed"])["seen"].idxmax()]
+    if "test_membership_auc" not in last or last["test_membership_auc"].isna().all():
+        return ""
+    found = []
+    for subjects, value in last.groupby("subjects")["test_membership_auc"].mean().dropna().items():
+        low, high = (number(bound, ".2f") for bound in auc_interval(value, subjects, test_patients))
+        found.append(f"{number(value, '.2f')} ({low} to {high}) on {subjects}")
+    return (
+        f" At the end an attack by samples alone tells who was trained on from test patients with an AUC of "
+        f"{', '.join(found)} (95 % intervals over patients; guessing gives 0.5)."
+    )
 
 
 def _of_stopping(stopped: pd.DataFrame) -> str:

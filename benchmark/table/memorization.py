@@ -110,11 +110,11 @@ def _conclude(
     slopes = {model: onset.slope(group) for model, group in found.groupby("model")}
     stopped = onset.stopping(snapshots)
     tables = [onset_tables.onset_table(snapshots, found), onset_tables.stopping_table(stopped)]
-    words = onset_tables.in_words(found, slopes, stopped, test_patients)
+    words = onset_tables.in_words(snapshots, found, slopes, stopped, test_patients)
     drawn = {
         "memorization_measures": (
             "What test patients tell of every snapshot, against images seen.",
-            onset_figures.measures_while_training(snapshots),
+            onset_figures.measures_while_training(snapshots, test_patients),
         ),
         "memorization_onset": (
             "Images seen until the copied share leaves its null, against training patients.",
@@ -166,15 +166,16 @@ def _snapshots(ended: list[tuple[Job, Outcome]]) -> pd.DataFrame:
 
 def _numbers(snapshots: pd.DataFrame, onsets: pd.DataFrame, slopes: dict[str, onset.Slope]) -> dict[str, Any]:
     last = snapshots.loc[snapshots.groupby(onset.TRAINING)["seen"].idxmax()].groupby(["model", "subjects"])
-    copied, first = last["test_copied_share"].mean(), onsets.groupby(["model", "subjects"])["onset"].mean()
+    copied = last["test_copied_share"].mean()
     found: dict[str, Any] = {}
     for model, slope in slopes.items():
+        half = {n: onset.half_by(group) for n, group in onsets[onsets["model"] == model].groupby("subjects")}
         fitted = {name: getattr(slope, name) for name in ("value", "low", "high")}
         found[model] = {
             "slope": {name: value for name, value in fitted.items() if value is not None},
             "copied_share": {
                 str(n): float(copied[model, n]) for n in copied[model].index if pd.notna(copied[model, n])
             },
-            "copies_from_images": {str(n): float(value) for n, value in first[model].items() if pd.notna(value)},
+            "copies_from_images": {str(n): images for n, (images, when) in half.items() if when == "at"},
         }
     return found
