@@ -29,6 +29,7 @@ from benchmark.errors import GivenUp, UserError
 from benchmark.names import for_file, for_store
 from benchmark.parsing import resolve_model
 from benchmark.stages import CallResult, fingerprint, needs, pull, trained
+from benchmark.stages.train_generator import CopiedFromStart
 from benchmark.studies import halving, open_storage
 from benchmark.tracking import runs as tracking
 from benchmark.tracking.runs import StageRun
@@ -40,6 +41,7 @@ from benchmark.training.processes import Team
 
 COPIED_BY_CHANCE = 0.05  # of a generator that copies nobody: PROTOCOL, section 4
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+PRUNED = {GivenUp: "given up", Diverged: "diverged", CopiedFromStart: "copied"}  # why, as trials and runs are marked
 
 
 def tune(config: Config, team: Team | None = None) -> CallResult:
@@ -112,7 +114,12 @@ def _ended(study: optuna.Study) -> list[FrozenTrial]:
 
 def _counts(study: optuna.Study) -> dict[str, int]:
     ends = Counter(map(_end, _ended(study)))
-    return {"trials": ends.total(), "given_up": ends["given up"], "diverged": ends["diverged"]}
+    return {
+        "trials": ends.total(),
+        "given_up": ends["given up"],
+        "diverged": ends["diverged"],
+        "copied": ends["copied"],
+    }
 
 
 def search_space(model: str) -> dict[str, tuple | list]:
@@ -197,15 +204,16 @@ def _attempt(
 ) -> float:
     """The trial's objective, in an MLflow run of its own.
 
-    Raises TrialPruned, also for a training that diverged: from a trial that failed the sampler would learn nothing.
+    Raises TrialPruned, also for a training that diverged or copied from its first snapshot on: from a trial that failed
+    the sampler would learn nothing.
     """
     pruned: optuna.TrialPruned | None = None
     with session.open_run(f"trial {trial.number}", {**tags, "stage": "trial"}, chosen) as tracked:
         try:
             value = _measure(config, trial, chosen, session.within(tracked))
             tracked.log_summary({"objective": value})
-        except (GivenUp, Diverged) as error:
-            how = "diverged" if isinstance(error, Diverged) else "given up"
+        except tuple(PRUNED) as error:
+            how = PRUNED[type(error)]
             tracked.set_tags({how: str(error)})
             trial.set_user_attr(how, str(error))
             pruned = optuna.TrialPruned(str(error))
@@ -216,7 +224,7 @@ def _attempt(
 
 def _end(trial: FrozenTrial) -> str:
     """How a trial without an objective ended."""
-    return next((how for how in ("given up", "diverged") if how in trial.user_attrs), "failed")
+    return next((how for how in PRUNED.values() if how in trial.user_attrs), "failed")
 
 
 def _measure(config: Config, trial: optuna.Trial, chosen: dict[str, Any], session: Session) -> float:
@@ -241,7 +249,9 @@ def _best(study: optuna.Study) -> FrozenTrial:
         return study.best_trial
     except ValueError as error:
         ended = _ended(study)
-        copied = sum(any(value > 0 for value in trial.constraints.values()) for trial in ended)
+        copied = sum(
+            "copied" in trial.user_attrs or any(value > 0 for value in trial.constraints.values()) for trial in ended
+        )
         raise UserError(
             f"study {study.study_name}: none of {len(ended)} trials can be chosen: {copied} copied more training "
             f"slices than the {COPIED_BY_CHANCE:.0%} that chance gives, the others were pruned or diverged; "

@@ -31,6 +31,10 @@ SHOWN = 8  # samples of a snapshot's sheet
 ALPHA = 0.05  # of the test whether snapshots copy, over all of a training's
 
 
+class CopiedFromStart(UserError):
+    """Copying stopped a training at its first snapshot, so nothing could be kept."""
+
+
 def settings(config: Config) -> Settings:
     name = config.train_generator.model
     keys = config.train_generator.model_dump(mode="json", exclude={"checkpoint_seconds"})
@@ -87,7 +91,7 @@ def run(task: RunningTask) -> Headline:
     )
     curve = _curve(config, progress)
     if progress.stopped and not curve["kept"].any():
-        raise UserError(
+        raise CopiedFromStart(
             f"{keys.model} copies training slices at its first snapshot already, so train_generator.stop_when_copied "
             f"leaves nothing to keep: give more than {keys.snapshots} snapshots, or snapshot_spacing=geometric"
         )

@@ -29,7 +29,9 @@ LOG_POINTS = 200  # points of a training curve
 
 Model = TypeVar("Model", bound=Trainable)
 Metrics = Mapping[str, float]
-Watch = Callable[[int, float], None]  # is told every snapshot's number and score; what it raises ends the training
+Watch = Callable[
+    [int, float], None
+]  # is told number and score of every snapshot that counts; what it raises ends the training
 
 
 class Diverged(UserError):
@@ -140,7 +142,7 @@ def train(
                     progress.stopped = stop is not None and stop(metrics)
                     if progress.judge(score(metrics), counts=progress.seen >= keep_from and not progress.stopped):
                         save_weights(model.weights(), folder / "best.safetensors")
-                    if watch:
+                    if watch and not progress.stopped:  # what is not kept is nobody's score
                         watch(progress.snapshots, score(metrics))
                 ended = team.agree(budget.ended(progress))
 

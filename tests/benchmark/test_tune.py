@@ -18,6 +18,7 @@ from benchmark import studies
 from benchmark import tune as tuning
 from benchmark.errors import UserError
 from benchmark.parsing import parse, resolve_model
+from benchmark.stages import train_generator
 from generators.diffusion import Diffusion
 
 MODELS = [*generators.names(), *segmenters.names()]
@@ -140,6 +141,24 @@ def test_a_trial_that_diverges_is_recorded_and_the_study_goes_on(work, monkeypat
     assert {trial.state.name for trial in diverged} == {"PRUNED"}
     assert all("'loss' is nan" in trial.user_attrs["diverged"] for trial in diverged)
     assert (_runs("train_generator")["status"] == "FAILED").sum() == len(diverged)
+
+
+def test_a_trial_whose_first_snapshot_copies_is_recorded_and_the_study_goes_on(work, monkeypatch):
+    p_values = iter([0.0, 1.0, 1.0, 1.0, 0.0])  # of three trials' snapshots: the first, none, and the second one copies
+
+    def measured(*_):
+        zeros = {"kernel_distance": 0.1, "kernel_floor": 0.0, "memorized_share": 0.0, "copied_share": 0.0}
+        return lambda images: {**zeros, "copied_p_value": next(p_values)}
+
+    monkeypatch.setattr(train_generator, "Monitor", measured)
+    stopping = {"train_generator.stop_when_copied": "true", "train_generator.snapshots": "2"}
+    result = tuning.tune(_config(work, trials="3", prune="false", **stopping))
+    trials = _study(work).trials
+    assert [trial.state.name for trial in trials] == ["PRUNED", "COMPLETE", "COMPLETE"]
+    assert [len(trial.intermediate_values) for trial in trials] == [0, 2, 1]
+    assert "copies training slices at its first snapshot already" in trials[0].user_attrs["copied"]
+    assert (result.headline["copied"], result.headline["diverged"], result.headline["given_up"]) == (1, 0, 0)
+    assert _runs("train_generator")["status"].value_counts().to_dict() == {"FINISHED": 2, "FAILED": 1}
 
 
 def _worker(config, heartbeat, store):
@@ -289,5 +308,9 @@ def test_a_study_without_a_trial_to_choose_says_why():
     trial = study.ask()
     trial.set_constraint("copied_share", 0.3)
     study.tell(trial, 0.1)
-    with pytest.raises(UserError, match="1 copied more training slices"):
+    stopped = optuna.trial.create_trial(
+        state=optuna.trial.TrialState.PRUNED, user_attrs={"copied": "from the first on"}
+    )
+    study.add_trial(stopped)
+    with pytest.raises(UserError, match="none of 2 trials can be chosen: 2 copied more training slices"):
         tuning._best(study)

@@ -154,6 +154,18 @@ def test_who_watches_is_told_every_score_and_ends_the_training_by_raising(tmp_pa
     assert threading.active_count() == threads  # the thread that reads ahead is gone
 
 
+def test_who_watches_is_not_told_of_the_snapshot_that_stops_the_training(tmp_path):
+    told, scores = [], {16: 0.1, 32: 0.2, 48: 0.9}
+    run(
+        training("unet", budget(snapshots=6)),
+        tmp_path,
+        lambda seen: {"score": scores[seen]},
+        stop=lambda metrics: metrics["score"] > 0.5,
+        watch=lambda number, score: told.append((number, score)),
+    )
+    assert told == [(1, 0.1), (2, 0.2)]
+
+
 def test_advice_names_the_model_s_own_keys():
     assert advice("stylegan3", create("stylegan3").config) == (
         "Lower stylegan3.generator_learning_rate (0.0025) and stylegan3.discriminator_learning_rate (0.002)."
