@@ -1,11 +1,12 @@
 """The training subjects that a part of a slice, its modalities in another order, or half of its signal come from.
 
-Of a slice that is not one patient's as a whole, the search of `neighbours` sees too little. Three kinds are searched
+Of a slice that is not one patient's as a whole, the search of `neighbours` sees too little. Four kinds are searched
 here as the slices lie, as is and mirrored left–right, averaged to few pixels, over all training slices:
 
 half : the mean over modalities of |r| inside one half of the picture (left, right, upper, lower), the best half;
 swap : the mean over the slice's modalities of |r| with whichever of the reference's modalities fits best;
-pair : the multiple correlation of the slice with two subjects at once, as of the mean of both.
+pair : the multiple correlation of the slice with two subjects at once, as of the mean of both;
+single : |r| with the reference's same modality alone, of the modality in which one subject stands out most.
 
 r is Pearson's correlation of what lies inside the brain, without its rim, as in `alignment`.
 """
@@ -19,8 +20,9 @@ from analysis.alignment import best_rows, brains
 from analysis.neighbours import Rows, masked
 
 SIDE = 16  # px
+SLACK = 0.005  # ε: likenesses nearer to 1 than that are all the same
 PAIRED = 24  # subjects of whose best slices all pairs are tried
-KINDS = ("half", "swap", "pair")
+KINDS = ("half", "swap", "pair", "single")
 
 
 class Mixtures:
@@ -44,11 +46,17 @@ class Mixtures:
             queries = _unit(_centred(a[(slice(None), *piece)])).flatten(3).permute(2, 0, 1, 3)  # [C, 2, M, P]
             r = (queries.flatten(1, 2) @ references).abs_().mean(0)
             half = torch.maximum(half, r.unflatten(0, (2, -1)).amax(0))
-        swap = 0
-        for modality in _unit(_centred(a)).unbind(2):
-            swap = swap + (modality.flatten(2).flatten(0, 1) @ self.whole).abs_().amax(0)
+        swap, alone = 0, []
+        for number, modality in enumerate(_unit(_centred(a)).unbind(2)):
+            r = (modality.flatten(2).flatten(0, 1) @ self.whole).abs_()
+            swap = swap + r.amax(0)
+            alone.append(self._first(r[number].unflatten(0, (2, -1)).amax(0)))
         swap = (swap / images.shape[1]).unflatten(0, (2, -1)).amax(0)
-        return {"half": self._first(half), "swap": self._first(swap), "pair": self._pairs(images)}
+        likeness, rows = (torch.stack(each) for each in zip(*alone, strict=True))  # [C, M, 2], [C, M]
+        away = (1 - likeness).clamp(min=0) + SLACK
+        best = (away[..., 1] / away[..., 0]).argmax(0), torch.arange(len(images), device=self.device)
+        single = likeness[best], rows[best]
+        return {"half": self._first(half), "swap": self._first(swap), "pair": self._pairs(images), "single": single}
 
     def _first(self, likeness: Tensor) -> tuple[Tensor, Tensor]:
         rows = best_rows(likeness, self.codes, 2)

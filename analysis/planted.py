@@ -72,7 +72,7 @@ def plant(
     for image, inside in zip(inverted, brain[:, 0], strict=True):
         for modality in rng.permutation(len(image))[:2]:
             image[modality, inside] = 255 - image[modality, inside]
-    left = np.arange(size) < size // 2
+    left, last = np.arange(size) < size // 2, np.arange(x.shape[1])[:, None, None] == x.shape[1] - 1
     others = np.array([rng.choice(np.flatnonzero(subjects != subjects[row])) for row in rows if len(set(subjects)) > 1])
     made |= {
         "blurred": (ndimage.gaussian_filter(x, (0, 0, size / 64, size / 64)), y),
@@ -81,6 +81,7 @@ def plant(
         "two modalities inverted": (inverted, y),
         "modalities swapped": (x[:, ::-1], y),
         "half, the rest a stranger's": (np.where(left, x, strangers), y * left),
+        "one modality, the rest a stranger's": (np.where(last, x, strangers), y),
     }
     copies = {kind: Copies(_bytes(made), where[:, None], rows[:, None]) for kind, (made, where) in made.items()}
     if len(others):

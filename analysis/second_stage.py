@@ -20,10 +20,9 @@ from tqdm import tqdm
 
 from analysis import alignment
 from analysis.alignment import Poses
-from analysis.mixtures import KINDS, Mixtures
+from analysis.mixtures import KINDS, SLACK, Mixtures
 from analysis.neighbours import Rows
 
-SLACK = 0.005  # ε: likenesses nearer to 1 than that are all the same
 CHUNK = 16  # slices searched at once
 LEAST = 10  # held-out slices with a lesion that the search of lesions needs for its scale
 SEARCHES = ("as is", "pose", "bent", "lesion", *KINDS)

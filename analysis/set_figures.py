@@ -37,6 +37,7 @@ FOUND = {  # how a training slice was found: the searches of `second_stage`, in 
     "half": "a half of it",
     "swap": "modalities in another order",
     "pair": "two patients at once",
+    "single": "one modality of it",
 }
 
 

@@ -28,6 +28,9 @@ def test_copies_by_hand(planted):
     half = copies["half, the rest a stranger's"].images
     assert np.array_equal(half[..., :16], originals[..., :16])
     assert np.array_equal(half[..., 16:], strangers[..., 16:])
+    one = copies["one modality, the rest a stranger's"].images
+    assert np.array_equal(one[:, 3], originals[:, 3])
+    assert np.array_equal(one[:, :3], strangers[:, :3])
     mean = copies["mean of two patients"]
     assert (subjects[mean.rows[:, 0]] != subjects[mean.rows[:, 1]]).all()
     assert mean.images == pytest.approx(images[mean.rows].mean(1), abs=0.51)

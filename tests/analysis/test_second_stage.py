@@ -87,6 +87,18 @@ def cohort(patients):
 
 
 class TestMixtures:
+    def test_one_modality_of_a_patient_in_a_stranger_s_slice(self, cohort):
+        images, codes, others = cohort
+        queries, planted = others[:4].copy(), [3, 8, 17, 26]
+        for modality, row in enumerate(planted):
+            queries[modality, modality] = images[row, modality, :, :: (-1) ** modality]  # mirrored or not
+        search = Mixtures(images, codes, CPU)
+        likeness, rows = search.nearest(queries)["single"]
+        assert codes[rows].tolist() == codes[planted].tolist()
+        assert likeness[:, 0].min() > 0.9
+        strangers, _ = search.nearest(others)["single"]
+        assert evidence(likeness).min() > evidence(strangers).max()
+
     def test_pairs_are_least_squares_on_all_pairs(self, cohort):
         images, codes, others = cohort
         queries = np.concatenate([((images[[0, 4]].astype(int) + images[[9, 20]]) // 2).astype(np.uint8), others[:2]])

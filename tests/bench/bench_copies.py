@@ -57,8 +57,8 @@ def unlisted(images: np.ndarray, strangers: np.ndarray, rng: np.random.Generator
     black = np.where(np.arange(SIZE) < SIZE // 2, x, 0)
     box = x.copy()
     box[:, :, 24:40, 20:34] = 0
-    only = strangers.astype(np.float32)
-    only[:, 3] = x[:, 3]
+    two = strangers.astype(np.float32)
+    two[:, [0, 3]] = x[:, [0, 3]]
     kinds = {
         "upside down": x[:, :, ::-1],
         "turned 30° and 10 % noise": ndimage.rotate(x, 30, (2, 3), reshape=False, order=1)
@@ -70,7 +70,7 @@ def unlisted(images: np.ndarray, strangers: np.ndarray, rng: np.random.Generator
         "half, the rest black": black,
         "a hole of 16 × 14 px": box,
         "70 % of it, 30 % a stranger's": 0.7 * x + 0.3 * strangers,
-        "FLAIR alone, the rest a stranger's": only,
+        "T1 and FLAIR, the rest a stranger's": two,
     }
     return {kind: np.clip(np.rint(made), 0, 255).astype(np.uint8) for kind, made in kinds.items()}
 
