@@ -1,3 +1,4 @@
+import copy
 import json
 
 import numpy as np
@@ -269,6 +270,15 @@ class TestAudit:
         text = "\n".join(result.warnings)
         for part in ("too few for tau95", "too few for tau99", "no brain", "two subjects", "C_T needs", "two held-out"):
             assert part in text
+
+    def test_kinds_of_copies_that_are_overlooked_are_named_in_one_sentence(self, honest):
+        found = copy.deepcopy(honest.to_json())
+        for kind, rate in {"exact": 1.0, "elastic, 3 px": 0.0, "turned 15°": 0.75}.items():
+            found["controls"][kind]["copied"] = {"tau95": 1.0, "tau99": rate}
+        for kind in found["controls"].keys() - {"exact", "elastic, 3 px", "turned 15°"}:
+            found["controls"][kind]["copied"] = {"tau95": None, "tau99": None}
+        (told,) = [text for text in memorization._warnings(found, np.array([True])) if "planted" in text]
+        assert told.endswith("rule them out: turned 15° (75%), elastic, 3 px (0%)")
 
     def test_impossible_audits_are_refused(self, cohort):
         training, held_out = (Slices(*cohort[part]) for part in ("training", "held_out"))
