@@ -47,7 +47,8 @@ from analysis.shares import (
 )
 
 FIXED_CORRELATIONS = (0.90, 0.95, 0.99)
-PLANTED = 10  # copies of each kind
+PLANTED = 10  # copies of each kind, at most
+PLANTED_LEAST, PLANTED_SHARE = 3, 20  # of a small set one in so many, for its controls not to outweigh it
 OVERLOOKED = 0.8  # where fewer of a kind are counted, a low copied share says nothing of that kind
 BLUR = 0.04  # of the width: the standard deviation of the control that resembles everybody and copies nobody
 TABLE_COLUMNS = [
@@ -287,12 +288,13 @@ def audit(
         else:
             verdict = [*[dict.fromkeys(LEVELS)] * 3, result["honest_share"], dict.fromkeys(result["leaked_patients"])]
         result |= dict(zip(names, verdict, strict=True))
+    planted = min(PLANTED, max(PLANTED_LEAST, len(synthetic.images) // PLANTED_SHARE))
     result |= {
         "searches": {},
         "counts_above": {f"{fixed:.2f}": int((slices["correlation"] > fixed).sum()) for fixed in FIXED_CORRELATIONS},
         "c_t": data_copying(slices, null, synthetic.images, smooth, training.images, seed),
         "authenticity": None,
-        "controls": _controls(finder, training, replace(held_out, images=smooth), gain, rng),
+        "controls": _controls(finder, training, replace(held_out, images=smooth), gain, planted, rng),
     }
     if finder.combined is not None:
         copied = slices.loc[finder.above(slices, "copied", "tau99"), "search"]
@@ -336,14 +338,15 @@ def _authenticity(slices: pd.DataFrame, reference: Reference) -> float:
 
 
 def _controls(
-    finder: Finder, training: Slices, held_out: Slices, gain: np.ndarray, rng: np.random.Generator
+    finder: Finder, training: Slices, held_out: Slices, gain: np.ndarray, count: int, rng: np.random.Generator
 ) -> dict[str, dict]:
-    """What must be found, and what must not be counted as copied; see `Audit`. held_out: as smooth as the set."""
+    """What must be found, and what must not be counted as copied; see `Audit`. held_out: as smooth as the set; count:
+    of each kind."""
     originals, strangers = (rng.permutation(np.flatnonzero(_has_brain(each.images))) for each in (training, held_out))
     if training.labels is not None:  # tumours first: some controls need one
-        without = ~(np.asarray(training.labels[originals[: 8 * PLANTED]]) > 0).any((1, 2, 3))
+        without = ~(np.asarray(training.labels[originals[: 8 * count]]) > 0).any((1, 2, 3))
         originals[: len(without)] = originals[np.argsort(without, kind="stable")]
-    originals, strangers = originals[:PLANTED], np.resize(strangers, PLANTED)
+    originals, strangers = originals[:count], np.resize(strangers, count)
     others = np.asarray(held_out.images[strangers])
     copies = plant(training.images, training.labels, finder.subjects, originals, others[: len(originals)], rng)
     sigma = BLUR * others.shape[-1]
