@@ -206,8 +206,8 @@ def test_what_fails_is_recorded_with_its_reason_and_not_tried_again(tables):
         assert failed["reason"].str.contains("image_size=8").all()
         assert (books["status"] == "FINISHED").sum() == len(books) - 5
     assert set(_books(tables["ray"][0]).index) == set(_books(tables["serial"][0]).index)
-    assert {run.data.tags["stage"] for run in _runs(tables, "FAILED")} == {"train_segmenter", "audit", "fidelity"}
-    assert len(_runs(tables, "FAILED")) == 3
+    tried = [run.data.tags["stage"] for run in _runs(tables, "FAILED")]
+    assert sorted(tried) == ["attack", "audit", "fidelity", "train_segmenter"]
 
 
 def _runs(tables, status):
