@@ -92,10 +92,11 @@ class Framed:
         points = torch.stack([radius[:, None] * angle.cos(), radius[:, None] * angle.sin()], -1)
         smooth = F.avg_pool2d(F.avg_pool2d(self.values, 3, 1, 1), 3, 1, 1)  # forgives what is no turn
         polar = Framed(smooth, self.frame).at(points) * radius[:, None].sqrt()  # pixels at r cover an area ∝ r
-        return torch.fft.rfft(_unit(polar), dim=3).permute(1, 3, 0, 2).contiguous()
+        return torch.fft.rfft(unit(polar), dim=3).permute(1, 3, 0, 2).contiguous()
 
 
-def _unit(values: Tensor) -> Tensor:
+def unit(values: Tensor) -> Tensor:
+    """Pictures [..., H, W], each of unit norm; one without signal stays as it is, near zero."""
     return values / values.square().sum((-2, -1), keepdim=True).sqrt().clamp(min=1e-3)
 
 
@@ -202,7 +203,7 @@ def _aligned(
     """
     M, K, _, side, _ = references.shape
     points = _points(side, references.device).flatten(0, 1)
-    b = _unit(references)
+    b = unit(references)
     right, down = torch.zeros_like(b), torch.zeros_like(b)
     right[..., 1:-1] = (b[..., 2:] - b[..., :-2]) * (side / 4)  # per unit of the frame
     down[..., 1:-1, :] = (b[..., 2:, :] - b[..., :-2, :]) * (side / 4)
@@ -221,7 +222,7 @@ def _aligned(
     best, kept = torch.full((M, K), -1.0, device=b.device), moved
     for step in range(STEPS + 1):
         where = (points + moved) @ turn.transpose(2, 3)
-        a = _unit(queries.at(where).transpose(1, 2)[..., None])[..., 0]  # [M, K, C, P]
+        a = unit(queries.at(where).transpose(1, 2)[..., None])[..., 0]  # [M, K, C, P]
         correlations = (a * b).sum(3)
         likeness = correlations.abs().mean(2)
         better = likeness > best

@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from scipy import linalg, signal, stats
+from scipy import stats
 from torch import Tensor
 
-from analysis.neighbours import Rows, masked
+from analysis.neighbours import SSIM_WINDOW, Rows, gaussian_band, masked
 from analysis.statistics import counted
 
 DRAWS = 100
@@ -29,7 +29,6 @@ SAMPLES_PER_NEIGHBOUR = 4  # at the least: with fewer, balls to the k-th neighbo
 SAMPLES_PER_FEATURE = 10  # of the Fréchet distance: at N = D + 1 it is 15 times what it is at N = 1,000
 PAIRS = 500  # of slices whose MS-SSIM is averaged: of random images its mean is then known to about 0.005
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of MS-SSIM, finest first: Wang et al. 2003
-WINDOW, SIGMA = 11, 1.5  # of SSIM: Wang et al. 2004, with their K1 = 0.01, K2 = 0.03 and L = 255
 MIN_GENERATORS = 4  # fewer: "n too small"; of 3, chance alone gives a perfect correlation in 1 of 3 cases
 CHUNK = 512  # rows of a matrix of all pairs that are held at once
 
@@ -249,7 +248,7 @@ def brain_width(images: np.ndarray | Rows) -> float:
 
 def scales(width: float) -> int:
     """How many scales MS-SSIM has: the paper's 5, as long as a brain of this width [px] fills a window on each."""
-    return int(np.clip(np.log2(max(width, 1) / WINDOW) + 1, 1, len(SCALE_WEIGHTS)))
+    return int(np.clip(np.log2(max(width, 1) / SSIM_WINDOW) + 1, 1, len(SCALE_WEIGHTS)))
 
 
 def ms_ssim(images: np.ndarray, pairs: np.ndarray, levels: int, device: str | torch.device = "cpu") -> np.ndarray:
@@ -303,11 +302,8 @@ def _ms_ssim(a: Tensor, b: Tensor, brain: Tensor, levels: int) -> Tensor:
 
 
 def _blurred(images: Tensor) -> Tensor:
-    """Under SSIM's Gaussian window, black around. By matrix products: single channels are what convolutions dislike."""
-    window = signal.windows.gaussian(WINDOW, SIGMA)
-    half = window[WINDOW // 2 :] / window.sum()
-    bands = (linalg.toeplitz(np.pad(half, (0, size))[:size]) for size in images.shape[2:])
-    down, right = (torch.from_numpy(band).to(images) for band in bands)
+    """Under SSIM's Gaussian window, black around."""
+    down, right = (gaussian_band(size, images.device) for size in images.shape[2:])
     return down @ (images @ right)
 
 

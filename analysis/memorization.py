@@ -31,9 +31,10 @@ from scipy import ndimage
 
 from analysis import sharpness
 from analysis.data_copying import MIN_PER_CELL, data_copying
+from analysis.mixtures import evidence
 from analysis.neighbours import CANDIDATES, Rows, masked, nearest
 from analysis.planted import plant
-from analysis.second_stage import Combined, SecondStage, evidence
+from analysis.second_stage import Combined, SecondStage
 from analysis.shares import (
     LEVELS,
     cross_fitted_rate,
@@ -47,7 +48,7 @@ from analysis.shares import (
 )
 
 FIXED_CORRELATIONS = (0.90, 0.95, 0.99)
-PLANTED = 10  # copies of each kind, at most
+PLANTED = 10  # copies of each kind, at most, and strangers
 PLANTED_LEAST, PLANTED_SHARE = 3, 20  # of a small set one in so many, for its controls not to outweigh it
 OVERLOOKED = 0.8  # where fewer of a kind are counted, a low copied share says nothing of that kind
 BLUR = 0.04  # of the width: the standard deviation of the control that resembles everybody and copies nobody
@@ -346,7 +347,7 @@ def _controls(
     if training.labels is not None:  # tumours first: some controls need one
         without = ~(np.asarray(training.labels[originals[: 8 * count]]) > 0).any((1, 2, 3))
         originals[: len(without)] = originals[np.argsort(without, kind="stable")]
-    originals, strangers = originals[:count], np.resize(strangers, count)
+    originals, strangers = originals[:count], np.resize(strangers, PLANTED)
     others = np.asarray(held_out.images[strangers])
     copies = plant(training.images, training.labels, finder.subjects, originals, others[: len(originals)], rng)
     sigma = BLUR * others.shape[-1]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from analysis.alignment import best_rows, brains
+from analysis.alignment import best_rows, brains, unit
 from analysis.neighbours import Rows, masked
 
 SIDE = 16  # px
@@ -33,8 +33,8 @@ class Mixtures:
         self.device, self.codes = device, torch.from_numpy(np.asarray(codes, np.int64)).to(device)
         starts = range(0, len(images), chunk)
         values = torch.cat([_small(np.asarray(images[s : s + chunk]), device) for s in starts])
-        self.whole = _unit(_centred(values)).flatten(2).permute(1, 2, 0).contiguous()  # [C, P, N]
-        self.halves = [_unit(_centred(values[piece])).flatten(2).permute(1, 2, 0).contiguous() for piece in _halves()]
+        self.whole = unit(_centred(values)).flatten(2).permute(1, 2, 0).contiguous()  # [C, P, N]
+        self.halves = [unit(_centred(values[piece])).flatten(2).permute(1, 2, 0).contiguous() for piece in _halves()]
         self.vectors = torch.cat([_whole(np.asarray(images[s : s + chunk]), device) for s in starts])
 
     def nearest(self, images: np.ndarray) -> dict[str, tuple[Tensor, Tensor]]:
@@ -43,18 +43,17 @@ class Mixtures:
         a = torch.stack([a, a.flip(-1)])  # as is, mirrored
         half = torch.zeros(len(images), len(self.codes), device=self.device)
         for piece, references in zip(_halves(), self.halves, strict=True):
-            queries = _unit(_centred(a[(slice(None), *piece)])).flatten(3).permute(2, 0, 1, 3)  # [C, 2, M, P]
+            queries = unit(_centred(a[(slice(None), *piece)])).flatten(3).permute(2, 0, 1, 3)  # [C, 2, M, P]
             r = (queries.flatten(1, 2) @ references).abs_().mean(0)
             half = torch.maximum(half, r.unflatten(0, (2, -1)).amax(0))
         swap, alone = 0, []
-        for number, modality in enumerate(_unit(_centred(a)).unbind(2)):
+        for number, modality in enumerate(unit(_centred(a)).unbind(2)):
             r = (modality.flatten(2).flatten(0, 1) @ self.whole).abs_()
             swap = swap + r.amax(0)
             alone.append(self._first(r[number].unflatten(0, (2, -1)).amax(0)))
         swap = (swap / images.shape[1]).unflatten(0, (2, -1)).amax(0)
         likeness, rows = (torch.stack(each) for each in zip(*alone, strict=True))  # [C, M, 2], [C, M]
-        away = (1 - likeness).clamp(min=0) + SLACK
-        best = (away[..., 1] / away[..., 0]).argmax(0), torch.arange(len(images), device=self.device)
+        best = evidence(likeness).argmax(0), torch.arange(len(images), device=self.device)
         single = likeness[best], rows[best]
         return {"half": self._first(half), "swap": self._first(swap), "pair": self._pairs(images), "single": single}
 
@@ -88,6 +87,12 @@ class Mixtures:
         return torch.where(better[:, None], mirrored, plain), torch.where(better, other_row, row)
 
 
+def evidence(likeness: Tensor) -> Tensor:
+    """log (1 − l₂ + ε) / (1 − l₁ + ε) [...] from the likenesses l₁ ≥ l₂ [..., 2] to two subjects."""
+    away = (1 - likeness).clamp(min=0) + SLACK
+    return (away[..., 1] / away[..., 0]).log()
+
+
 def _small(images: np.ndarray, device: torch.device) -> Tensor:
     """Values inside the brain, zero outside, and the brain as last channel, averaged to [N, C + 1, SIDE, SIDE]."""
     values, mask = brains(images, None, device)
@@ -112,7 +117,3 @@ def _centred(values: Tensor) -> Tensor:
     values, brain = values[..., :-1, :, :], values[..., -1:, :, :]
     mean = values.sum((-2, -1), keepdim=True) / brain.sum((-2, -1), keepdim=True).clamp(min=1)
     return values - mean * brain
-
-
-def _unit(values: Tensor) -> Tensor:
-    return values / values.square().sum((-2, -1), keepdim=True).sqrt().clamp(min=1e-3)

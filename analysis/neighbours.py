@@ -426,7 +426,7 @@ def _ssim(
     empty = (a[:, -1].sum((1, 2)) == 0) | (b[:, -1].sum((1, 2)) == 0)
 
     a, b = a[:, :-1], b[:, :-1]
-    height, width = (_gaussian(size, device) for size in a.shape[2:])
+    height, width = (gaussian_band(size, device) for size in a.shape[2:])
     mean_a, mean_b, squares, product = height @ (torch.stack([a, b, a * a + b * b, a * b]) @ width)
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     means, both = mean_a * mean_b, mean_a.square() + mean_b.square()
@@ -435,7 +435,7 @@ def _ssim(
     return torch.where(empty, 0.0, total).clamp(max=1)
 
 
-def _gaussian(size: int, device: torch.device) -> Tensor:
+def gaussian_band(size: int, device: torch.device) -> Tensor:
     """The window's weights as a symmetric band matrix [size, size]: a dense product beats a depthwise convolution."""
     distance = torch.arange(size, device=device)[:, None] - torch.arange(size, device=device)
     centre = SSIM_WINDOW // 2

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from analysis import alignment
 from analysis.alignment import Poses
-from analysis.mixtures import KINDS, SLACK, Mixtures
+from analysis.mixtures import KINDS, Mixtures, evidence
 from analysis.neighbours import Rows
 
 CHUNK = 16  # slices searched at once
@@ -114,9 +114,3 @@ def _scale(values: np.ndarray) -> np.ndarray:
 
 def _standard(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return (values - scale[0]) / np.maximum(scale[1] - scale[0], 1e-3)
-
-
-def evidence(likeness: torch.Tensor) -> torch.Tensor:
-    """log (1 − l₂ + ε) / (1 − l₁ + ε) [M] from the likenesses l₁ ≥ l₂ [M, 2]."""
-    away = (1 - likeness).clamp(min=0) + SLACK
-    return (away[:, 1] / away[:, 0]).log()

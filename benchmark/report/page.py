@@ -119,7 +119,7 @@ def build_report(out: Path, inputs: ReportInputs) -> dict:
     names = _Names()
 
     sections = {
-        name: [(table, _write_table(out, names(table.name), table)) for table in found]
+        name: [(table, write_table(out, names(table.name), table)) for table in found]
         for name, found in _tables(inputs).items()
     }
     pictures = [
@@ -343,7 +343,8 @@ class _Names:
         return unique
 
 
-def _write_table(out: Path, name: str, table: tables.Table) -> str:
+def write_table(out: Path, name: str, table: tables.Table) -> str:
+    """Writes out/tables/<name>, as Markdown, LaTeX and CSV; returns the name."""
     for suffix, text in (("md", table.markdown()), ("tex", table.latex()), ("csv", table.csv())):
         (out / "tables" / f"{name}.{suffix}").write_text(text, encoding="utf-8")
     return name

@@ -17,7 +17,7 @@ from benchmark.data import synthetic
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
 from benchmark.progress import progress_bar
-from benchmark.stages import MANIFEST, Headline, RunningTask, Settings, train_segmenter
+from benchmark.stages import Headline, RunningTask, Settings, train_segmenter
 from benchmark.training.devices import pick_device
 from benchmark.training.models import LAST, WEIGHTS, load_segmenter, predict
 
@@ -61,11 +61,6 @@ def run(task: RunningTask) -> Headline:
     shown = SliceSet.open(task.folders["prepare"]).index.set_index(["subject", "z"]).index
     volumes = SliceSet.open(task.folders["prepare"] / "volumes")
     last, trained = config.evaluate.snapshot == "last", task.folders["train_segmenter"]
-    if last and not (trained / LAST).is_file():
-        raise UserError(
-            f"{trained}: {LAST} is missing, as an earlier version left it out: delete {trained / MANIFEST}, and the "
-            "training writes it from its last checkpoint"
-        )
     model = load_segmenter(config, volumes.meta["image_size"], trained, LAST if last else WEIGHTS)
     model.to(pick_device(config.common.device))
 

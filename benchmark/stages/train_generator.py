@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
+from analysis.onset import ALPHA
 from benchmark.config import Config, Need
 from benchmark.data.annotation import to_network
 from benchmark.data.slices import SliceSet
@@ -28,7 +29,6 @@ from generators.base import Generator
 
 SCHEMA = 4  # 4: kept snapshots have their samples beside them; the curve tells which copy
 SHOWN = 8  # samples of a snapshot's sheet
-ALPHA = 0.05  # of the test whether snapshots copy, over all of a training's
 
 
 class CopiedFromStart(UserError):

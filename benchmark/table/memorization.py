@@ -20,7 +20,7 @@ from analysis.text import csv_frame
 from benchmark.config import Config
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
-from benchmark.report.page import picture, template
+from benchmark.report.page import picture, template, write_table
 from benchmark.stages import CallResult, Failure, Outcome, StageResult, pull
 from benchmark.stages.report import cohort_facts
 from benchmark.stages.snapshots import FILE
@@ -124,8 +124,7 @@ def _conclude(
     for name in ("tables", "figures"):
         (folder / name).mkdir(exist_ok=True)
     for table in tables:
-        for suffix, text in (("md", table.markdown()), ("tex", table.latex()), ("csv", table.csv())):
-            (folder / "tables" / f"{table.name}.{suffix}").write_text(text, encoding="utf-8")
+        write_table(folder, table.name, table)
     csv_frame(snapshots).to_csv(folder / "tables" / "memorization_snapshots.csv", index=False)
     pictures = []
     for name, (caption, figure) in drawn.items():

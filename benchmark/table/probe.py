@@ -13,12 +13,14 @@ from benchmark.training import processes
 from benchmark.training.devices import pick_device
 from benchmark.training.judge import BATCH as JUDGE_BATCH
 from benchmark.training.models import DRAW_BATCH, create_generator, create_segmenter, draw, extractor_config
+from generators.adversarial import GAN
 from generators.base import Generator
 from segmenters.augment import augment
 from segmenters.base import normalize
 
 POINTS = 5  # of the budget, evenly spaced, at which a step is timed: networks that grow become slower
 STEPS = 4  # timed at each, after one that is not; rarer regularizers are missed, and with them some percent
+AT_WORK = 0.2  # probability of augmentation, which costs nothing where a training begins, at 0
 ENOUGH = 20.0  # after so long a look at one model, what was seen so far is taken [s]
 
 Step = Callable[[int], object]  # a training step at so many images seen
@@ -37,11 +39,13 @@ def generator_training(config: Config) -> float:
     batch = to_network(images.to(device), labels.to(device), keys.annotation)
     with processes.alone():
         model = create_generator(config, size).to(device)
+        if isinstance(model, GAN):
+            model.augmentation.p = AT_WORK
         step = _mean_seconds(lambda seen: _finish(model.train_step(batch, seen)), keys.images, keys.batch_size)
         judge = _segmenter_step(extractor_config(config), JUDGE_BATCH, keys.judge_images)
-    snapshot = _sample_seconds(model, keys.annotation) * keys.snapshot_samples
-    snapshot += judge / JUDGE_BATCH * keys.judge_images
-    return step / keys.batch_size * keys.images + snapshot * keys.snapshots
+    drawn = _sample_seconds(model, keys.annotation) * keys.snapshot_samples
+    judged = judge / JUDGE_BATCH * keys.judge_images  # of every snapshot, and once of real slices
+    return step / keys.batch_size * keys.images + drawn * keys.snapshots + judged * (keys.snapshots + 1)
 
 
 def sampling(config: Config) -> float:

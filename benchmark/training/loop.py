@@ -29,9 +29,8 @@ LOG_POINTS = 200  # points of a training curve
 
 Model = TypeVar("Model", bound=Trainable)
 Metrics = Mapping[str, float]
-Watch = Callable[
-    [int, float], None
-]  # is told number and score of every snapshot that counts; what it raises ends the training
+# Is told number and score of every snapshot that counts; what it raises ends the training.
+Watch = Callable[[int, float], None]
 
 
 class Diverged(UserError):

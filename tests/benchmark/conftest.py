@@ -1,4 +1,4 @@
-"""Ports, a real PostgreSQL on the loopback interface where it is installed, and a phantom that is prepared once."""
+"""Ports, a clock, a real PostgreSQL on the loopback interface where there is one, and a phantom prepared once."""
 
 import os
 import pwd
@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ def prepared(tmp_path_factory):
             call(stage, own)
     mlflow.set_tracking_uri(None)
     return folder
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that is set by hand: clock[0] [s]."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
 
 
 @pytest.fixture(scope="session")

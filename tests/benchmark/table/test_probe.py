@@ -1,7 +1,6 @@
 """What the table expects of trainings that this machine has never run."""
 
 import logging
-import time
 
 import pytest
 
@@ -12,14 +11,6 @@ from benchmark.table.plan import Durations, Work
 from benchmark.table.run import _look_ahead
 
 SMOKE = {"preset": "smoke", "model": "progressive_gan", "device": "cpu", "workers": "1"}
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that stands still unless it is told to go on."""
-    now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    return now
 
 
 def test_a_training_that_slows_down_is_seen_at_points_all_over_its_budget(clock):

@@ -1,20 +1,10 @@
 """The meter: means and speed between two readings, pauses that do not count, losses that are not finite."""
 
-import time
-
 import pytest
 import torch
 
 from benchmark.training.checkpoints import Progress
 from benchmark.training.meter import Meter, NotFinite
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that is set by hand: clock[0] [s]."""
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    return now
 
 
 def losses(value):
