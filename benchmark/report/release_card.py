@@ -1,0 +1,183 @@
+"""The card for whoever has to sign: one page, as HTML and as PDF, on whether a synthetic set may leave the house.
+
+Both are drawn from one `Card`, so they cannot disagree. Nobody is named: see `worst_patient`.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from analysis.arms import label
+from analysis.release_risk import (
+    ATTACKED,
+    Card,
+    attack_row,
+    copies_row,
+    decision_row,
+    not_tried_row,
+    question_row,
+    use_row,
+    weights_row,
+    worst_row,
+)
+from analysis.statistics import counted
+from benchmark.files import write_atomically
+from benchmark.report.card_pdf import card_pdf
+from benchmark.report.page import CohortFacts, template
+
+PSEUDONYM = "Patient 1"  # the first by risk: a rank is made of no name, so it leads back to none
+LEAST_SIDE = 160  # pixels of a pictured slice, at least
+
+
+@dataclass(frozen=True)
+class WorstPatient:
+    """The training patient at highest risk, by a pseudonym.
+
+    copies: slices of the set that count as copies of them (τ99), of so many `slices`; above: of so many `outsiders`,
+    slices of people nobody trained on, those that stand out as clearly as the patient's clearest copy; risk: the share
+    of them that do not, 0..1. pair: uint8 [2, 4, H, W], the synthetic slice and the real one that it resembles, [1, 4,
+    H, W] where the real one may not be shown, or None.
+    """
+
+    pseudonym: str
+    copies: int
+    slices: int
+    above: int
+    outsiders: int
+    pair: np.ndarray | None = None
+
+    @property
+    def risk(self) -> float:
+        return 1 - self.above / self.outsiders
+
+
+@dataclass(frozen=True)
+class CardInputs:
+    """Everything that a card says.
+
+    name: of the generator or sent set. audits, attacks: the content of audit.json and attack.json, one a repeat; of
+    several the worst decides. worst: None where there is no patient to name (`worst_patient`). ratios: rows of
+    `analysis.statistics.ratios` about this set; may be empty. removed: slices left out, by reason; None where nothing
+    was filtered. limits: verdicts with name, value, limit, passed and about ("images" or "weights"); may be empty.
+    forced: made although a limit is not kept. weights: whether the weights are released, too.
+    """
+
+    name: str
+    cohort: CohortFacts
+    audits: Sequence[Mapping[str, Any]]
+    attacks: Sequence[Mapping[str, Any]]
+    worst: WorstPatient | None = None
+    ratios: pd.DataFrame = field(default_factory=pd.DataFrame)
+    removed: Mapping[str, int] | None = None
+    limits: Sequence[Any] = ()
+    forced: bool = False
+    weights: bool = False
+
+
+def build_release_card(folder: Path, inputs: CardInputs, stem: str = "card") -> list[Path]:
+    """Writes folder/card.html (self-contained) and folder/card.pdf (one A4 page), or under another stem; returns both.
+
+    The same inputs make the same bytes: no date, no host, no name of a patient.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    card, pictures = release_card(inputs), _pictures(inputs.worst)
+    page = template("release_card.html.j2").render(
+        card=card, pictures=[(caption, _data_uri(png)) for caption, png in pictures], worst="The worst patient"
+    )
+    written = [folder / f"{stem}.html", folder / f"{stem}.pdf"]
+    write_atomically(written[0], page)
+    write_atomically(written[1], card_pdf(card, pictures))
+    return written
+
+
+def release_card(inputs: CardInputs) -> Card:
+    """The card's words and numbers."""
+    cohort, worst = inputs.cohort, inputs.worst
+    limits = {what: [each for each in inputs.limits if each.about == what] for what in ("images", "weights")}
+    weights = weights_row(inputs.attacks, limits["weights"], inputs.forced, inputs.weights)
+    rows = [
+        question_row("images", limits["images"], inputs.forced),
+        weights,
+        *(attack_row(title, inputs.attacks) for title in ATTACKED),
+        *([worst_row(worst.pseudonym, worst.copies, worst.slices, worst.above, worst.outsiders)] if worst else []),
+        copies_row(inputs.audits, inputs.removed),
+        use_row(inputs.ratios),
+        not_tried_row(weights.status != "none"),
+        decision_row(),
+    ]
+    banners = []
+    if cohort.simulated:
+        banners += ["Simulated phantom cohort: none of its “patients” is one. Nothing here speaks of patients."]
+    if inputs.forced:
+        banners += ["Forced: this was made although a limit is not kept."]
+    made = sum(audit["n_synthetic"] for audit in inputs.audits)
+    sets = counted(made, "synthetic slice") if made else "Synthetic slices"
+    lead = (
+        f"{sets} by {label(inputs.name)}, which learned from {counted(cohort.subjects['train'], 'patient')} of "
+        f"{cohort.name}. {counted(cohort.subjects['test'], 'patient')} whom nobody trained on, the outsiders, are the "
+        "control of everything below."
+    )
+    return Card(f"May it leave the house? {label(inputs.name)}", lead, rows, banners)
+
+
+def worst_patient(audits: Sequence[Path], *, show_real: bool) -> WorstPatient | None:
+    """The patient at highest risk, by the folders of the stage audit, one a repeat; None where all training slices are
+    one patient's, so that nobody can stand out among them.
+
+    It is the one to whom the slice with most evidence of being a copy points. Their pseudonym is their rank, which is
+    computed from no name: a hash, salted or not, could be tried out with a list of patients. Whoever has the audit's
+    nearest.csv finds them there. show_real: whether the real slice may be shown, too.
+    """
+    found = None
+    for audit in audits:
+        tau = json.loads((audit / "audit.json").read_text())["evidence"]["tau99"]
+        if tau is None:
+            continue
+        slices, null = (pd.read_csv(audit / f"{name}.csv") for name in ("nearest", "null"))
+        clearest = slices.loc[slices["evidence"].idxmax()]
+        own = slices[slices["copied_subject"] == clearest["copied_subject"]]
+        with np.load(audit / "pairs.npz", allow_pickle=False) as stored:
+            pair = stored["images"][list(stored["row"]).index(clearest["row"])]
+        this = WorstPatient(
+            PSEUDONYM,
+            copies=int((own["evidence"] > tau).sum()),
+            slices=len(slices),
+            above=int((null["evidence"] >= clearest["evidence"]).sum()),
+            outsiders=len(null),
+            pair=pair if show_real else pair[:1],
+        )
+        if found is None or (this.risk, this.copies) > (found.risk, found.copies):
+            found = this
+    return found
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def _pictures(worst: WorstPatient | None) -> list[tuple[str, bytes]]:
+    """Caption and PNG: the synthetic slice, and the real one where it may be shown."""
+    if worst is None or worst.pair is None:
+        return []
+    captions = ("Synthetic", f"{worst.pseudonym}, real")
+    return [(caption, _png(images)) for caption, images in zip(captions, worst.pair, strict=False)]
+
+
+def _png(images: np.ndarray) -> bytes:
+    """Modalities [4, H, W] side by side, enlarged by whole pixels."""
+    sheet = np.concatenate(list(images), axis=1)
+    scale = -(-LEAST_SIDE // images.shape[-1])
+    buffer = io.BytesIO()
+    Image.fromarray(sheet.repeat(scale, 0).repeat(scale, 1)).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
