@@ -22,14 +22,23 @@ POINTS = 5  # of the budget, evenly spaced, at which a step is timed: networks t
 STEPS = 4  # timed at each, after one that is not; rarer regularizers are missed, and with them some percent
 AT_WORK = 0.2  # probability of augmentation, which costs nothing where a training begins, at 0
 ENOUGH = 20.0  # after so long a look at one model, what was seen so far is taken [s]
+WORTH_A_LOOK = 20 * POINTS * (STEPS + 1)  # a shorter training is done before long [steps]
 
 Step = Callable[[int], object]  # a training step at so many images seen
 
 
 def expected(job: Job) -> float | None:
-    """Seconds that the job will take, its snapshots included; None where a few steps cannot tell."""
-    looks = {"train_generator": generator_training, "train_segmenter": segmenter_training, "sample": sampling}
-    return looks[job.stage](job.config) if job.stage in looks else None
+    """Seconds that the job will take, its snapshots included; None where a few steps cannot tell, or would cost more
+    than the knowledge is worth."""
+    config = job.config
+    match job.stage:
+        case "train_generator" | "train_segmenter":
+            keys = getattr(config, job.stage)
+            look = generator_training if job.stage == "train_generator" else segmenter_training
+            return look(config) if keys.images >= WORTH_A_LOOK * keys.batch_size else None
+        case "sample":
+            return sampling(config) if config.sample.samples > 2 * DRAW_BATCH else None
+    return None
 
 
 def generator_training(config: Config) -> float:

@@ -192,7 +192,7 @@ def test_two_workers_share_a_study(store, work, request):
 
 
 def test_a_killed_worker_s_trial_is_tried_again_with_the_same_settings(work):
-    config = _config(work, trials="2", prune="false", **{"train_generator.images": "1600"})
+    config = _config(work, trials="2", prune="false", **{"train_generator.images": "400"})
     worker = _processes().Process(target=_worker, args=(config, 1, mlflow.get_tracking_uri()))
     worker.start()
     deadline = time.monotonic() + 120

@@ -11,6 +11,7 @@ from benchmark.table.plan import Durations, Work
 from benchmark.table.run import _look_ahead
 
 SMOKE = {"preset": "smoke", "model": "progressive_gan", "device": "cpu", "workers": "1"}
+LONG = {"train_generator.images": "4000", "train_segmenter.images": "8000", "samples": "200"}
 
 
 def test_a_training_that_slows_down_is_seen_at_points_all_over_its_budget(clock):
@@ -51,7 +52,7 @@ def test_what_is_expected_counts_until_its_like_is_measured():
 
 
 def test_trainings_and_samples_of_a_new_machine_are_expected_and_what_steps_cannot_tell_is_not(caplog):
-    planned = jobs(parse("benchmark", {**SMOKE, "segmenter": "unet,swin", "train_on": "real"}))
+    planned = jobs(parse("benchmark", {**SMOKE, **LONG, "segmenter": "unet,swin", "train_on": "real"}))
     durations = Durations()
     with caplog.at_level(logging.WARNING):
         _look_ahead(planned, durations)
@@ -61,10 +62,16 @@ def test_trainings_and_samples_of_a_new_machine_are_expected_and_what_steps_cann
 
 
 def test_a_model_that_cannot_be_made_is_for_its_own_job_to_tell(caplog):
-    planned = jobs(parse("benchmark", {**SMOKE, "image_size": "24", "train_on": "real"}))
+    planned = jobs(parse("benchmark", {**SMOKE, **LONG, "image_size": "24", "train_on": "real"}))
     durations = Durations()
     with caplog.at_level(logging.WARNING):
         _look_ahead(planned, durations)
     assert "progressive_gan makes images of 16, 32, 64" in caplog.text
     told = {Work.of(job).kind.stage for job in planned if durations.seconds(Work.of(job))}
     assert told == {"train_segmenter"}
+
+
+def test_what_is_done_before_long_is_not_looked_at(monkeypatch):
+    for look in ("generator_training", "segmenter_training", "sampling"):
+        monkeypatch.setattr(probe, look, lambda config: pytest.fail("a look costs more than this work"))
+    assert all(probe.expected(job) is None for job in jobs(parse("benchmark", SMOKE)))

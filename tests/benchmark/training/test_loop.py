@@ -29,22 +29,11 @@ def _train(name, folder, images=96, pause=0.0):
     return work.model, *run(work, folder)
 
 
-@pytest.fixture(scope="module")
-def processes():
-    """Processes that start quickly: forked from a server that has imported torch and the models already."""
-    context = multiprocessing.get_context("forkserver")
-    built_in = [
-        f"generators.{name}" for name in ("progressive_gan", "stylegan1", "stylegan2", "stylegan3", "diffusion")
-    ]
-    context.set_forkserver_preload(["torch", *built_in, "segmenters.unet", "segmenters.swin"])
-    return context
-
-
 @pytest.mark.parametrize("name", TINY)
-def test_a_killed_and_restarted_training_ends_in_the_same_weights(name, tmp_path, processes):
+def test_a_killed_and_restarted_training_ends_in_the_same_weights(name, tmp_path):
     whole, _, curve = _train(name, tmp_path / "whole")
 
-    folder = tmp_path / "killed"
+    folder, processes = tmp_path / "killed", multiprocessing.get_context("forkserver")
     for kills, wait in enumerate((0.0, 0.03, 0.011)):  # at the checkpoint, and at two moments after it
         process = processes.Process(target=_train, args=(name, folder), kwargs={"pause": 0.05})
         process.start()
