@@ -1,61 +1,98 @@
-"""What a release card says: audits, attacks, Dice and limits in words for a reader who knows no statistics.
+"""What a release card says: limits, attacks, audits and Dice in words for a reader who knows no statistics.
 
-The three questions of singling out, linkability and inference are those of the Article 29 Working Party (opinion
-05/2014). Each is answered by the attack that stands for it, its control and the risk (attack − control) / (1 − control)
-of Giomi et al. (PoPETs 2023). Of several sets the worst decides. A row is coloured by what was found alone: "bad" where
-something was, "good" where a limit that was set beforehand is kept, "open" where nothing was found that would settle
-it, "none" where nothing was measured. docs/card.md has the sources.
+Singling out, linkability and inference are the questions of the Article 29 Working Party (opinion 05/2014). Each is
+answered by the attack that stands for it, beside its control and the risk (attack − control) / (1 − control) of Giomi
+et al. (PoPETs 2023). Of several sets the worst decides. docs/card.md tells where each claim was looked up.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import pandas as pd
 
 from analysis.arms import ARMS, label
 from analysis.attacks_statistics import allowed
 from analysis.memorization import OVERLOOKED
-from analysis.shares import expected_above
+from analysis.shares import LEVELS, expected_above
 from analysis.statistics import ALPHA, MARGINS, counted
 from analysis.tables import number, p_value
 
-NOT_PLANTED = ("held_out", "blurred_strangers")  # controls that are no copies
-SOURCES = (
-    "Article 29 Working Party, Opinion 05/2014 on Anonymisation Techniques (WP216).",
-    "European Data Protection Board, Opinion 28/2024 on AI models.",
-    "Giomi et al., A unified framework for quantifying privacy risk in synthetic data, PoPETs 2023.",
-    "Pilgram et al., A consensus privacy metrics framework for synthetic data, Patterns 2025.",
-    "European Medicines Agency, policy 0070; Health Canada, Public Release of Clinical Information.",
+NOT_COPIES = ("held_out", "blurred_strangers")  # among an audit's controls
+READING = (
+    "Three attacks put the questions of Europe’s data-protection authorities [1] and are measured as in [3]. Each is "
+    "tried on pairs of a patient whom the generator learned from and an outsider. It succeeds where it works better on "
+    "the first: in 50 of 100 pairs, like a coin, if there is nothing to find. The control is the same attack among "
+    "outsiders alone, 50 on average; chance takes it as far from that as the grey bar."
 )
+SIGN = "Images: ☐ may leave ☐ stay here;  weights: ☐ may leave ☐ stay here;  name, date, signature:"
+SOURCES = (
+    "Article 29 Data Protection Working Party, Opinion 05/2014 on Anonymisation Techniques, WP216.",
+    "European Data Protection Board, Opinion 28/2024 on personal data in AI models.",
+    "Giomi et al., A unified framework for quantifying privacy risk in synthetic data, PoPETs 2023; CNIL on it.",
+    "Pilgram et al., A consensus privacy metrics framework for synthetic data, Patterns 2025.",
+    "EMA policy 0070 and Health Canada’s Public Release of Clinical Information, as Real Life Sciences reports them.",
+)
+
+
+class Verdict(Protocol):
+    """One limit, applied: of "images" or of "weights"; passed is None where the value is not known."""
+
+    name: str
+    value: float | None
+    limit: float
+    passed: bool | None
+    about: str
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Shares of pairs in which an attacker is right, 0..1: its 95 % interval, and how far the control strays."""
+
+    value: float
+    interval: Sequence[float]
+    control: Sequence[float]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A question, its answer in a few words with a colour ("good", "open", "bad" or "none"), sentences, and the same in
-    numbers for those who want them."""
+    """A question and its answer in a few words, in sentences, and in numbers for those who want them.
+
+    status colours it: "bad" where something was found or a limit is not kept, "good" where that was looked for in vain,
+    "open" where looking in vain settles nothing, "none" where nobody looked.
+    """
 
     title: str
     asked: str
     status: str
     verdict: str
-    words: list[str]
+    words: Sequence[str]
+    finding: str = ""  # in front of the words, in bold
     numbers: str = ""
+    scale: Scale | None = None
+    pictured: bool = False  # the patient's picture stands here
 
 
 @dataclass(frozen=True)
 class Card:
-    """One page: what it is about, banners that must not be overlooked, rows, sources by their number."""
+    """One page: what it is about, banners that nobody may overlook, how to read it, and its rows."""
 
     title: str
     lead: str
-    rows: list[Row]
-    banners: list[str] = field(default_factory=list)
-    sources: Sequence[str] = SOURCES
+    banners: Sequence[str]
+    rows: Sequence[Row]
+
+    def in_a_sentence(self) -> str:
+        """What stands in the second column of the rows about images, weights and attacks."""
+        shown = self.rows[: 2 + len(ATTACKED)]
+        names = [row.title.removeprefix("May these ").removesuffix(" leave?") for row in shown]
+        sentence = "; ".join(f"{name.lower()}: {row.verdict.lower()}" for name, row in zip(names, shown, strict=True))
+        return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def of_100(share: float) -> str:
-    """'58' of 0.58: how many of a hundred; what would round to none or all, but is neither, says so."""
+    """'58' of 0.58: how many of a hundred. What would round to none or all, but is neither, says so."""
     if 0 < share < 0.005:
         return "fewer than 1"
     if 0.995 < share < 1:
@@ -66,145 +103,163 @@ def of_100(share: float) -> str:
 # --- may it leave? --------------------------------------------------------------------------------------------------
 
 
-def question_row(what: str, limits: Sequence, forced: bool, more: Sequence[str] = ()) -> Row:
-    """May these "images" or "weights" leave? limits: verdicts with name, value, limit and passed (None: not judged)."""
+def images_row(limits: Sequence[Verdict]) -> Row:
+    """May the images leave, by the limits about them?"""
+    return _question("images", limits)
+
+
+def weights_row(limits: Sequence[Verdict], attacks: Sequence[Mapping], included: bool) -> Row:
+    """May the weights leave? They are judged apart: who has them may ask for more than a set of images tells.
+
+    attacks: attack.json of every set. A GAN's discriminator is no part of what is released, so that an attack on it is
+    none on these weights.
+    """
+    row = _question("weights", limits)
+    there = "They are part of this package." if included else "They are no part of what is asked for here."
+    judged = [found["attacks"]["white_box"] for found in attacks if "white_box" in found["attacks"]]
+    if judged and any(found["critic"] == "discriminator" for found in attacks):
+        reason = "what was attacked is the discriminator, which is not released"
+    else:
+        reason = next((found["reasons"]["white_box"] for found in attacks if "white_box" in found["reasons"]), "")
+    if not judged or reason:
+        words = f"The weights themselves were not attacked{': ' * bool(reason)}{reason}."
+        status, verdict = (row.status, row.verdict) if row.status == "bad" else ("none", "Not judged")
+        return replace(row, status=status, verdict=verdict, words=[*row.words[: len(limits)], words, there])
+    attack = _judged(WHITE_BOX, judged)
+    if not limits:
+        return replace(attack, title=row.title, words=[*attack.words, there])
+    words = [*attack.words, *row.words, there]
+    return replace(attack, title=row.title, status=row.status, verdict=row.verdict, words=words)
+
+
+def _question(what: str, limits: Sequence[Verdict]) -> Row:
     failed = [each for each in limits if each.passed is False]
     unjudged = [each for each in limits if each.passed is None]
+    of_all = f" of {counted(len(limits), 'limit')}"
     if failed:
-        status, verdict = "bad", f"Outside {len(failed)} of {counted(len(limits), 'limit')}"
-        words = [f"Outside its limits: {'; '.join(map(_limit, failed))}."]
+        status, verdict, about = "bad", f"Outside {len(failed)}{of_all}", "Outside the limits set beforehand"
     elif unjudged:
-        status, verdict = "open", f"{counted(len(unjudged), 'limit')} of {len(limits)} not judged"
-        words = [f"Not judged: {'; '.join(map(_limit, unjudged))}."]
-    elif limits:
-        status, verdict = "good", f"Within all {len(limits)} limits" if len(limits) > 1 else "Within its limit"
-        words = [f"Within the limits that were set beforehand: {'; '.join(map(_limit, limits))}."]
+        status, verdict, about = "open", f"{len(unjudged)}{of_all} not judged", "Not judged"
     else:
-        status, verdict, words = (
-            "none",
-            "No limit was set",
-            ["Nothing was set that would decide it: see the rows below."],
-        )
-    if forced and failed:
-        words += ["It was made nevertheless (forced)."]
-    return Row(f"May these {what} leave?", "", status, verdict, [*words, *more])
+        status, verdict, about = "good", f"Within {len(limits)}{of_all}", "Within the limits set beforehand"
+    if not limits:
+        status, verdict, words = "none", "No limit was set", "Nobody set a limit: the rows below are all there is."
+    else:
+        words = f"{about}: {'; '.join(map(_limit, failed or unjudged or limits))}."
+    return Row(f"May these {what} leave?", "", status, verdict, [words])
 
 
-def _limit(verdict) -> str:
-    value = "not known" if verdict.value is None or math.isnan(verdict.value) else f"{verdict.value:.3g}"
-    return f"{verdict.name} is {value}, its limit {verdict.limit:.3g}"
-
-
-def weights_row(attacks: Sequence[Mapping], limits: Sequence, forced: bool, included: bool) -> Row:
-    """The weights are judged apart from the images: whoever has them may ask for more than a set of images tells."""
-    there = "They are in the package." if included else "They are not in the package."
-    critic = next((found["critic"] for found in attacks if found["critic"]), None)
-    judged = [found["attacks"]["white_box"] for found in attacks if "white_box" in found["attacks"]]
-    if not judged or critic == "discriminator":
-        reasons = [found["reasons"]["white_box"] for found in attacks if "white_box" in found["reasons"]]
-        why = "the network that was attacked, the discriminator, is not what would be released" if judged else None
-        why = why or next(iter(reasons), "they were not attacked")
-        row = question_row("weights", limits, forced, [there])
-        if row.status == "bad":
-            return row
-        words = [f"As they would be released, they were not attacked: {why}.", there]
-        return Row(row.title, "", "none", "Not judged", words)
-    row = question_row("weights", limits, forced)
-    attack = _attack(judged)
-    if limits:
-        return Row(row.title, "", row.status, row.verdict, [*row.words, *attack.words, there], attack.numbers)
-    return Row(row.title, "", attack.status, attack.verdict, [*attack.words, there], attack.numbers)
+def _limit(verdict: Verdict) -> str:
+    known = verdict.value is not None and not math.isnan(verdict.value)
+    return f"{verdict.name} {f'{verdict.value:.3g}' if known else 'not known'} (limit {verdict.limit:.3g})"
 
 
 # --- attacks --------------------------------------------------------------------------------------------------------
 
+
+@dataclass(frozen=True)
+class Attack:
+    """names: its scores in attack.json, the first that was judged counts; asked: the question it stands for; how: what
+    the attacker does; success: what happens in so many of 100 pairs; accuses: whether it is for naming who was learned
+    from."""
+
+    names: Sequence[str]
+    asked: str
+    how: str
+    success: str
+    accuses: bool = False
+
+
 ATTACKED = {
-    "Singling out": (
+    "Singling out": Attack(
         ("ratio", "distance"),
-        "Can somebody tell who was trained on?",
-        "The attacker has a patient's real images and looks how close the set comes to them.",
+        "Can somebody tell whom the generator learned from?",
+        "With a patient’s real images in hand, the attacker looks how close the set comes to them.",
+        "The patient learned from is named in",
+        accuses=True,
     ),
-    "Linkability": (
+    "Linkability": Attack(
         ("link",),
         "Can two records of one patient be brought together?",
-        "The attacker has two parts of a patient's scan without a name and looks which synthetic images both resemble.",
+        "With two nameless parts of each patient’s scan, the attacker looks which of them resemble the same synthetic "
+        "images.",
+        "The parts of the patient learned from fit better in",
     ),
-    "Inference": (
+    "Inference": Attack(
         ("attribute",),
         "Can something unknown about a patient be guessed?",
-        "The attacker has three of a patient's four kinds of image and guesses the fourth from the set.",
+        "With three of a patient’s four kinds of image, the attacker guesses the fourth from the set.",
+        "The guess for the patient learned from is better in",
     ),
 }
+WHITE_BOX = Attack(
+    ("white_box",),
+    "",
+    "With the weights, the attacker measures how familiar each patient’s images are to the network.",
+    "The patient learned from is named in",
+    accuses=True,
+)
+FAMILIES = {"ratio": "membership", "distance": "membership", "link": "linkage"}  # what failed as a whole
 
 
 def attack_row(title: str, attacks: Sequence[Mapping]) -> Row:
-    """Singling out, Linkability or Inference, by attack.json of every set."""
-    names, asked, how = ATTACKED[title]
-    for name in names:
+    """One of `ATTACKED`, by attack.json of every set."""
+    attack = ATTACKED[title]
+    for name in attack.names:
         judged = [found["attacks"][name] for found in attacks if name in found["attacks"]]
         if judged:
-            found = _attack(judged)
-            linked = _linked(attacks) if name == "link" else []
-            words = [how, *linked, *found.words]
-            return Row(title, asked, found.status, found.verdict, words, found.numbers)
-    families = {"ratio": "membership", "distance": "membership", "link": "linkage"}
-    reasons = [
-        found["reasons"][key]
-        for found in attacks
-        for name in names
-        for key in (name, families.get(name, name))
-        if key in found["reasons"]
-    ]
-    why = next(iter(reasons), "the attack was not run")
-    return Row(title, asked, "none", "Not judged", [how, f"No verdict: {why}."])
+            return replace(_judged(attack, judged, _linked(attacks) if name == "link" else []), title=title)
+    keys = [key for name in attack.names for key in (name, FAMILIES.get(name, name))]
+    reasons = [found["reasons"][key] for found in attacks for key in keys if key in found["reasons"]]
+    why = reasons[0] if reasons else "the attack was not run"
+    return Row(title, attack.asked, "none", "Not judged", [attack.how, f"There is no verdict: {why}."])
 
 
-def _attack(judged: Sequence[Mapping]) -> Row:
-    """The verdict of the worst of several sets, in words, and the range of all."""
+def _judged(attack: Attack, judged: Sequence[Mapping], more: Sequence[str] = ()) -> Row:
+    """The verdict on the worst of several sets, and the range of all."""
     worst = max(judged, key=lambda each: each["auc"])
-    control, m, n = worst["control"], worst["members"], worst["held_out"]
     low, high = worst["auc_interval"]
-    found = min(each["p_adjusted"] for each in judged) <= ALPHA
-    words = [
-        f"Of 100 pairs of a patient who was trained on and one who was not, he names the right one in "
-        f"{of_100(worst['auc'])} (95 % interval {of_100(low)} to {of_100(high)}); by guessing 50. Among outsiders "
-        f"alone, where there is nothing to find, chance gave {of_100(control['auc_band'][0])} to "
-        f"{of_100(control['auc_band'][1])}.",
-        f"{_wrongly(n)}, he recognises {of_100(worst['true_positives'])} of 100 patients who were trained on; chance "
-        f"gives {of_100(worst['true_positives_by_chance'])}.",
-    ]
+    band = worst["control"]["auc_band"]
+    reach = f"95 % interval {of_100(low)} to {of_100(high)}; control, by chance, {of_100(band[0])} to {of_100(band[1])}"
     if len(judged) > 1:
-        reach = [of_100(pick(each["auc"] for each in judged)) for pick in (min, max)]
-        words += [f"This is the worst of {len(judged)} sets ({reach[0]} to {reach[1]} of 100 pairs)."]
-    for times, canaries in sorted(worst["canaries"].items(), key=lambda each: -int(each[0]))[:1]:
+        least, most = (of_100(pick(each["auc"] for each in judged)) for pick in (min, max))
+        reach += f"; the worst of {len(judged)} sets, which reach from {least} to {most}"
+    words = [f"({reach}).", _gained(worst), attack.how, *more]
+    if attack.accuses:
+        words += [_recognised(worst)]
+    for times in sorted(worst["canaries"], key=int)[-1:]:
+        canaries = worst["canaries"][times]
         words += [
-            f"Of {counted(canaries['patients'], 'patient')} shown {times} times on purpose, whom an attack that sees "
-            f"should find, he is right in {of_100(canaries['auc'])} of 100 pairs."
+            f"Of {counted(canaries['patients'], 'patient')} shown {times} times on purpose, whom a sound attack finds: "
+            f"{of_100(canaries['auc'])} of 100."
         ]
-    at_most = worst["risk_interval"][1]
-    if found:
-        status, verdict = "bad", "Found: more than by chance"
-    else:
-        status, verdict = "open", "Not found"
-        words += [
-            f"{counted(m, 'patient')} who were trained on and {n} others cannot exclude a risk of up to "
-            f"{of_100(at_most)} of 100."
-            if at_most is not None
-            else "The control always succeeds: there is no risk to measure."
-        ]
+    found = min(each["p_adjusted"] for each in judged) <= ALPHA
     numbers = (
-        f"AUC {number(worst['auc'], '.2f')} [{number(low, '.2f')}, {number(high, '.2f')}], control "
-        f"{number(control['auc'], '.2f')}, risk {_bounds(worst['risk'], worst['risk_interval'])}, p "
-        f"{p_value(worst['p_adjusted'])}, {m:,} and {n:,} patients"
+        f"AUC {number(worst['auc'], '.2f')} [{number(low, '.2f')}, {number(high, '.2f')}] · control "
+        f"{number(worst['control']['auc'], '.2f')} [{number(band[0], '.2f')}, {number(band[1], '.2f')}] · risk "
+        f"{_bounds(worst['risk'], worst['risk_interval'])} · p {p_value(worst['p_adjusted'])} · "
+        f"n = {worst['members']:,} patients and {worst['held_out']:,} outsiders"
     )
-    return Row("", "", status, verdict, words, numbers)
+    status, verdict = ("bad", "Found") if found else ("open", "Not found, not ruled out")
+    finding = f"{attack.success} {of_100(worst['auc'])} of 100 pairs"
+    return Row("", attack.asked, status, verdict, words, finding, numbers, Scale(worst["auc"], [low, high], band))
 
 
-def _wrongly(held_out: int) -> str:
-    wrong = allowed(held_out)
-    if not wrong:
-        return f"When he may accuse none of {held_out} outsiders wrongly"
-    return f"When he may accuse {wrong} of {held_out:,} outsiders wrongly"
+def _recognised(verdict: Mapping) -> str:
+    wrong, outsiders = allowed(verdict["held_out"]), counted(verdict["held_out"], "outsider")
+    accused = f"accusing at most {wrong} of {outsiders}" if wrong else f"accusing none of {outsiders}"
+    return (
+        f"While {accused} wrongly, the attacker recognises {of_100(verdict['true_positives'])} of 100 patients (by "
+        f"chance {of_100(verdict['true_positives_by_chance'])})."
+    )
+
+
+def _gained(verdict: Mapping) -> str:
+    if verdict["risk"] is None or None in verdict["risk_interval"]:
+        return "Risk: none can be told, the control never fails."
+    won, low, high = ("none" if v <= 0 else of_100(v) for v in (verdict["risk"], *verdict["risk_interval"]))
+    reach = "" if high == "none" else f" ({low} to {high})"
+    return f"Risk: of 100 pairs that the control loses, the attack wins {won}{reach}."
 
 
 def _bounds(value: float | None, interval: Sequence[float | None]) -> str:
@@ -219,138 +274,144 @@ def _linked(attacks: Sequence[Mapping]) -> list[str]:
         return []
     worst = max(linked, key=lambda each: each["members"] - each["held_out"])
     return [
-        f"He joins the parts of {of_100(worst['members'])} of 100 patients who were trained on, and of "
-        f"{of_100(worst['held_out'])} of 100 outsiders; by guessing {of_100(worst['by_chance'])}."
+        f"So the parts of {of_100(worst['members'])} of 100 patients are brought together, and of "
+        f"{of_100(worst['held_out'])} of 100 outsiders (by guessing {of_100(worst['by_chance'])})."
     ]
 
 
 # --- copies ---------------------------------------------------------------------------------------------------------
 
 
+def worst_row(pseudonym: str, copies: int, slices: int, above: int, outsiders: int, real_shown: bool) -> Row:
+    """The patient at highest risk. copies: slices that count as copies of them, of so many slices of the set; above: of
+    so many outsiders' slices, those that stand out as clearly as the clearest of these."""
+    title, asked = "The worst patient", "Who is at highest risk?"
+    finding = f"{copies:,} of the set’s {slices:,} slices look like copies of {pseudonym}."
+    chance = slices * (above + 1) / (outsiders + 1)
+    words = [
+        f"As clearly as the clearest of them stand out {f'{above:,}' if above else 'none'} of {outsiders:,} slices of "
+        f"outsiders; by chance {f'about {chance:,.0f}' if chance >= 1 else 'fewer than 1'} of the set’s would. "
+        f"{pseudonym} is the first by risk, which tells no name."
+    ]
+    if not real_shown:
+        words += ["The real image is not shown, as it does not leave the house."]
+    if not copies:
+        return Row(title, asked, "good", "Nobody stands out", words, finding, pictured=True)
+    return Row(title, asked, "open", "Look at the picture", words, finding, pictured=True)
+
+
 def copies_row(audits: Sequence[Mapping], removed: Mapping[str, int] | None) -> Row:
     """Planted and found, by kind; found in the set; removed. audits: audit.json of every set."""
-    title, asked = "Copies", "Does the set repeat a patient's images?"
-    gone = _removed(removed)
+    title, asked = "Copies", "Does the set repeat images of a patient?"
     known = [audit for audit in audits if audit["copied_share"]["tau99"] is not None]
     if not known:
-        why = "all training images are of one patient" if audits else "the set was not audited"
-        return Row(title, asked, "none", "Not judged", [f"No verdict: {why}.", gone])
+        why = "there is one training patient, so nobody can stand out" if audits else "the set was not audited"
+        return Row(title, asked, "none", "Not judged", [f"There is no verdict: {why}.", _removed(removed)])
     worst = max(known, key=lambda audit: audit["copied_share"]["tau99"])
     low, high = worst["copied_interval"]["tau99"]
-    found = min(min(audit["copied_p_value"].values()) for audit in known) <= ALPHA
-    planted, missed = _planted(known)
+    rates = _planted(known)
+    missed = [kind for kind, rate in rates.items() if rate < OVERLOOKED]
+    finding = (
+        f"Of 100 synthetic slices {of_100(worst['copied_share']['tau99'])} look like copies; without copying about "
+        f"{of_100(expected_above(worst['n_null'], LEVELS['tau99']))} would"
+    )
     words = [
-        f"Of 100 synthetic slices, {of_100(worst['copied_share']['tau99'])} (95 % interval {of_100(low)} to "
-        f"{of_100(high)}) point at one patient more clearly than 99 of 100 slices of outsiders do; without copying "
-        f"about {of_100(expected_above(worst['n_null'], 0.99))}."
-        + (f" This is the worst of {len(known)} sets." if len(known) > 1 else ""),
-        planted,
-        gone,
-        "Likeness alone measures no identification [4], hence the attacks above.",
+        f"(95 % interval {of_100(low)} to {of_100(high)}"
+        + (f"; the worst of {len(known)} sets)." if len(known) > 1 else ")."),
+        "They point at one patient more clearly than nearly all slices of outsiders do.",
+        f"Copies planted on purpose: of {counted(len(rates), 'kind')}, {len(rates) - len(missed)} are found at least "
+        f"{10 * OVERLOOKED:.0f} times in 10"
+        + ("; a low share says nothing of the others (small print)." if missed else "."),
+        _removed(removed),
+        "Experts advise against likeness as a measure of identification [4]: the attacks weigh more.",
     ]
-    if found:
+    if min(audit["copied_p_value"]["tau99"] for audit in known) <= ALPHA:
         status, verdict = "bad", "More than by chance"
     elif missed:
-        status, verdict = "open", f"No more than by chance; blind to {counted(missed, 'kind')}"
+        status, verdict = "open", f"No more than by chance, but blind to {counted(len(missed), 'kind')}"
     else:
         status, verdict = "good", "No more than by chance"
-    numbers = (
-        f"copied {number(worst['copied_share']['tau99'], '.3f')} (τ99), {number(worst['copied_share']['tau95'], '.3f')}"
-        f" (τ95), p {p_value(min(worst['copied_p_value'].values()))}, {worst['n_synthetic']:,} synthetic, "
-        f"{worst['n_null']:,} outsiders' slices"
-    )
-    return Row(title, asked, status, verdict, words, numbers)
+    found = ", ".join(f"{kind} {100 * rate:.0f} %" for kind, rate in rates.items())
+    p = p_value(worst["copied_p_value"]["tau99"])
+    numbers = f"{worst['n_synthetic']:,} synthetic, {worst['n_null']:,} outsiders’ slices · p {p} · found of: {found}"
+    return Row(title, asked, status, verdict, words, finding, numbers)
 
 
-def _planted(audits: Sequence[Mapping]) -> tuple[str, int]:
-    """A sentence about the planted copies, and how many kinds are overlooked; of several sets the lowest rate."""
+def _planted(audits: Sequence[Mapping]) -> dict[str, float]:
+    """How many of each kind of planted copy are found; of several sets the fewest."""
     rates: dict[str, float] = {}
     for audit in audits:
         for kind, control in audit["controls"].items():
             rate = control["copied"]["tau99"]
-            if kind not in NOT_PLANTED and rate is not None:
+            if kind not in NOT_COPIES and rate is not None:
                 rates[kind] = min(rate, rates.get(kind, 1.0))
-    if not rates:
-        return "No copies were planted to test the search.", 0
-    missed = {kind: rate for kind, rate in rates.items() if rate < OVERLOOKED}
-    text = f"Copies planted on purpose, {counted(len(rates), 'kind')}: "
-    if not missed:
-        return text + f"all are found at least {OVERLOOKED:.0%} of the time.".replace("%", " %"), 0
-    names = ", ".join(f"{kind} ({100 * rate:.0f} %)" for kind, rate in missed.items())
-    return text + f"{len(rates) - len(missed)} are found reliably; too rarely: {names}.", len(missed)
+    return rates
 
 
 def _removed(removed: Mapping[str, int] | None) -> str:
     if removed is None:
-        return "Nothing was removed."
-    total = sum(removed.values())
-    if not total:
-        return "Removed before release: none had to be."
+        return "Nothing was removed from the set."
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in removed.items() if count)
-    return f"Removed before release: {counted(total, 'slice')} ({reasons})."
-
-
-def worst_row(pseudonym: str, copies: int, slices: int, above: int, outsiders: int) -> Row:
-    """The patient at highest risk. copies: slices counted as copied that point at them, of so many slices of the set;
-    above: of so many outsiders' slices, those that stand out as clearly as their clearest copy does."""
-    stands = copies > 0
-    words = [
-        f"{pseudonym}: {counted(copies, 'slice')} of {slices:,} in the set count as copies of them. Of {outsiders:,} "
-        f"slices of outsiders {above:,} stand out as clearly as the clearest of these, so about "
-        f"{slices * (above + 1) / (outsiders + 1):,.0f} of the set's would by chance."
-    ]
-    verdict = "Look at the picture" if stands else "Nobody stands out"
-    return Row("The worst patient", "Who is at most risk?", "open" if stands else "good", verdict, words)
+    if not reasons:
+        return "Nothing had to be removed from the set."
+    return f"Removed from the set: {counted(sum(removed.values()), 'slice')} ({reasons})."
 
 
 # --- use ------------------------------------------------------------------------------------------------------------
 
 
 def use_row(ratios: pd.DataFrame) -> Row:
-    """What training on the synthetic images alone keeps; the worst setting decides. ratios: rows of this set, as
-    `analysis.statistics` returns them; may be empty."""
+    """What training on the synthetic images alone keeps; the worst setting decides. ratios: rows about this set, as
+    `analysis.statistics.ratios` returns them; may be empty."""
     title, asked = "Use", "What are the images good for?"
-    rows = ratios[ratios["region"].eq("mean") & ratios["ratio"].notna()] if len(ratios) else ratios
-    for arm in ("synthetic", "synthetic_last"):
-        alone = rows[rows["arm"].eq(arm)] if len(rows) else rows
-        if len(alone):
-            break
-    else:
-        return Row(title, asked, "none", "Not measured", ["No network was trained with these images alone."])
-    worst = alone.loc[alone["ratio"].idxmin()]
-    size = f"{counted(worst['subjects'], 'test patient')} and {counted(worst['seeds'], 'training')}"
-    kept = f"A network that finds tumours, taught by these images alone, keeps {100 * worst['ratio']:.0f} of 100 points"
-    kept += " of the Dice score (agreement with the expert) that real images teach"
-    which = f"{ARMS[worst['arm']]}, {label(worst['segmenter'])}"
-    which += f", the worst of {len(alone)} settings" if len(alone) > 1 else ""
-    if pd.isna(worst["low"]):
-        words = [f"{kept}. Margins: no verdict, {worst['reason']}. Measured on {size} ({which})."]
-        return Row(title, asked, "open", "Measured, no verdict", words)
-    kept += f" (95 % interval {100 * worst['low']:.0f} to {100 * worst['high']:.0f})"
-    passed = [margin for margin in MARGINS if alone[f"passes_{margin:.2f}"].eq(True).fillna(False).all()]
-    margin = f"{100 * max(passed):.0f}" if passed else f"{100 * MARGINS[0]:.0f}"
-    words = [f"{kept}. Measured on {size} ({which})."]
-    verdict = f"Margin of {margin} of 100 {'passed' if passed else 'not passed'}"
-    return Row(title, asked, "good" if passed else "bad", verdict, words)
-
-
-# --- what numbers cannot say ----------------------------------------------------------------------------------------
-
-
-def not_tried_row(attacked_weights: bool) -> Row:
+    alone = [
+        ratios[(ratios["arm"] == arm) & (ratios["region"] == "mean") & ratios["ratio"].notna()]
+        for arm in ("synthetic", "synthetic_last")
+        if len(ratios)
+    ]
+    rows = next((rows for rows in alone if len(rows)), None)
+    if rows is None:
+        return Row(title, asked, "none", "Not measured", ["No network was trained on these images alone."])
+    worst = rows.loc[rows["ratio"].idxmin()]
+    finding = f"Of the Dice that real images teach, these alone teach {100 * worst['ratio']:.0f} %"
+    interval = "" if pd.isna(worst["low"]) else f"95 % interval {100 * worst['low']:.0f} to {100 * worst['high']:.0f}; "
     words = [
-        "Attacks on whole, three-dimensional scans; linking with other data about the patients; attacks that are not "
-        "yet known" + ("" if attacked_weights else "; attacks on the generator's weights") + "."
+        f"({interval}{counted(worst['subjects'], 'test patient')}, {counted(worst['seeds'], 'training')}, "
+        f"{label(worst['segmenter'])}" + (f", the worst of {len(rows)} settings)." if len(rows) > 1 else ")."),
+        "Dice: how well a network’s outline of the tumour agrees with the expert’s.",
+    ]
+    numbers = f"{ARMS[worst['arm']]}, augmentation {worst['augmentation']} · ratio {worst['ratio']:.3f}"
+    if rows["low"].isna().any():
+        reason = rows.loc[rows["low"].isna(), "reason"].iloc[0]
+        return Row(
+            title, asked, "open", "No verdict", [*words, f"No margin can be judged: {reason}."], finding, numbers
+        )
+    passed = [margin for margin in MARGINS if rows[f"passes_{margin:.2f}"].eq(True).fillna(False).all()]
+    if passed:
+        verdict = f"Margin of {100 * max(passed):.0f} % passed"
+        return Row(title, asked, "good", verdict, words, finding, numbers)
+    return Row(title, asked, "open", f"Margin of {100 * MARGINS[0]:.0f} % not passed", words, finding, numbers)
+
+
+# --- what no number says --------------------------------------------------------------------------------------------
+
+
+def not_tried_row(weights: bool) -> Row:
+    """What nobody looked for; weights: whether they were attacked."""
+    words = [
+        "Attacks on whole, three-dimensional scans; linking the set with other data about the patients; "
+        + ("" if weights else "attacks on the generator’s weights; ")
+        + "attacks that are not known yet."
     ]
     return Row("What was not tried", "", "none", "Not covered", words)
 
 
 def decision_row() -> Row:
     words = [
-        "The controller decides. Passing is not proof of anonymity: a set for which one of the three questions is open "
-        "needs a detailed analysis of its risk [1]; a model counts as anonymous only where both extracting personal "
-        "data from it and obtaining them by queries are insignificantly likely, judged case by case [2].",
-        "No single threshold is a law. Customary: at most 0.09 for re-identifying a patient in published clinical "
-        "reports [5]; none of the risks above is that probability.",
+        "The controller decides what risk is acceptable [3]. Passing is no proof of anonymity. A set that fails one of "
+        "the three questions can count as anonymous only after a detailed analysis of its risk [1]; a model only where "
+        "it is insignificantly likely both to extract personal data from it and to obtain them by queries, case by "
+        "case [2]. No single threshold is a law. Customary is 0.09 for recognising a patient in published clinical "
+        "reports [5]; no number above is that probability."
     ]
     return Row("Who decides", "", "none", "The controller", words)

@@ -6,6 +6,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import matplotlib
+from reportlab.graphics.shapes import Circle, Drawing, Line, Rect, String
 from reportlab.lib.colors import HexColor
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.styles import ParagraphStyle
@@ -16,7 +17,7 @@ from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Image, KeepInFrame, Paragraph, Table
 
-from analysis.release_risk import Card, Row
+from analysis.release_risk import READING, SIGN, SOURCES, Card, Row, Scale
 from analysis.text import visible
 
 COLOURS = {  # of a row's status: ink, wash
@@ -28,11 +29,11 @@ COLOURS = {  # of a row's status: ink, wash
 MARGIN = 11 * mm
 WIDTHS = (33 * mm, 30 * mm, 125 * mm)
 LINE = HexColor("#d9dee4")
-INK, SOFT = HexColor("#1f2933"), HexColor("#52606d")
+INK, SOFT, DOT = HexColor("#1f2933"), HexColor("#52606d"), HexColor("#0072b2")
 
 
 def card_pdf(card: Card, pictures: Sequence[tuple[str, bytes]]) -> bytes:
-    """The PDF's bytes. pictures: caption and PNG, shown beside the row "The worst patient". What is too long for the
+    """The PDF's bytes. pictures: caption and PNG, shown in the row that is `pictured`. What is too long for the
     page is set smaller as a whole."""
     _register_fonts()
     buffer = io.BytesIO()
@@ -51,6 +52,7 @@ def _register_fonts() -> None:
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     for name, file in (("Card", "DejaVuSans.ttf"), ("Card-Bold", "DejaVuSans-Bold.ttf")):
         pdfmetrics.registerFont(TTFont(name, folder / file))
+    pdfmetrics.registerFontFamily("Card", normal="Card", bold="Card-Bold")
 
 
 def _style(size: float, ink: HexColor = INK, bold: bool = False, **keys) -> ParagraphStyle:
@@ -59,11 +61,13 @@ def _style(size: float, ink: HexColor = INK, bold: bool = False, **keys) -> Para
 
 
 def _text(words: str, style: ParagraphStyle) -> Paragraph:
-    """Escaped; a character that the font lacks is written as U+1F600."""
-    known = pdfmetrics.getFont(style.fontName).face.charToGlyph
-    return Paragraph(
-        escape("".join(char if ord(char) in known else f"U+{ord(char):04X}" for char in visible(words))), style
-    )
+    return Paragraph(_escaped(words), style)
+
+
+def _escaped(words: str) -> str:
+    """For a paragraph; a character that the font lacks is written as U+1F600."""
+    known = pdfmetrics.getFont("Card").face.charToGlyph
+    return escape("".join(char if ord(char) in known else f"U+{ord(char):04X}" for char in visible(words)))
 
 
 def _story(card: Card, pictures: Sequence[tuple[str, bytes]]) -> list:
@@ -71,11 +75,12 @@ def _story(card: Card, pictures: Sequence[tuple[str, bytes]]) -> list:
     ink, wash = COLOURS["open"]
     for banner in card.banners:
         story.append(_text(banner, _style(7.6, ink, bold=True, backColor=wash, borderPadding=2.5, spaceBefore=5)))
+    story.append(_text(READING, _style(6.6, SOFT, spaceBefore=4)))
     cells, styles = [], []
     for place, row in enumerate(card.rows):
         cells.append([_question(row), _text(row.verdict, _style(7.4, COLOURS[row.status][0], bold=True)), _words(row)])
-        if row.title == "The worst patient":
-            cells[-1][2] = [*cells[-1][2], *_shown(pictures)]
+        if row.pictured:
+            cells[-1][2] += _shown(pictures)
         styles += [
             ("BACKGROUND", (1, place), (1, place), COLOURS[row.status][1]),
             ("LINEABOVE", (0, place), (-1, place), 0.5, LINE),
@@ -83,7 +88,8 @@ def _story(card: Card, pictures: Sequence[tuple[str, bytes]]) -> list:
     styles += [("VALIGN", (0, 0), (-1, -1), "TOP"), ("LEFTPADDING", (0, 0), (0, -1), 0)]
     styles += [("TOPPADDING", (0, 0), (-1, -1), 2.5), ("BOTTOMPADDING", (0, 0), (-1, -1), 3)]
     story.append(Table(cells, WIDTHS, style=styles, spaceBefore=5, spaceAfter=4))
-    sources = " ".join(f"[{place}] {source}" for place, source in enumerate(card.sources, 1))
+    story.append(_text(f"{SIGN} {'_' * 34}", _style(7, spaceBefore=4, spaceAfter=5)))
+    sources = " ".join(f"[{place}] {source}" for place, source in enumerate(SOURCES, 1))
     story.append(_text(sources, _style(5.8, SOFT)))
     return story
 
@@ -93,9 +99,26 @@ def _question(row: Row) -> list[Paragraph]:
     return [_text(row.title, _style(8, bold=True)), *asked]
 
 
-def _words(row: Row) -> list[Paragraph]:
+def _words(row: Row) -> list:
+    scale = [_scale(row.scale)] if row.scale else []
     numbers = [_text(row.numbers, _style(5.8, SOFT, spaceBefore=1))] if row.numbers else []
-    return [_text(" ".join(row.words), _style(7)), *numbers]
+    finding = f"<b>{_escaped(row.finding)}</b> " if row.finding else ""
+    return [Paragraph(f"{finding}{_escaped(' '.join(row.words))}", _style(7)), *scale, *numbers]
+
+
+def _scale(scale: Scale) -> Drawing:
+    """Pairs named rightly, 0 to 100: the control's grey bar, the coin's line, the interval and its dot."""
+    wide, high = 100 * mm, 4.6 * mm
+    drawing, middle = Drawing(wide, high), 3.1 * mm
+    low, top = (wide * bound for bound in scale.control)
+    drawing.add(Rect(low, middle - 3, top - low, 6, fillColor=HexColor("#d1d5db"), strokeColor=None))
+    drawing.add(Line(0, middle, wide, middle, strokeColor=LINE, strokeWidth=0.5))
+    drawing.add(Line(wide / 2, middle - 4, wide / 2, middle + 4, strokeColor=INK, strokeWidth=0.6))
+    drawing.add(Line(*(wide * scale.interval[0], middle), *(wide * scale.interval[1], middle), strokeColor=DOT))
+    drawing.add(Circle(wide * scale.value, middle, 2.2, fillColor=DOT, strokeColor=None))
+    for place, text, anchor in ((0, "0", "start"), (0.5, "50, a coin", "middle"), (1, "100 of 100 pairs", "end")):
+        drawing.add(String(place * wide, 0, text, fontName="Card", fontSize=4.8, fillColor=SOFT, textAnchor=anchor))
+    return drawing
 
 
 def _shown(pictures: Sequence[tuple[str, bytes]]) -> list:

@@ -18,17 +18,21 @@ from PIL import Image
 from analysis.arms import label
 from analysis.release_risk import (
     ATTACKED,
+    READING,
+    SIGN,
+    SOURCES,
     Card,
     attack_row,
     copies_row,
     decision_row,
+    images_row,
     not_tried_row,
-    question_row,
     use_row,
     weights_row,
     worst_row,
 )
 from analysis.statistics import counted
+from analysis.tables import sizes
 from benchmark.files import write_atomically
 from benchmark.report.card_pdf import card_pdf
 from benchmark.report.page import CohortFacts, template
@@ -90,7 +94,11 @@ def build_release_card(folder: Path, inputs: CardInputs, stem: str = "card") -> 
     folder.mkdir(parents=True, exist_ok=True)
     card, pictures = release_card(inputs), _pictures(inputs.worst)
     page = template("release_card.html.j2").render(
-        card=card, pictures=[(caption, _data_uri(png)) for caption, png in pictures], worst="The worst patient"
+        card=card,
+        pictures=[(caption, _data_uri(png)) for caption, png in pictures],
+        reading=READING,
+        sign=SIGN,
+        sources=SOURCES,
     )
     written = [folder / f"{stem}.html", folder / f"{stem}.pdf"]
     write_atomically(written[0], page)
@@ -101,31 +109,26 @@ def build_release_card(folder: Path, inputs: CardInputs, stem: str = "card") -> 
 def release_card(inputs: CardInputs) -> Card:
     """The card's words and numbers."""
     cohort, worst = inputs.cohort, inputs.worst
-    limits = {what: [each for each in inputs.limits if each.about == what] for what in ("images", "weights")}
-    weights = weights_row(inputs.attacks, limits["weights"], inputs.forced, inputs.weights)
-    rows = [
-        question_row("images", limits["images"], inputs.forced),
-        weights,
-        *(attack_row(title, inputs.attacks) for title in ATTACKED),
-        *([worst_row(worst.pseudonym, worst.copies, worst.slices, worst.above, worst.outsiders)] if worst else []),
-        copies_row(inputs.audits, inputs.removed),
-        use_row(inputs.ratios),
-        not_tried_row(weights.status != "none"),
-        decision_row(),
-    ]
+    about = {what: [each for each in inputs.limits if each.about == what] for what in ("images", "weights")}
+    weights = weights_row(about["weights"], inputs.attacks, inputs.weights)
+    rows = [images_row(about["images"]), weights, *(attack_row(title, inputs.attacks) for title in ATTACKED)]
+    if worst:
+        counts = worst.copies, worst.slices, worst.above, worst.outsiders
+        rows += [worst_row(worst.pseudonym, *counts, real_shown=worst.pair is not None and len(worst.pair) == 2)]
+    rows += [copies_row(inputs.audits, inputs.removed), use_row(inputs.ratios)]
+    rows += [not_tried_row(weights.status != "none"), decision_row()]
     banners = []
-    if cohort.simulated:
-        banners += ["Simulated phantom cohort: none of its “patients” is one. Nothing here speaks of patients."]
     if inputs.forced:
-        banners += ["Forced: this was made although a limit is not kept."]
-    made = sum(audit["n_synthetic"] for audit in inputs.audits)
-    sets = counted(made, "synthetic slice") if made else "Synthetic slices"
+        banners += ["Forced: this was made although it does not keep its limits."]
+    if cohort.simulated:
+        banners += ["Simulated phantom cohort: its “patients” were computed. Nothing here speaks of people."]
+    slices = sizes([audit["n_synthetic"] for audit in inputs.audits]) if inputs.audits else "An unaudited set of"
     lead = (
-        f"{sets} by {label(inputs.name)}, which learned from {counted(cohort.subjects['train'], 'patient')} of "
-        f"{cohort.name}. {counted(cohort.subjects['test'], 'patient')} whom nobody trained on, the outsiders, are the "
-        "control of everything below."
+        f"{slices} synthetic slices by {label(inputs.name)}, which learned from "
+        f"{counted(cohort.subjects['train'], 'patient')} of {cohort.name}. They are compared with "
+        f"{counted(cohort.subjects['test'], 'patient')} whom it never saw, the outsiders."
     )
-    return Card(f"May it leave the house? {label(inputs.name)}", lead, rows, banners)
+    return Card(f"May it leave the house? {label(inputs.name)}", lead, banners, rows)
 
 
 def worst_patient(audits: Sequence[Path], *, show_real: bool) -> WorstPatient | None:
@@ -166,7 +169,7 @@ def _pictures(worst: WorstPatient | None) -> list[tuple[str, bytes]]:
     """Caption and PNG: the synthetic slice, and the real one where it may be shown."""
     if worst is None or worst.pair is None:
         return []
-    captions = ("Synthetic", f"{worst.pseudonym}, real")
+    captions = ("Synthetic: T1, T1ce, T2, FLAIR", f"{worst.pseudonym}, real")
     return [(caption, _png(images)) for caption, images in zip(captions, worst.pair, strict=False)]
 
 
