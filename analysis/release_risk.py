@@ -108,14 +108,14 @@ def images_row(limits: Sequence[Verdict]) -> Row:
     return _question("images", limits)
 
 
-def weights_row(limits: Sequence[Verdict], attacks: Sequence[Mapping], included: bool) -> Row:
+def weights_row(limits: Sequence[Verdict], attacks: Sequence[Mapping], included: bool | None) -> Row:
     """May the weights leave? They are judged apart: who has them may ask for more than a set of images tells.
 
     attacks: attack.json of every set. A GAN's discriminator is no part of what is released, so that an attack on it is
-    none on these weights.
+    none on these weights. included: whether they are in the package; None where there is none.
     """
     row = _question("weights", limits)
-    there = "They are part of this package." if included else "They are no part of what is asked for here."
+    there = [] if included is None else [f"They are {'' if included else 'not '}in this package."]
     judged = [found["attacks"]["white_box"] for found in attacks if "white_box" in found["attacks"]]
     if judged and any(found["critic"] == "discriminator" for found in attacks):
         reason = "what was attacked is the discriminator, which is not released"
@@ -124,11 +124,11 @@ def weights_row(limits: Sequence[Verdict], attacks: Sequence[Mapping], included:
     if not judged or reason:
         words = f"The weights themselves were not attacked{': ' * bool(reason)}{reason}."
         status, verdict = (row.status, row.verdict) if row.status == "bad" else ("none", "Not judged")
-        return replace(row, status=status, verdict=verdict, words=[*row.words[: len(limits)], words, there])
+        return replace(row, status=status, verdict=verdict, words=[*row.words[: len(limits)], words, *there])
     attack = _judged(WHITE_BOX, judged)
     if not limits:
-        return replace(attack, title=row.title, words=[*attack.words, there])
-    words = [*attack.words, *row.words, there]
+        return replace(attack, title=row.title, words=[*attack.words, *there])
+    words = [*attack.words, *row.words, *there]
     return replace(attack, title=row.title, status=row.status, verdict=row.verdict, words=words)
 
 
@@ -364,29 +364,30 @@ def use_row(ratios: pd.DataFrame) -> Row:
     """What training on the synthetic images alone keeps; the worst setting decides. ratios: rows about this set, as
     `analysis.statistics.ratios` returns them; may be empty."""
     title, asked = "Use", "What are the images good for?"
-    alone = [
-        ratios[(ratios["arm"] == arm) & (ratios["region"] == "mean") & ratios["ratio"].notna()]
-        for arm in ("synthetic", "synthetic_last")
-        if len(ratios)
-    ]
-    rows = next((rows for rows in alone if len(rows)), None)
-    if rows is None:
+    rows = ratios[ratios["region"] == "mean"] if len(ratios) else ratios
+    for arm in ("synthetic", "synthetic_last"):
+        alone = rows[rows["arm"] == arm] if len(rows) else rows
+        if len(alone):
+            break
+    if alone.empty:
         return Row(title, asked, "none", "Not measured", ["No network was trained on these images alone."])
-    worst = rows.loc[rows["ratio"].idxmin()]
+    lost = alone[alone["ratio"].isna()]
+    if len(lost) == len(alone):
+        return Row(title, asked, "none", "Not measured", [f"There is no number: {lost['reason'].iloc[0]}."])
+    worst = alone.loc[alone["ratio"].idxmin()]
     finding = f"Of the Dice that real images teach, these alone teach {100 * worst['ratio']:.0f} %"
     interval = "" if pd.isna(worst["low"]) else f"95 % interval {100 * worst['low']:.0f} to {100 * worst['high']:.0f}; "
     words = [
         f"({interval}{counted(worst['subjects'], 'test patient')}, {counted(worst['seeds'], 'training')}, "
-        f"{label(worst['segmenter'])}" + (f", the worst of {len(rows)} settings)." if len(rows) > 1 else ")."),
+        f"{label(worst['segmenter'])}" + (f", the worst of {len(alone)} settings)." if len(alone) > 1 else ")."),
         "Dice: how well a network’s outline of the tumour agrees with the expert’s.",
     ]
     numbers = f"{ARMS[worst['arm']]}, augmentation {worst['augmentation']} · ratio {worst['ratio']:.3f}"
-    if rows["low"].isna().any():
-        reason = rows.loc[rows["low"].isna(), "reason"].iloc[0]
-        return Row(
-            title, asked, "open", "No verdict", [*words, f"No margin can be judged: {reason}."], finding, numbers
-        )
-    passed = [margin for margin in MARGINS if rows[f"passes_{margin:.2f}"].eq(True).fillna(False).all()]
+    unknown = alone[alone["low"].isna()]
+    if len(unknown):
+        words += [f"No margin can be judged: {unknown['reason'].iloc[0]}."]
+        return Row(title, asked, "open", "No verdict", words, finding, numbers)
+    passed = [margin for margin in MARGINS if alone[f"passes_{margin:.2f}"].eq(True).fillna(False).all()]
     if passed:
         verdict = f"Margin of {100 * max(passed):.0f} % passed"
         return Row(title, asked, "good", verdict, words, finding, numbers)

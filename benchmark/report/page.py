@@ -54,6 +54,15 @@ class Nearest:
 
 
 @dataclass(frozen=True)
+class CardLink:
+    """A set's card for whoever has to sign, HTML and PDF by their paths beside the report, and what it comes to."""
+
+    page: str
+    paper: str
+    sentence: str
+
+
+@dataclass(frozen=True)
 class ReportInputs:
     """Everything a report shows. Empty tables and dictionaries mean "not there", and the page says so.
 
@@ -65,7 +74,7 @@ class ReportInputs:
     sets together. sample_images: of the first set of each name, and for "real", (images uint8 [K, 4, H, W], labels
     uint8 [K, H, W]). costs: stage, model, seed, images, seconds, images_per_second, device. missing: cell, reason.
     versions, hardware, budgets: printed as name and value. truncation: ψ at which each generator was sampled, 1 where
-    it knows none.
+    it knows none. release_cards: by name, where a set was audited or attacked.
     """
 
     title: str
@@ -92,6 +101,7 @@ class ReportInputs:
     sample_images: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     demo_notice: str | None = None
     truncation: dict[str, float] = field(default_factory=dict)
+    release_cards: dict[str, CardLink] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 

@@ -71,7 +71,8 @@ class CardInputs:
     several the worst decides. worst: None where there is no patient to name (`worst_patient`). ratios: rows of
     `analysis.statistics.ratios` about this set; may be empty. removed: slices left out, by reason; None where nothing
     was filtered. limits: verdicts with name, value, limit, passed and about ("images" or "weights"); may be empty.
-    forced: made although a limit is not kept. weights: whether the weights are released, too.
+    forced: made although a limit is not kept. weights: whether the weights are in the package, too; None where there is
+    no package.
     """
 
     name: str
@@ -83,7 +84,7 @@ class CardInputs:
     removed: Mapping[str, int] | None = None
     limits: Sequence[Any] = ()
     forced: bool = False
-    weights: bool = False
+    weights: bool | None = None
 
 
 def build_release_card(folder: Path, inputs: CardInputs, stem: str = "card") -> list[Path]:

@@ -7,6 +7,7 @@ import platform
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -20,14 +21,16 @@ from benchmark.config import Config, Need
 from benchmark.data import synthetic
 from benchmark.data.foreign.detect import is_slice_set
 from benchmark.data.slices import SliceSet
+from benchmark.names import for_files
 from benchmark.report.cohort_card import CARD
-from benchmark.report.page import CohortFacts, Nearest, ReportInputs, build_report
+from benchmark.report.page import CardLink, CohortFacts, Nearest, ReportInputs, build_report
+from benchmark.report.release_card import CardInputs, build_release_card, release_card, worst_patient
 from benchmark.stages import Failure, Headline, RunningTask, Settings, StageResult
 from benchmark.stages.audit import PAIRS
 from benchmark.tracking import runs as tracking
 from benchmark.training.precision import resolve_model
 
-SCHEMA = 10  # 10: pairs of most evidence
+SCHEMA = 11  # 11: a card for whoever has to sign
 SHOWN = 8  # slices of each set
 DEMO_IMAGES = 100_000  # seen in training: with fewer, neither a generator nor a segmenter shows what it can do
 DEMO_NOTICE = (
@@ -70,12 +73,14 @@ def run(task: RunningTask) -> Headline:
         made |= {name: next(iter(paths.values())) for name, paths in _by_set(config, finished, stage, sets).items()}
     audits = _by_set(config, finished, "audit", sets)
     fidelity = _read(_by_set(config, finished, "fidelity", sets), "fidelity.json")
+    cohort = cohort_facts(prepared.path)
+    attacks = _read(_by_set(config, finished, "attack", sets), "attack.json")
     shutil.copyfile(prepared.path / CARD, folder / CARD)
     written = build_report(
         folder,
         ReportInputs(
             title=config.report.title,
-            cohort=cohort_facts(prepared.path),
+            cohort=cohort,
             sets=sets,
             **tables,
             costs=_costs(finished),
@@ -86,7 +91,7 @@ def run(task: RunningTask) -> Headline:
             commit=tracking.commit(),
             audits=_read(audits, "audit.json"),
             fidelity=fidelity,
-            attacks=_read(_by_set(config, finished, "attack", sets), "attack.json"),
+            attacks=attacks,
             correlations=_correlations(config, fidelity, tables["ratios"]),
             curves=_curves(config, finished, sets),
             nearest={name: _nearest([*paths.values()]) for name, paths in audits.items()},
@@ -94,9 +99,36 @@ def run(task: RunningTask) -> Headline:
             demo_notice=DEMO_NOTICE if _is_demo(config) else None,
             warnings=_fewer_patients(config),
             truncation={name: resolve_model(config, name).get("truncation", 1.0) for name in config.analyze.model},
+            release_cards=_release_cards(folder, cohort, audits, attacks, tables["ratios"]),
         ),
     )
     return {**analyzed.headline, "tables": len(written["tables"]), "figures": len(written["figures"])}
+
+
+def _release_cards(
+    folder: Path,
+    cohort: CohortFacts,
+    audits: dict[str, dict[str, Path]],
+    attacks: dict[str, dict[str, dict]],
+    ratios: pd.DataFrame,
+) -> dict[str, CardLink]:
+    """Writes a card for whoever has to sign per set that was audited or attacked, into folder/cards."""
+    links = {}
+    for name, file in for_files([*audits, *(name for name in attacks if name not in audits)]).items():
+        audited = [*audits.get(name, {}).values()]
+        inputs = CardInputs(
+            name,
+            cohort,
+            audits=[json.loads((path / "audit.json").read_text()) for path in audited],
+            attacks=[*attacks.get(name, {}).values()],
+            worst=worst_patient(audited, show_real=True),
+            ratios=ratios[ratios["generator"] == name],
+        )
+        page, paper = (
+            quote(path.relative_to(folder).as_posix()) for path in build_release_card(folder / "cards", inputs, file)
+        )
+        links[name] = CardLink(page, paper, release_card(inputs).in_a_sentence())
+    return links
 
 
 def _fewer_patients(config: Config) -> list[str]:

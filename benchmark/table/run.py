@@ -240,7 +240,7 @@ class Board:
 def _copy_report(report: Path, out: Path) -> None:
     """Replaces what stands in `out` by this report; the stage's own folder stays as its run recorded it."""
     for folder in (report, *report.iterdir()):  # several cohorts have a folder each
-        for name in ("tables", "figures"):
+        for name in ("tables", "figures", "cards"):
             shutil.rmtree(out / folder.relative_to(report) / name, ignore_errors=True)
     shutil.copytree(report, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST))
     print(f"report: {out / 'index.html'}", file=sys.stderr)
