@@ -5,20 +5,20 @@ answered by the attack that stands for it, beside its control and the risk (atta
 et al. (PoPETs 2023). Of several sets the worst decides. docs/card.md tells where each claim was looked up.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import pandas as pd
 
 from analysis.arms import ARMS, label
 from analysis.attacks_statistics import allowed
+from analysis.limits import UNRELEASED_CRITIC, Verdict, not_kept
 from analysis.memorization import OVERLOOKED
 from analysis.shares import LEVELS, expected_above
 from analysis.statistics import ALPHA, MARGINS, counted
 from analysis.tables import number, p_value
 
+SMALL = 0.1  # upper bound of a risk below which nothing found is called good: ours, no law
 NOT_COPIES = ("held_out", "blurred_strangers")  # among an audit's controls
 READING = (
     "Three attacks put the questions of Europe’s data-protection authorities [1] and are measured as in [3]. Each is "
@@ -34,16 +34,6 @@ SOURCES = (
     "Pilgram et al., A consensus privacy metrics framework for synthetic data, Patterns 2025.",
     "EMA policy 0070 and Health Canada’s Public Release of Clinical Information, as Real Life Sciences reports them.",
 )
-
-
-class Verdict(Protocol):
-    """One limit, applied: of "images" or of "weights"; passed is None where the value is not known."""
-
-    name: str
-    value: float | None
-    limit: float
-    passed: bool | None
-    about: str
 
 
 @dataclass(frozen=True)
@@ -109,7 +99,7 @@ def images_row(limits: Sequence[Verdict]) -> Row:
 
 
 def weights_row(limits: Sequence[Verdict], attacks: Sequence[Mapping], included: bool | None) -> Row:
-    """May the weights leave? They are judged apart: who has them may ask for more than a set of images tells.
+    """May the weights leave, by the limits about them? Who has them may ask for more than a set of images tells.
 
     attacks: attack.json of every set. A GAN's discriminator is no part of what is released, so that an attack on it is
     none on these weights. included: whether they are in the package; None where there is none.
@@ -117,41 +107,37 @@ def weights_row(limits: Sequence[Verdict], attacks: Sequence[Mapping], included:
     row = _question("weights", limits)
     there = [] if included is None else [f"They are {'' if included else 'not '}in this package."]
     judged = [found["attacks"]["white_box"] for found in attacks if "white_box" in found["attacks"]]
-    if judged and any(found["critic"] == "discriminator" for found in attacks):
+    if judged and any(found["critic"] == UNRELEASED_CRITIC for found in attacks):
         reason = "what was attacked is the discriminator, which is not released"
     else:
         reason = next((found["reasons"]["white_box"] for found in attacks if "white_box" in found["reasons"]), "")
     if not judged or reason:
         words = f"The weights themselves were not attacked{': ' * bool(reason)}{reason}."
-        status, verdict = (row.status, row.verdict) if row.status == "bad" else ("none", "Not judged")
-        return replace(row, status=status, verdict=verdict, words=[*row.words[: len(limits)], words, *there])
+        if limits:
+            return replace(row, words=[*row.words, words, *there])
+        return replace(row, verdict="Not judged", words=[words, *there])
     attack = _judged(WHITE_BOX, judged)
     if not limits:
         return replace(attack, title=row.title, words=[*attack.words, *there])
-    words = [*attack.words, *row.words, *there]
-    return replace(attack, title=row.title, status=row.status, verdict=row.verdict, words=words)
+    found = f"{attack.finding} {' '.join(attack.words)}"
+    numbers = " · ".join(filter(None, [attack.numbers, row.numbers]))
+    return replace(row, words=[*row.words, found, *there], numbers=numbers, scale=attack.scale)
 
 
 def _question(what: str, limits: Sequence[Verdict]) -> Row:
-    failed = [each for each in limits if each.passed is False]
-    unjudged = [each for each in limits if each.passed is None]
-    of_all = f" of {counted(len(limits), 'limit')}"
-    if failed:
-        status, verdict, about = "bad", f"Outside {len(failed)}{of_all}", "Outside the limits set beforehand"
-    elif unjudged:
-        status, verdict, about = "open", f"{len(unjudged)}{of_all} not judged", "Not judged"
-    else:
-        status, verdict, about = "good", f"Within {len(limits)}{of_all}", "Within the limits set beforehand"
+    title = f"May these {what} leave?"
     if not limits:
-        status, verdict, words = "none", "No limit was set", "Nobody set a limit: the rows below are all there is."
-    else:
-        words = f"{about}: {'; '.join(map(_limit, failed or unjudged or limits))}."
-    return Row(f"May these {what} leave?", "", status, verdict, [words])
-
-
-def _limit(verdict: Verdict) -> str:
-    known = verdict.value is not None and not math.isnan(verdict.value)
-    return f"{verdict.name} {f'{verdict.value:.3g}' if known else 'not known'} (limit {verdict.limit:.3g})"
+        return Row(title, "", "none", "No limit was set", ["Nobody set a limit: the rows below are all there is."])
+    failed = not_kept(limits)
+    if not failed:
+        words = ["All limits that were set beforehand are kept (small print)."]
+        numbers = "; ".join(f"{e.name} {e.value:.3g} ({'≥' if e.least else '≤'} {e.limit:.3g})" for e in limits)
+        return Row(title, "", "good", f"Within all {counted(len(limits), 'limit')}", words, numbers=numbers)
+    finding = f"{len(failed)} of {counted(len(limits), 'limit')} not kept:"
+    words = [f"{'; '.join(each.sentence() for each in failed)}."]
+    if any(each.passed is None for each in failed):
+        words += ["What could not be judged counts as not kept."]
+    return Row(title, "", "bad", f"Outside {len(failed)} of {counted(len(limits), 'limit')}", words, finding)
 
 
 # --- attacks --------------------------------------------------------------------------------------------------------
@@ -222,17 +208,11 @@ def _judged(attack: Attack, judged: Sequence[Mapping], more: Sequence[str] = ())
     band = worst["control"]["auc_band"]
     reach = f"95 % interval {of_100(low)} to {of_100(high)}; control, by chance, {of_100(band[0])} to {of_100(band[1])}"
     if len(judged) > 1:
-        least, most = (of_100(pick(each["auc"] for each in judged)) for pick in (min, max))
-        reach += f"; the worst of {len(judged)} sets, which reach from {least} to {most}"
+        least = of_100(min(each["auc"] for each in judged))
+        reach += f"; the worst of {len(judged)} sets, the best {least}"
     words = [f"({reach}).", _gained(worst), attack.how, *more]
     if attack.accuses:
-        words += [_recognised(worst)]
-    for times in sorted(worst["canaries"], key=int)[-1:]:
-        canaries = worst["canaries"][times]
-        words += [
-            f"Of {counted(canaries['patients'], 'patient')} shown {times} times on purpose, whom a sound attack finds: "
-            f"{of_100(canaries['auc'])} of 100."
-        ]
+        words += [_recognised(worst), *_canaries(worst)]
     found = min(each["p_adjusted"] for each in judged) <= ALPHA
     numbers = (
         f"AUC {number(worst['auc'], '.2f')} [{number(low, '.2f')}, {number(high, '.2f')}] · control "
@@ -240,7 +220,14 @@ def _judged(attack: Attack, judged: Sequence[Mapping], more: Sequence[str] = ())
         f"{_bounds(worst['risk'], worst['risk_interval'])} · p {p_value(worst['p_adjusted'])} · "
         f"n = {worst['members']:,} patients and {worst['held_out']:,} outsiders"
     )
-    status, verdict = ("bad", "Found") if found else ("open", "Not found, not ruled out")
+    most = worst["risk_interval"][1]
+    if found:
+        status, verdict = "bad", "Found"
+    elif most is None:
+        status, verdict = "open", "Not found, not ruled out"
+    else:
+        status = "good" if most <= SMALL else "open"
+        verdict = f"Not found, but up to {of_100(max(most, 0))} of 100 not ruled out"
     finding = f"{attack.success} {of_100(worst['auc'])} of 100 pairs"
     return Row("", attack.asked, status, verdict, words, finding, numbers, Scale(worst["auc"], [low, high], band))
 
@@ -252,6 +239,18 @@ def _recognised(verdict: Mapping) -> str:
         f"While {accused} wrongly, the attacker recognises {of_100(verdict['true_positives'])} of 100 patients (by "
         f"chance {of_100(verdict['true_positives_by_chance'])})."
     )
+
+
+def _canaries(verdict: Mapping) -> list[str]:
+    """Patients shown most often, on purpose: whether the attack sees at all."""
+    if not verdict["canaries"]:
+        return []
+    times = max(verdict["canaries"], key=int)
+    shown = verdict["canaries"][times]
+    return [
+        f"For {counted(shown['patients'], 'patient')} shown {times} times on purpose, whom a sound attack finds, it is "
+        f"{of_100(shown['auc'])} of 100 pairs."
+    ]
 
 
 def _gained(verdict: Mapping) -> str:
@@ -288,10 +287,11 @@ def worst_row(pseudonym: str, copies: int, slices: int, above: int, outsiders: i
     title, asked = "The worst patient", "Who is at highest risk?"
     finding = f"{copies:,} of the set’s {slices:,} slices look like copies of {pseudonym}."
     chance = slices * (above + 1) / (outsiders + 1)
+    so_many = f"about {chance:,.0f}" if chance >= 1 else "fewer than 1"
     words = [
-        f"As clearly as the clearest of them stand out {f'{above:,}' if above else 'none'} of {outsiders:,} slices of "
-        f"outsiders; by chance {f'about {chance:,.0f}' if chance >= 1 else 'fewer than 1'} of the set’s would. "
-        f"{pseudonym} is the first by risk, which tells no name."
+        f"Of {outsiders:,} slices of outsiders {f'{above:,}' if above else 'none'} stand{'s' * (above == 1)} out as "
+        f"much as the clearest of them; so {so_many} of the set’s would by chance. {pseudonym} is the first by risk, "
+        "which tells no name."
     ]
     if not real_shown:
         words += ["The real image is not shown, as it does not leave the house."]

@@ -15,7 +15,7 @@ from reportlab.lib.utils import ImageReader
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
-from reportlab.platypus import Image, KeepInFrame, Paragraph, Table
+from reportlab.platypus import Frame, Image, Paragraph, Table
 
 from analysis.release_risk import READING, SIGN, SOURCES, Card, Row, Scale
 from analysis.text import visible
@@ -27,7 +27,7 @@ COLOURS = {  # of a row's status: ink, wash
     "none": (HexColor("#374151"), HexColor("#e5e7eb")),
 }
 MARGIN = 11 * mm
-WIDTHS = (33 * mm, 30 * mm, 125 * mm)
+COLUMNS = (33 * mm, 30 * mm)  # questions, answers; the words take the rest
 LINE = HexColor("#d9dee4")
 INK, SOFT, DOT = HexColor("#1f2933"), HexColor("#52606d"), HexColor("#0072b2")
 
@@ -36,14 +36,19 @@ def card_pdf(card: Card, pictures: Sequence[tuple[str, bytes]]) -> bytes:
     """The PDF's bytes. pictures: caption and PNG, shown in the row that is `pictured`. What is too long for the
     page is set smaller as a whole."""
     _register_fonts()
-    buffer = io.BytesIO()
-    canvas = Canvas(buffer, pagesize=A4, invariant=1)  # no date, and an identifier of the content alone
-    canvas.setTitle(visible(card.title))
-    width, height = A4[0] - 2 * MARGIN, A4[1] - 2 * MARGIN
-    frame = KeepInFrame(width, height, _story(card, pictures), mode="shrink")
-    used = frame.wrapOn(canvas, width, height)[1]
-    frame.drawOn(canvas, MARGIN, A4[1] - MARGIN - used)
-    canvas.showPage()
+    for percent in range(100, 30, -2):
+        buffer, scale = io.BytesIO(), percent / 100
+        canvas = Canvas(buffer, pagesize=A4, invariant=1)  # no date, and an identifier of the content alone
+        canvas.setTitle(visible(card.title))
+        canvas.translate(MARGIN, MARGIN)
+        canvas.scale(scale, scale)
+        width, height = ((side - 2 * MARGIN) / scale for side in A4)
+        left = _story(card, pictures, width)
+        Frame(0, 0, width, height, 0, 0, 0, 0).addFromList(left, canvas)
+        if not left:
+            break
+    else:
+        raise ValueError("the card is too long for one page")
     canvas.save()
     return buffer.getvalue()
 
@@ -70,7 +75,7 @@ def _escaped(words: str) -> str:
     return escape("".join(char if ord(char) in known else f"U+{ord(char):04X}" for char in visible(words)))
 
 
-def _story(card: Card, pictures: Sequence[tuple[str, bytes]]) -> list:
+def _story(card: Card, pictures: Sequence[tuple[str, bytes]], width: float) -> list:
     story = [_text(card.title, _style(14, bold=True)), _text(card.lead, _style(7.6, SOFT, spaceAfter=3, spaceBefore=2))]
     ink, wash = COLOURS["open"]
     for banner in card.banners:
@@ -87,7 +92,7 @@ def _story(card: Card, pictures: Sequence[tuple[str, bytes]]) -> list:
         ]
     styles += [("VALIGN", (0, 0), (-1, -1), "TOP"), ("LEFTPADDING", (0, 0), (0, -1), 0)]
     styles += [("TOPPADDING", (0, 0), (-1, -1), 2.5), ("BOTTOMPADDING", (0, 0), (-1, -1), 3)]
-    story.append(Table(cells, WIDTHS, style=styles, spaceBefore=5, spaceAfter=4))
+    story.append(Table(cells, [*COLUMNS, width - sum(COLUMNS)], style=styles, spaceBefore=5, spaceAfter=4))
     story.append(_text(f"{SIGN} {'_' * 34}", _style(7, spaceBefore=4, spaceAfter=5)))
     sources = " ".join(f"[{place}] {source}" for place, source in enumerate(SOURCES, 1))
     story.append(_text(sources, _style(5.8, SOFT)))

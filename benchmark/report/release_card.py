@@ -16,6 +16,7 @@ import pandas as pd
 from PIL import Image
 
 from analysis.arms import label
+from analysis.limits import Verdict
 from analysis.release_risk import (
     ATTACKED,
     READING,
@@ -70,7 +71,7 @@ class CardInputs:
     name: of the generator or sent set. audits, attacks: the content of audit.json and attack.json, one a repeat; of
     several the worst decides. worst: None where there is no patient to name (`worst_patient`). ratios: rows of
     `analysis.statistics.ratios` about this set; may be empty. removed: slices left out, by reason; None where nothing
-    was filtered. limits: verdicts with name, value, limit, passed and about ("images" or "weights"); may be empty.
+    was filtered. limits: `analysis.limits` applied to images and to weights; may be empty.
     forced: made although a limit is not kept. weights: whether the weights are in the package, too; None where there is
     no package.
     """
@@ -82,7 +83,7 @@ class CardInputs:
     worst: WorstPatient | None = None
     ratios: pd.DataFrame = field(default_factory=pd.DataFrame)
     removed: Mapping[str, int] | None = None
-    limits: Sequence[Any] = ()
+    limits: Sequence[Verdict] = ()
     forced: bool = False
     weights: bool | None = None
 

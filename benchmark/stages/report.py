@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +16,7 @@ import torch
 
 from analysis.arms import in_order
 from analysis.fidelity import rank_correlations
+from analysis.limits import Limits, Verdict, judge_images, judge_weights
 from analysis.long_table import Scores
 from analysis.set_tables import ALL, Fidelities, mean_values
 from benchmark.config import Config, Need
@@ -116,19 +118,33 @@ def _release_cards(
     links = {}
     for name, file in for_files([*audits, *(name for name in attacks if name not in audits)]).items():
         audited = [*audits.get(name, {}).values()]
+        summaries = [json.loads((path / "audit.json").read_text()) for path in audited]
+        attacked = [*attacks.get(name, {}).values()]
         inputs = CardInputs(
             name,
             cohort,
-            audits=[json.loads((path / "audit.json").read_text()) for path in audited],
-            attacks=[*attacks.get(name, {}).values()],
+            summaries,
+            attacked,
             worst=worst_patient(audited, show_real=True),
             ratios=ratios[ratios["generator"] == name],
+            limits=_worst(zip(summaries, attacked, strict=False)),
         )
         page, paper = (
             quote(path.relative_to(folder).as_posix()) for path in build_release_card(folder / "cards", inputs, file)
         )
         links[name] = CardLink(page, paper, release_card(inputs).in_a_sentence())
     return links
+
+
+def _worst(sets: Iterable[tuple[dict, dict]]) -> list[Verdict]:
+    """Every limit, on the set that keeps it least. sets: audit.json and attack.json of each."""
+    limits, worst = Limits(), {}
+    for audit, attack in sets:
+        for verdict in (*judge_images(audit, attack, 0.0, limits), *judge_weights(audit, attack, limits)):
+            before = worst.setdefault((verdict.about, verdict.name), verdict)
+            if before.passed:
+                worst[verdict.about, verdict.name] = verdict
+    return [*worst.values()]
 
 
 def _fewer_patients(config: Config) -> list[str]:
