@@ -30,7 +30,7 @@ SIGN = "Images: ☐ may leave ☐ stay here;  weights: ☐ may leave ☐ stay he
 SOURCES = (
     "Article 29 Data Protection Working Party, Opinion 05/2014 on Anonymisation Techniques, WP216.",
     "European Data Protection Board, Opinion 28/2024 on personal data in AI models.",
-    "Giomi et al., A unified framework for quantifying privacy risk in synthetic data, PoPETs 2023; CNIL on it.",
+    "Giomi et al., A unified framework for quantifying privacy risk in synthetic data, PoPETs 2023; CNIL’s opinion.",
     "Pilgram et al., A consensus privacy metrics framework for synthetic data, Patterns 2025.",
     "EMA policy 0070 and Health Canada’s Public Release of Clinical Information, as Real Life Sciences reports them.",
 )
@@ -130,7 +130,7 @@ def _question(what: str, limits: Sequence[Verdict]) -> Row:
         return Row(title, "", "none", "No limit was set", ["Nobody set a limit: the rows below are all there is."])
     failed = not_kept(limits)
     if not failed:
-        words = ["All limits that were set beforehand are kept (small print)."]
+        words = ["All limits that were set beforehand are kept (small print), which proves no anonymity."]
         numbers = "; ".join(f"{e.name} {e.value:.3g} ({'≥' if e.least else '≤'} {e.limit:.3g})" for e in limits)
         return Row(title, "", "good", f"Within all {counted(len(limits), 'limit')}", words, numbers=numbers)
     finding = f"{len(failed)} of {counted(len(limits), 'limit')} not kept:"

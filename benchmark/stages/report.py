@@ -127,7 +127,7 @@ def _release_cards(
             attacked,
             worst=worst_patient(audited, show_real=True),
             ratios=ratios[ratios["generator"] == name],
-            limits=_worst(zip(summaries, attacked, strict=False)),
+            limits=worst_verdicts(zip(summaries, attacked, strict=False)),
         )
         page, paper = (
             quote(path.relative_to(folder).as_posix()) for path in build_release_card(folder / "cards", inputs, file)
@@ -136,7 +136,7 @@ def _release_cards(
     return links
 
 
-def _worst(sets: Iterable[tuple[dict, dict]]) -> list[Verdict]:
+def worst_verdicts(sets: Iterable[tuple[dict, dict]]) -> list[Verdict]:
     """Every limit, on the set that keeps it least. sets: audit.json and attack.json of each."""
     limits, worst = Limits(), {}
     for audit, attack in sets:

@@ -119,6 +119,9 @@ def test_the_table_ends_in_a_report(table, work):
     assert "Passing this audit is not proof of anonymity." in (report / "index.html").read_text()
     assert {path.suffix for path in (report / "tables").iterdir()} == {".csv", ".md", ".tex"}
     assert list((report / "figures").glob("*.png"))
+    cards = sorted((report / "cards").iterdir())
+    assert {path.suffix for path in cards} == {".html", ".pdf"}
+    assert "Phantom_" not in "".join(path.read_text() for path in cards if path.suffix == ".html")  # nobody is named
     assert (work / "out" / "index.html").read_bytes() == (report / "index.html").read_bytes()
 
 

@@ -12,7 +12,7 @@ from analysis.fidelity import rank_correlations
 from analysis.long_table import Scores
 from analysis.set_tables import mean_values
 from benchmark.report.cards import build_cards
-from benchmark.report.page import CohortFacts, Nearest, ReportInputs, build_report, duration
+from benchmark.report.page import CardLink, CohortFacts, Nearest, ReportInputs, build_report, duration
 from tests import attacked
 
 CLASSES, REGIONS = ("NCR", "ED", "ET"), ("NCR", "ED", "ET", "WT", "TC", "mean")
@@ -254,12 +254,16 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def inputs():
-    return report_inputs(pictures=True)
+    link = CardLink("cards/diffusion.html", "cards/diffusion.pdf", "Images: outside 2 of 9 limits.")
+    return report_inputs(pictures=True, release_cards={"diffusion": link})
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory, inputs):
     out = tmp_path_factory.mktemp("report")
+    (out / "cards").mkdir()
+    for suffix in ("html", "pdf"):
+        (out / "cards" / f"diffusion.{suffix}").touch()
     written = build_report(out, inputs)
     return out, written, Page((out / "index.html").read_text(encoding="utf-8"))
 
@@ -304,6 +308,12 @@ def test_the_verdict_stands_before_tables_and_figures(report):
     _, _, page = report
     order = [page.words.index(text) for text in ("Patients at risk", "Dice on test subjects", "Definitions")]
     assert order == sorted(order)
+
+
+def test_a_card_for_whoever_has_to_sign_is_led_to_with_its_verdict(report):
+    _, _, page = report
+    assert {"cards/diffusion.html", "cards/diffusion.pdf"} < set(page.links)
+    assert page.words.count("Images: outside 2 of 9 limits. Card for whoever has to sign") == 1
 
 
 def test_attacks_stand_beside_their_control_in_table_figure_and_cards(report, inputs):
