@@ -112,9 +112,9 @@ def weights_row(limits: Sequence[Verdict], attacks: Sequence[Mapping], included:
     else:
         reason = next((found["reasons"]["white_box"] for found in attacks if "white_box" in found["reasons"]), "")
     if not judged or reason:
+        if limits:  # one of which says so
+            return replace(row, words=[*row.words, *there])
         words = f"The weights themselves were not attacked{': ' * bool(reason)}{reason}."
-        if limits:
-            return replace(row, words=[*row.words, words, *there])
         return replace(row, verdict="Not judged", words=[words, *there])
     attack = _judged(WHITE_BOX, judged)
     if not limits:
@@ -293,8 +293,10 @@ def worst_row(pseudonym: str, copies: int, slices: int, above: int, outsiders: i
         f"much as the clearest of them; so {so_many} of the set’s would by chance. {pseudonym} is the first by risk, "
         "which tells no name."
     ]
-    if not real_shown:
-        words += ["The real image is not shown, as it does not leave the house."]
+    if real_shown:
+        words += ["This card shows an image of a patient, so it stays in the house."]
+    else:
+        words += ["The patient’s image is not shown, as it does not leave the house."]
     if not copies:
         return Row(title, asked, "good", "Nobody stands out", words, finding, pictured=True)
     return Row(title, asked, "open", "Look at the picture", words, finding, pictured=True)

@@ -118,16 +118,18 @@ def release_card(inputs: CardInputs) -> Card:
         counts = worst.copies, worst.slices, worst.above, worst.outsiders
         rows += [worst_row(worst.pseudonym, *counts, real_shown=worst.pair is not None and len(worst.pair) == 2)]
     rows += [copies_row(inputs.audits, inputs.removed), use_row(inputs.ratios)]
-    rows += [not_tried_row(weights.status != "none"), decision_row()]
+    rows += [not_tried_row(weights=weights.scale is not None), decision_row()]
     banners = []
     if inputs.forced:
         banners += ["Forced: this was made although it does not keep its limits."]
     if cohort.simulated:
         banners += ["Simulated phantom cohort: its “patients” were computed. Nothing here speaks of people."]
-    slices = sizes([audit["n_synthetic"] for audit in inputs.audits]) if inputs.audits else "An unaudited set of"
+    made = "Synthetic slices"
+    if inputs.audits:
+        made = f"{sizes([audit['n_synthetic'] for audit in inputs.audits])} synthetic slices"
+    patients = max((audit["n_train_subjects"] for audit in inputs.audits), default=cohort.subjects["train"])
     lead = (
-        f"{slices} synthetic slices by {label(inputs.name)}, which learned from "
-        f"{counted(cohort.subjects['train'], 'patient')} of {cohort.name}. They are compared with "
+        f"{made}, whose generator learned from {counted(patients, 'patient')} of {cohort.name}. They are compared with "
         f"{counted(cohort.subjects['test'], 'patient')} whom it never saw, the outsiders."
     )
     return Card(f"May it leave the house? {label(inputs.name)}", lead, banners, rows)

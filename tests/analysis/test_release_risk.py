@@ -162,6 +162,9 @@ def test_weights_that_nobody_attacked_as_they_leave_are_not_judged(found, reason
     assert reason in words(row)
     assert "93" not in words(row)
     assert "package" not in words(row)
+    limited = weights_row([limit("AUC of white_box", None, 0.7, None, "weights", reason=reason)], [found], None)
+    assert limited.status == "bad"
+    assert words(limited).count(reason) == 1
 
 
 def audit(share=0.02, p=0.4, rates=None, n_null=499):
@@ -212,8 +215,10 @@ def test_the_worst_patient_stands_beside_what_chance_gives():
     assert row.finding == "13 of the set’s 480 slices look like copies of Patient 1."
     assert "Of 239 slices of outsiders none stand out" in words(row)
     assert "so about 2 of the set’s would by chance" in words(row)  # 480 × 1 / 240
-    assert "The real image is not shown" in words(row)
-    assert worst_row("Patient 1", 0, 480, 5, 239, real_shown=True).verdict == "Nobody stands out"
+    assert "The patient’s image is not shown" in words(row)
+    row = worst_row("Patient 1", 0, 480, 5, 239, real_shown=True)
+    assert row.verdict == "Nobody stands out"
+    assert "so it stays in the house" in words(row)
 
 
 def ratios(**changes):

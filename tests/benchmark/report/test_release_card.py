@@ -32,6 +32,7 @@ def audit(copied=0.02, p=0.4):
         "controls": {kind: {"copied": {"tau95": 1.0, "tau99": 0.9}} for kind in kinds},
         "n_synthetic": 800,
         "n_null": 300,
+        "n_train_subjects": 30,
         "n_null_subjects": 12,
     }
 
@@ -105,6 +106,8 @@ def test_page_and_paper_say_the_same(inputs, tmp_path):
         for text in (row.title, row.asked, row.verdict, row.finding, " ".join(row.words), row.numbers):
             assert all(squeezed(text) in each for each in texts), text
     for each in texts:
+        assert squeezed("800 synthetic slices, whose generator learned from 30 patients of clinic") in each
+        assert squeezed("attacks on the generator’s weights") not in each
         assert squeezed("Passing is no proof of anonymity") in each
         assert "[5]EMA" in each
         assert squeezed("name, date, signature") in each
@@ -163,7 +166,7 @@ def test_in_a_package_for_strangers_the_real_image_is_not_there(tmp_path, inputs
     ]
     assert card[0].read_text().count("<img") == 1
     for text in both(tmp_path, replace(inputs, worst=worst)):
-        assert squeezed("The real image is not shown") in text
+        assert squeezed("The patient’s image is not shown") in text
 
 
 def test_one_training_patient_or_no_audit_has_no_worst(tmp_path, inputs):
@@ -171,6 +174,7 @@ def test_one_training_patient_or_no_audit_has_no_worst(tmp_path, inputs):
     assert worst_patient([folder], show_real=True) is None
     assert worst_patient([], show_real=True) is None
     for text in both(tmp_path, CardInputs("sent", COHORT, [], [])):
+        assert squeezed("attacks on the generator’s weights") in text
         assert "Theworstpatient" not in text
         assert squeezed("the set was not audited") in text
 
