@@ -131,13 +131,42 @@ def _question(what: str, limits: Sequence[Verdict]) -> Row:
     failed = not_kept(limits)
     if not failed:
         words = ["All limits that were set beforehand are kept (small print), which proves no anonymity."]
-        numbers = "; ".join(f"{e.name} {e.value:.3g} ({'≥' if e.least else '≤'} {e.limit:.3g})" for e in limits)
+        numbers = "; ".join(map(_limit, limits))
         return Row(title, "", "good", f"Within all {counted(len(limits), 'limit')}", words, numbers=numbers)
     finding = f"{len(failed)} of {counted(len(limits), 'limit')} not kept:"
-    words = [f"{'; '.join(each.sentence() for each in failed)}."]
+    words = [f"{'; '.join(map(_limit, failed))}."]
     if any(each.passed is None for each in failed):
         words += ["What could not be judged counts as not kept."]
     return Row(title, "", "bad", f"Outside {len(failed)} of {counted(len(limits), 'limit')}", words, finding)
+
+
+PLAIN = {  # what `analysis.limits` calls its limits, in words; all but the outsiders are shares
+    "share of slices copied at τ95": "slices that look like copies, to a lenient eye",
+    "share of slices copied at τ99": "slices that look like copies, to a strict eye",
+    "share of the set left out by the filter": "slices removed",
+    "share of planted copies found, the least of exact, mirrored, blurred,": "plain copies found that were planted",
+    "number of held-out patients": "outsiders",
+    **{
+        f"AUC of the attack {name} (lower bound)": f"pairs surely won {how}"
+        for name, how in {
+            "distance": "by closeness to the set",
+            "ratio": "by closeness to the set, beside other people",
+            "attribute": "by guessing a missing image",
+            "link": "by joining parts of a scan",
+            "white_box": "by asking the weights",
+        }.items()
+    },
+}
+
+
+def _limit(verdict: Verdict) -> str:
+    """'slices removed 12 of 100 (at most 10)'; a limit that is not in `PLAIN` as it calls itself."""
+    if verdict.name not in PLAIN:
+        return verdict.sentence()
+    scale, unit = (1, "") if PLAIN[verdict.name] == "outsiders" else (100, " of 100")
+    value = "not known" if verdict.value is None else f"{scale * verdict.value:.3g}{unit}"
+    bound = f"at {'least' if verdict.least else 'most'} {scale * verdict.limit:.3g}"
+    return f"{PLAIN[verdict.name]}: {value} ({'; '.join(filter(None, [bound, verdict.reason]))})"
 
 
 # --- attacks --------------------------------------------------------------------------------------------------------

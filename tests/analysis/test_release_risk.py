@@ -3,8 +3,9 @@
 import pandas as pd
 import pytest
 
-from analysis.limits import Verdict
+from analysis.limits import Limits, Verdict, judge_images, judge_weights
 from analysis.release_risk import (
+    PLAIN,
     attack_row,
     copies_row,
     images_row,
@@ -125,16 +126,31 @@ def limit(name, value, most, passed, about="images", **keys):
 
 
 def test_images_are_judged_by_their_limits():
-    kept = [limit("share copied", 0.01, 0.05, True), limit("held-out patients", 26, 10, True, least=True)]
+    kept = [limit("share copied", 0.01, 0.05, True), limit("number of held-out patients", 26, 10, True, least=True)]
     row = images_row(kept)
     assert (row.status, row.verdict) == ("good", "Within all 2 limits")
-    assert row.numbers == "share copied 0.01 (≤ 0.05); held-out patients 26 (≥ 10)"
+    assert row.numbers == "share copied is 0.01, at most 0.05 is allowed; outsiders: 26 (at least 10)"
     row = images_row([*kept, limit("AUC", 0.81, 0.72, False), limit("AUC of link", None, 0.72, None, reason="no time")])
     assert (row.status, row.verdict) == ("bad", "Outside 2 of 4 limits")
     assert "AUC is 0.81, at most 0.72 is allowed" in words(row)
     assert "AUC of link is not known, at most 0.72 is allowed (no time)" in words(row)
     assert "What could not be judged counts as not kept" in words(row)
     assert images_row([]).status == "none"
+
+
+def test_limits_are_told_in_plain_words():
+    rates = {kind: {"copied": {"tau99": 1.0}} for kind in ("exact", "mirrored", "blurred")}
+    found = {"copied_share": {"tau95": 0.02, "tau99": 0.12}, "honest_share": {"tau95": 0.08, "tau99": 0.025}}
+    found |= {"controls": rates, "n_null_subjects": 26}
+    attacks = attack(link=verdict(interval=(0.8, 0.9)), reasons={"membership": "no time"})
+    row = images_row(judge_images(found, attacks, 0.0, Limits()))
+    text = words(row) + weights_row(judge_weights(found, attacks, Limits()), [attacks], None).finding
+    assert "slices that look like copies, to a strict eye: 12 of 100 (at most 2.5)" in text
+    assert "pairs surely won by joining parts of a scan: 80 of 100 (at most 72)" in text
+    assert "pairs surely won by closeness to the set: not known (at most 50; no time)" in text
+    assert "lenient" not in text
+    every = [*judge_images(found, attacks, 0.0, Limits()), *judge_weights(found, attacks, Limits())]
+    assert {each.name for each in every} == PLAIN.keys()
 
 
 def test_weights_are_judged_apart_from_images():

@@ -116,7 +116,7 @@ def test_page_and_paper_say_the_same(inputs, tmp_path):
 def test_a_limit_that_is_not_kept_stands_on_both(inputs, tmp_path):
     failing = Verdict("share of slices copied at τ99", 0.25, 0.03, False, "images")
     for text in both(tmp_path, replace(inputs, limits=[*inputs.limits, failing], forced=True)):
-        assert squeezed("share of slices copied at τ99 is 0.25, at most 0.03 is allowed") in text
+        assert squeezed("slices that look like copies, to a strict eye: 25 of 100 (at most 3)") in text
         assert squeezed("Outside 1 of 10 limits") in text
         assert squeezed("Forced: this was made although it does not keep its limits.") in text
     for text in both(tmp_path, inputs):
