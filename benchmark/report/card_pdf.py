@@ -40,6 +40,7 @@ def card_pdf(card: Card, pictures: Sequence[tuple[str, bytes]]) -> bytes:
         buffer, scale = io.BytesIO(), percent / 100
         canvas = Canvas(buffer, pagesize=A4, invariant=1)  # no date, and an identifier of the content alone
         canvas.setTitle(visible(card.title))
+        canvas.setAuthor("Stand-In")
         canvas.translate(MARGIN, MARGIN)
         canvas.scale(scale, scale)
         width, height = ((side - 2 * MARGIN) / scale for side in A4)
