@@ -30,6 +30,7 @@ from benchmark.values import (
     Seed,
     SegmenterName,
     Share,
+    ShareOrNone,
     Snapshots,
     Text,
     TextOrNone,
@@ -221,6 +222,51 @@ class Attack(Section):
     seed: Seed = Field(0, description="seed of the random halves and of the noise that images are denoised from")
 
 
+class Select(Section):
+    """Synthetic set, its audit and its attack → what a filter leaves of it."""
+
+    synthetic: PathTextOrNone = Field(None, description=SYNTHETIC)
+    keep: Literal["safe", "uncopied", "all"] = Field(
+        "safe",
+        description="safe: without slices counted as copied at τ99, and without those nearest to patients whom an "
+        "attack on membership singles out; uncopied: without the former alone; all",
+    )
+
+
+class Release(Section):
+    """Synthetic set → a package that may leave the house, if it keeps its limits."""
+
+    synthetic: PathTextOrNone = Field(None, description=SYNTHETIC)
+    licence: FileOrNone = Field(None, description="text file of the licence that the owner gives the package")
+    answers: FileOrNone = Field(
+        None, description="YAML file of what only the owner knows; the package's README lists its keys"
+    )
+    format: Literal["png", "nifti", "arrays"] = Field(
+        "png", description="8-bit PNG or 2-D NIfTI, a folder for each modality and SEG; or arrays, a SliceSet"
+    )
+    weights: bool = Field(False, description="put the generator's weights into it, too, and how to sample from them")
+    force: bool = Field(False, description="make it although a limit is not kept, and say so on every page of it")
+    most_copied: ShareOrNone = Field(
+        None,
+        description="limit: most slices that count as copied, at τ95 and at τ99; default: what 1 in 20 sets of this "
+        "size exceeds though they copy nobody [0..1]",
+    )
+    most_auc: ShareOrNone = Field(
+        None,
+        description="limit: most that an attack may surely reach (lower bound of its AUC); default: what the same "
+        "attack reaches by chance between halves of held-out patients [0..1]",
+    )
+    most_removed: Share = Field(
+        0.1, description="limit: most of the set that the filter may leave out; more is a generator that copies [0..1]"
+    )
+    least_found: Share = Field(
+        0.8, description="limit: least of the exact, mirrored and blurred planted copies that the audit finds [0..1]"
+    )
+    least_patients: Whole = Field(
+        10, ge=0, le=10**6, description="limit: least held-out patients for an audit that can see [patients]"
+    )
+
+
 class Analyze(Section):
     """All scores and audits → ratios, intervals, tests. Lists, comma-separated, span the table's cells."""
 
@@ -348,6 +394,8 @@ class Config(BaseModel):
     audit: Audit = Audit()
     fidelity: Fidelity = Fidelity()
     attack: Attack = Attack()
+    select: Select = Select()
+    release: Release = Release()
     analyze: Analyze = Analyze()
     report: Report = Report()
     benchmark: Benchmark = Benchmark()

@@ -161,6 +161,7 @@ Listed = BeforeValidator(_split)  # a comma-separated list on the command line, 
 ListedPaths = BeforeValidator(split_paths)
 Seed = Annotated[int, BeforeValidator(_whole), Field(ge=0, lt=2**31)]
 Share = Annotated[float, BeforeValidator(_share), Field(gt=0, le=1)]
+ShareOrNone = Annotated[Annotated[float, Field(ge=0, le=1)] | None, BeforeValidator(_unless_none(_share))]
 
 # --- what settings of stages take ------------------------------------------------------------------------------------
 

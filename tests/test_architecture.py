@@ -22,7 +22,7 @@ LAYERS = [
     {"errors", "progress", "files", "names", "cores"},
     {"config", "parsing", "preset_files", "values", "data"},
     {"training", "tracking"},
-    {"stages", "report"},
+    {"stages", "report", "release"},
     {"table", "tune", "studies"},
     {"__main__"},
 ]

@@ -1,4 +1,7 @@
-"""`synthetic` names a set of slices wherever one is wanted: a generator, or a folder, of a SliceSet or to import."""
+"""`synthetic` names a set of slices wherever one is wanted: a generator, or a folder, of a SliceSet or to import.
+
+With `selected:` before either, it is what a filter leaves of that set (the stage select).
+"""
 
 import logging
 import os
@@ -18,17 +21,30 @@ from benchmark.parsing import nearest
 
 log = logging.getLogger(__name__)
 BATCH = 256  # slices in memory at once
+SELECTED = "selected:"
 
 
 def generator_of(config: Config, synthetic: str | None) -> str | None:
     """The generator's name, or None where `synthetic` names a folder."""
-    name = synthetic or config.train_generator.model
+    name = (synthetic or config.train_generator.model).removeprefix(SELECTED)
     return name if name in generators.names() else None
 
 
 def name_of(config: Config, synthetic: str | None) -> str:
     """What the set is called in tables."""
+    if whole := whole_of(synthetic):
+        return f"{name_of(config, whole)} (selected)"
     return generator_of(config, synthetic) or set_name(_path(str(synthetic)).resolve())
+
+
+def selected(config: Config, synthetic: str | None) -> str:
+    """The name of what a filter leaves of this set."""
+    return f"{SELECTED}{synthetic or config.train_generator.model}"
+
+
+def whole_of(synthetic: str | None) -> str | None:
+    """The set that was filtered, or None where this one is whole."""
+    return synthetic.removeprefix(SELECTED) if synthetic and synthetic.startswith(SELECTED) else None
 
 
 def seed_of(config: Config, synthetic: str | None) -> dict[str, int]:
@@ -37,7 +53,10 @@ def seed_of(config: Config, synthetic: str | None) -> dict[str, int]:
 
 
 def needs_of(config: Config, synthetic: str | None) -> dict[str, Need]:
-    """The sample stage for a generator; for a folder its import, or nothing where it is a SliceSet already."""
+    """The sample stage for a generator; for a folder its import, or nothing where it is a SliceSet already; for what is
+    left of either, the stage that filters it."""
+    if whole := whole_of(synthetic):
+        return {"synthetic": Need("select", config.replace({"select.synthetic": whole}))}
     if generator := generator_of(config, synthetic):
         return {"synthetic": Need("sample", config.replace({"train_generator.model": generator}))}
     folder = _folder(str(synthetic))

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "stage.json"
 TRAININGS = ("train_generator", "train_segmenter")
+PACKAGE = "package"  # folder of a release, which has checksums of its own; its zip stands for it
 READ_FILES = ("prepare", "import_samples")  # stages whose settings are found in files that people gave
 
 
@@ -217,7 +218,7 @@ def _log_parents(tracked: StageRun, inputs: Inputs) -> None:
     results = {name: parent for name, parent in inputs.items() if isinstance(parent, StageResult)}
     tracked.set_tags({f"parent.{name}": parent.run_id for name, parent in results.items()})
     for name, parent in results.items():
-        if parent.stage in ("prepare", "sample", "import_samples"):
+        if parent.stage in ("prepare", "sample", "import_samples", "select"):
             tracked.log_dataset(f"{parent.stage} {parent.fingerprint[:16]}", parent.fingerprint, parent.path, name)
 
 
@@ -272,7 +273,9 @@ def _write_manifest(result: StageResult) -> None:
     files = {
         str(path.relative_to(folder)): {"size": path.stat().st_size, "sha256": content_hash(path)}
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST and "checkpoints" not in path.relative_to(folder).parts
+        if path.is_file()
+        and path.name != MANIFEST
+        and path.relative_to(folder).parts[0] not in ("checkpoints", PACKAGE)
     }
     facts = {key: getattr(result, key) for key in ("stage", "fingerprint", "run_id", "tags", "headline")}
     write_atomically(folder / MANIFEST, json.dumps({**facts, "files": files}, indent=1))

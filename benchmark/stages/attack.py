@@ -34,8 +34,8 @@ def settings(config: Config) -> Settings:
 def needs(config: Config) -> dict[str, Need]:
     """The set and, where it is a generator's, the trainings behind it, for the attack that needs their weights."""
     found = {"prepare": Need("prepare", config), **synthetic.needs_of(config, config.attack.synthetic)}
-    if synthetic.generator_of(config, config.attack.synthetic):
-        behind = stages.needs(*found["synthetic"])
+    if generator := synthetic.generator_of(config, config.attack.synthetic):
+        behind = stages.needs(*synthetic.needs_of(config, generator)["synthetic"])
         found |= {name: need for name, need in behind.items() if name.startswith(TRAINING)}
     return found
 

@@ -13,6 +13,7 @@ import numpy as np
 from benchmark.config import Config, Need
 from benchmark.data.foreign import detect, importing, likeness
 from benchmark.data.foreign.detect import set_name
+from benchmark.data.foreign.package import Package
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
 from benchmark.files import content_hashes
@@ -74,12 +75,15 @@ def run(task: RunningTask) -> Headline:
     before = settings(config)
     real = SliceSet.open(task.folders["prepare"])
     found, name, image_size = detect.find(_folder(config)), set_name(_folder(config)), real.meta["image_size"]
+    spacing, simulated = np.median(list(real.meta["spacing"].values()), axis=0).tolist(), real.meta["simulated"]
+    if isinstance(found, Package):
+        spacing, simulated = found.declared.spacing, found.declared.simulated
     meta = {
         "kind": "synthetic",
         "cohort": real.meta["cohort"],
-        "simulated": real.meta["simulated"],
+        "simulated": simulated,
         "generator": name,
-        "spacing": {name: np.median(list(real.meta["spacing"].values()), axis=0).tolist()},
+        "spacing": {name: spacing},
     }
     with progress_bar(found.count, f"check {name}", found.unit) as bar:
         coding = importing.check(found, image_size, workers(config), bar.update, config.import_samples.set_labels)
@@ -133,6 +137,8 @@ def _folder(config: Config) -> Path:
     if given is None:
         raise UserError(f"import_samples: give synthetic=FOLDER of a set that somebody sent. Known: {detect.ACCEPTED}")
     path = Path(os.path.expanduser(given))
+    if os.path.isfile(path) and path.suffix.lower() == ".zip":
+        raise UserError(f"synthetic: '{path!s:.200}' is a zip file: unpack it, and give the folder")
     if not os.path.isdir(path):
         raise UserError(f"synthetic: '{path!s:.200}' is not a folder: give that of a set. Known: {detect.ACCEPTED}")
     return path.resolve()

@@ -36,12 +36,13 @@ def _times_51(name: str, codes: tuple[int, ...], thresholds: tuple[float, ...], 
     return Coding(name, classes.astype(np.uint8), (distance > 0.25 * 51).astype(np.float32), remarks)
 
 
-def _as_they_are(name: str, class_of: Mapping[int, int]) -> Coding:
+def as_they_are(name: str, class_of: Mapping[int, int]) -> Coding:
+    """Values that need no decoding; those that `class_of` does not name are background."""
     classes = np.array([class_of.get(value, 0) for value in range(256)], np.uint8)
     return Coding(name, classes, np.zeros(256, np.float32))
 
 
-VALUES = _as_they_are("BraTS values", BRATS_CLASSES)
+VALUES = as_they_are("BraTS values", BRATS_CLASSES)
 TIMES_51 = _times_51("BraTS values × 51, decoded by thresholds", CODES, THRESHOLDS)
 TIMES_51_2023 = _times_51(
     "BraTS 2023 values × 51 (153 is ET), decoded by thresholds",
@@ -83,7 +84,7 @@ class Values:
         if wanted != "auto":
             counts = {value: int(self.pixels[value]) for value in self.first}
             convention = labels.decide("slices", {"the set": counts}, wanted)
-            return _as_they_are(f"values as {wanted}", convention.classes), []
+            return as_they_are(f"values as {wanted}", convention.classes), []
         if max(self.first, default=0) <= THRESHOLDS[0]:
             return VALUES, self._no_values()
         return self._without_noise() if len(self.first) <= FEW else self._with_noise()

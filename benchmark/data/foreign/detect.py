@@ -6,20 +6,26 @@ from pathlib import Path
 from benchmark.data import cohorts
 from benchmark.data.foreign.arrays import Arrays
 from benchmark.data.foreign.folders import SliceFolders, channel_folders
+from benchmark.data.foreign.package import Package, is_package
 from benchmark.data.foreign.volumes import Volumes
 from benchmark.data.tree import printable
 from benchmark.errors import UserError
 
 ACCEPTED = (
-    "PNG or 2-D NIfTI slices of 8 bit in folders T1, T1ce, T2, FLAIR, SEG; NIfTI volumes in a cohort's layout; "
+    "a package that release made; PNG or 2-D NIfTI slices of 8 bit in folders T1, T1ce, T2, FLAIR, SEG; NIfTI volumes "
+    "in a cohort's layout; "
     "arrays images.npy + labels.npy, or one array [N, 5, H, W] (.npz as well)"
 )
 
-Sent = SliceFolders | Arrays | Volumes
+Sent = Package | SliceFolders | Arrays | Volumes
 
 
 def is_slice_set(folder: Path) -> bool:
-    """Whether the folder is a SliceSet, perhaps an unfinished one: `SliceSet.open` then says what is missing."""
+    """Whether the folder is a SliceSet, perhaps an unfinished one: `SliceSet.open` then says what is missing.
+
+    A package of arrays is none: its checksums are looked at first."""
+    if is_package(folder):
+        return False
     beside = ("index.parquet", "meta.json", "*.partial")
     return os.path.isfile(folder / "images.npy") and any(next(folder.glob(name), None) for name in beside)
 
@@ -52,6 +58,8 @@ def find(folder: Path) -> Sent:
 def _format_of(folder: Path) -> type | None:
     if not os.path.isdir(folder):  # also where the name is too long for one, or the folder may not be listed
         return None
+    if is_package(folder):
+        return Package
     if len({channel for channel, _ in channel_folders(folder)}) >= 2:
         return SliceFolders
     if next(folder.glob("*.np[yz]"), None):

@@ -16,6 +16,7 @@ from benchmark.data.cohorts import Rejection
 from benchmark.data.foreign.coding import Coding, Values, named_for_sets
 from benchmark.data.foreign.detect import Sent
 from benchmark.data.foreign.facts import SHOWN, Progress, Sizes, refuse
+from benchmark.data.foreign.package import Package
 from benchmark.data.foreign.volumes import Volumes
 from benchmark.data.slices import CLASSES, SliceWriter
 from benchmark.data.slicing import BRAIN_SHARE, T1_THRESHOLD, enough_brain
@@ -51,6 +52,8 @@ def check(found: Sent, image_size: int, workers: int, progress: Progress, set_la
         coding = found.understand(workers, set_labels)
         progress(found.count)
         return coding
+    if isinstance(found, Package):
+        return found.understand(image_size, progress)
     problems, sizes, values = [], Sizes(), Values()
     for facts in found.inspect(image_size, workers):
         problems += facts.problems
@@ -80,7 +83,8 @@ def write(
 
     Raises UserError where nothing is left, or no slice has enough brain: `out` then has no set that opens.
     """
-    rejections, remarks, brain, pixels = [], [], False, np.zeros(len(CLASSES), int)
+    rejections, remarks, pixels = [], [], np.zeros(len(CLASSES), int)
+    brain = isinstance(found, Package)  # its slices are what was released, whatever they show
     with SliceWriter(out, image_size, {**meta, "format": found.format, "annotation": coding.name}) as writer:
         with closing(found.read(image_size, coding, out, workers, progress)) as parts:
             for part in parts:

@@ -1,0 +1,1 @@
+"""A package of synthetic slices that a stranger can use without us."""

@@ -1,0 +1,201 @@
+"""What a filter left of a synthetic set, judged anew → a package for strangers, if it keeps its limits."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from analysis.limits import Limits, Verdict, judge_images, judge_weights
+from benchmark import stages
+from benchmark.config import Config, Need
+from benchmark.data import synthetic
+from benchmark.data.annotation import CODINGS
+from benchmark.data.cohorts import MODALITIES
+from benchmark.data.foreign.package import DECLARATION, Declaration
+from benchmark.data.slices import SliceSet
+from benchmark.errors import UserError
+from benchmark.files import content_hash
+from benchmark.progress import progress_bar
+from benchmark.release.croissant import FILE as CROISSANT
+from benchmark.release.croissant import croissant
+from benchmark.release.encoding import write_slices
+from benchmark.release.pages import LICENCE, Facts, nameless, pages, read_answers, standing_against
+from benchmark.release.weights import write_weights
+from benchmark.release.writing import PackageFiles, write_zip
+from benchmark.report.release_card import CardInputs, build_release_card
+from benchmark.stages import PACKAGE, Headline, RunningTask, Settings
+from benchmark.stages.report import cohort_facts
+from benchmark.tracking import runs as tracking
+from benchmark.training.models import WEIGHTS, create_generator
+
+SCHEMA = 1
+TRAINING = "train_generator"  # parents' names begin with it, one for each generator of an ensemble
+MOST_LICENCE = 1 << 20  # bytes
+
+
+def settings(config: Config) -> Settings:
+    keys = config.release.model_dump(mode="json", exclude={"synthetic", "licence", "answers"})
+    return {**keys, "licence": content_hash(_licence(config)), "answers": read_answers(config.release.answers)}
+
+
+def needs(config: Config) -> dict[str, Need]:
+    """The whole set and what is left of it, each with its audit and attack; trainings, where weights are to leave."""
+    whole = config.release.synthetic or config.train_generator.model
+    left = synthetic.selected(config, whole)
+    selection = config.replace({"select.synthetic": whole})
+    found = {"prepare": Need("prepare", config), "select": Need("select", selection)}
+    for prefix, name in (("", left), ("whole_", whole)):
+        judged = config.replace({"audit.synthetic": name, "attack.synthetic": name})
+        found |= {f"{prefix}audit": Need("audit", judged), f"{prefix}attack": Need("attack", judged)}
+    if config.release.weights:
+        if (generator := synthetic.generator_of(config, whole)) is None:
+            raise UserError("weights=true: the set was sent without the generator that made it")
+        behind = stages.needs(*synthetic.needs_of(config, generator)["synthetic"])
+        found |= {name: need for name, need in behind.items() if name.startswith(TRAINING)}
+    return found
+
+
+def tags(config: Config) -> dict[str, Any]:
+    name, own = (ask(config, config.release.synthetic) for ask in (synthetic.name_of, synthetic.seed_of))
+    return {"model": name, "generator": name, "cohort": config.prepare.cohort, **own}
+
+
+def run(task: RunningTask) -> Headline:
+    """Writes the package into a folder and a .zip of it. Raises UserError where a limit is not kept, unless forced."""
+    config, folder, tracked, keys = task.config, task.folder, task.tracked, task.config.release
+    found = {
+        name: json.loads((task.folders[name] / f"{name.removeprefix('whole_')}.json").read_text())
+        for name in ("audit", "attack", "whole_audit", "whole_attack")
+    }
+    selection = task.inputs["select"].headline
+    removed = 1 - selection["samples"] / selection["whole"]
+    limits = Limits(keys.most_copied, keys.most_auc, keys.least_found, keys.least_patients, keys.most_removed)
+    verdicts = [
+        *judge_images(found["audit"], found["attack"], removed, limits),
+        *judge_weights(found["whole_audit"], found["whole_attack"], limits),
+    ]
+    failed = standing_against(verdicts, keys.weights)
+    if failed and not keys.force:
+        raise UserError(refusal(failed))
+
+    made = SliceSet.open(task.folders["select"])
+    facts = _facts(task, made, found, verdicts, forced=bool(failed))
+    package = folder / PACKAGE / facts.name
+    with PackageFiles(package) as files:
+        with progress_bar(len(made), f"write {facts.name}", "img") as bar:
+            write_slices(files, made, facts.declared, facts.name, stages.workers(config), bar.update)
+        if keys.weights:
+            _write_weights(files, task, facts)
+        _write_pages(files, facts, _licence(config), folder)
+    with (package / "checksums.sha256").open() as lines:
+        count = sum(1 for _ in lines)
+    zipped = folder / f"{facts.name}.zip"
+    with progress_bar(count, f"zip {facts.name}", "file") as bar:
+        write_zip(package, zipped, bar.update)
+    for page in ("README.md", "datasheet.md", "model_card.md", "card.html", "card.pdf", CROISSANT):
+        tracked.log_artifact(package / page, "package")
+    tracked.set_tags({"forced": facts.forced})
+    return {
+        "package": str(package),
+        "zip": str(zipped),
+        "samples": len(made),
+        "removed": selection["removed"],
+        "files": count + 1,
+        "zip_bytes": zipped.stat().st_size,
+        "forced": facts.forced,
+        "not_kept": [f"{verdict.about}: {verdict.sentence()}" for verdict in failed],
+    }
+
+
+def refusal(failed: list[Verdict]) -> str:
+    """Names each limit that is not kept, with its value, and what can be done."""
+    listed = "; ".join(f"{verdict.about}: {verdict.sentence()}" for verdict in failed)
+    return (
+        f"no package was made, for {len(failed)} of its limits are not kept: {listed}. Train on more patients, or "
+        "shorter; or decide otherwise with force=true, which says so on every page of the package"
+    )
+
+
+def _licence(config: Config) -> Path:
+    """The owner's licence. Raises UserError where there is none, or it is no text."""
+    given = config.release.licence
+    if given is None:
+        raise UserError("licence: give licence=FILE, the terms under which the owner lets the package go")
+    path = given.expanduser()
+    try:
+        content = path.read_bytes() if path.stat().st_size <= MOST_LICENCE else b""
+        if not content.decode("utf-8").strip():
+            raise ValueError("it is empty, or longer than 1 MiB")
+    except (OSError, ValueError) as error:
+        raise UserError(f"licence: {path} is no text of a licence ({error})") from error
+    return path
+
+
+def _facts(task: RunningTask, made: SliceSet, found: dict[str, Any], verdicts: list[Verdict], forced: bool) -> Facts:
+    config, keys, selection = task.config, task.config.release, task.inputs["select"].headline
+    generator = synthetic.generator_of(config, keys.synthetic)
+    spacing = next(iter(made.meta["spacing"].values()))
+    simulated = bool(made.meta["simulated"])
+    return Facts(
+        name=f"synthetic-{generator.replace('_', '-') if generator else 'set'}",
+        generator=generator,
+        declared=Declaration(keys.format, made.meta["image_size"], len(made), [float(mm) for mm in spacing], simulated),
+        cohort=nameless(cohort_facts(task.folders["prepare"])),
+        keep=config.select.keep,
+        whole=selection["whole"],
+        removed=selection["removed"],
+        tumour_share=selection["tumour_share"],
+        audit=found["audit"],
+        attack=found["attack"],
+        whole_audit=found["whole_audit"],
+        verdicts=verdicts,
+        weights=keys.weights,
+        forced=forced,
+        commit=tracking.commit(),
+        training=_training(config) if generator else [],
+        answers=read_answers(keys.answers),
+    )
+
+
+def _training(config: Config) -> list[tuple[str, str]]:
+    keys, ensemble = config.train_generator, config.sample.ensemble
+    return [
+        ("training budget", f"{keys.images:,} images seen, {keys.batch_size} a batch"),
+        ("snapshot", f"the best of {keys.snapshots}, by what its samples teach about validation patients"),
+        ("annotation", f"drawn as '{keys.annotation}'"),
+        *([("ensemble", f"{ensemble} trainings, mixed in turn")] if ensemble > 1 else []),
+    ]
+
+
+def _write_weights(files: PackageFiles, task: RunningTask, facts: Facts) -> None:
+    config = task.config.replace({"train_generator.model": facts.generator})
+    size, coding = facts.declared.image_size, config.train_generator.annotation
+    model = create_generator(config, size)
+    write_weights(
+        files,
+        facts.generator,
+        [path / WEIGHTS for name, path in task.folders.items() if name.startswith(TRAINING)],
+        annotation=coding,
+        channels=len(MODALITIES) + CODINGS[coding].planes,
+        size=size,
+        config=model.config.model_dump(mode="json"),
+    )
+
+
+def _write_pages(files: PackageFiles, facts: Facts, licence: Path, folder: Path) -> None:
+    for name, content in pages(facts).items():
+        files.add(name, lambda content=content: [content])
+    inputs = CardInputs(
+        name=facts.generator or "a set of a generator elsewhere",
+        cohort=facts.cohort,
+        audits=[facts.audit],
+        attacks=[facts.attack],
+        removed=facts.removed,
+        limits=facts.verdicts,
+        forced=facts.forced,
+        weights=facts.weights,
+    )
+    for path in build_release_card(folder, inputs):
+        files.add(path.name, lambda path=path: [path.read_bytes()])
+    files.add(LICENCE, lambda: [licence.read_bytes()])
+    files.add(DECLARATION, lambda: [facts.declared.to_json().encode()])
+    files.add(CROISSANT, lambda: [croissant(facts, files.digests)])
