@@ -1,7 +1,8 @@
 """Samples annotated MR slices: python sample.py --count 16 --seed 1 --out samples
 
 Needs what lies beside this file (config.json, the weights, the folder generators), torch, safetensors, pydantic, numpy,
-pillow and, for diffusion, monai and einops. Image i depends on the seed and i alone. SEG: background 0, NCR 51, ED 102, ET 204.
+pillow and, for diffusion, monai and einops. Image i depends on the seed and i alone. SEG: background 0, NCR 51, ED 102,
+ET 204.
 """
 
 import argparse
