@@ -127,7 +127,7 @@ def weights_row(limits: Sequence[Verdict], attacks: Sequence[Mapping], included:
 def _question(what: str, limits: Sequence[Verdict]) -> Row:
     title = f"May these {what} leave?"
     if not limits:
-        return Row(title, "", "none", "No limit was set", ["Nobody set a limit: the rows below are all there is."])
+        return Row(title, "", "none", "No limit was judged", ["The rows below are all there is."])
     failed = not_kept(limits)
     if not failed:
         words = ["All limits that were set beforehand are kept (small print), which proves no anonymity."]

@@ -117,17 +117,16 @@ def _release_cards(
     """Writes a card for whoever has to sign per set that was audited or attacked, into folder/cards."""
     links = {}
     for name, file in for_files([*audits, *(name for name in attacks if name not in audits)]).items():
-        audited = [*audits.get(name, {}).values()]
-        summaries = [json.loads((path / "audit.json").read_text()) for path in audited]
-        attacked = [*attacks.get(name, {}).values()]
+        folders, attacked = audits.get(name, {}), attacks.get(name, {})
+        audited = {seed: json.loads((path / "audit.json").read_text()) for seed, path in folders.items()}
         inputs = CardInputs(
             name,
             cohort,
-            summaries,
-            attacked,
-            worst=worst_patient(audited, show_real=True),
+            [*audited.values()],
+            [*attacked.values()],
+            worst=worst_patient([*folders.values()], show_real=True),
             ratios=ratios[ratios["generator"] == name],
-            limits=worst_verdicts(zip(summaries, attacked, strict=False)),
+            limits=worst_verdicts((audited[seed], attacked[seed]) for seed in audited if seed in attacked),
         )
         page, paper = (
             quote(path.relative_to(folder).as_posix()) for path in build_release_card(folder / "cards", inputs, file)

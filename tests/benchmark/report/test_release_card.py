@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -121,6 +123,15 @@ def test_a_limit_that_is_not_kept_stands_on_both(inputs, tmp_path):
         assert squeezed("Forced: this was made although it does not keep its limits.") in text
     for text in both(tmp_path, inputs):
         assert "Forced" not in text
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
+def test_the_page_prints_on_one_sheet(inputs, tmp_path):
+    page, _ = build_release_card(tmp_path, replace(inputs, removed={"nearer than τ99": 3}, forced=True))
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    command += [f"--user-data-dir={tmp_path / 'browser'}", f"--print-to-pdf={tmp_path / 'printed.pdf'}", page.as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    assert len(PdfReader(tmp_path / "printed.pdf").pages) == 1
 
 
 def test_a_simulated_cohort_is_called_so(inputs, tmp_path):
