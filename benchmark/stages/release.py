@@ -21,7 +21,7 @@ from benchmark.release.encoding import write_slices
 from benchmark.release.pages import LICENCE, Facts, nameless, pages, read_answers, standing_against
 from benchmark.release.weights import write_weights
 from benchmark.release.writing import PackageFiles, write_zip
-from benchmark.report.release_card import CardInputs, build_release_card
+from benchmark.report.release_card import CardInputs, WorstPatient, build_release_card, worst_patient
 from benchmark.stages import PACKAGE, Headline, RunningTask, Settings
 from benchmark.stages.report import cohort_facts
 from benchmark.tracking import runs as tracking
@@ -85,7 +85,8 @@ def run(task: RunningTask) -> Headline:
             write_slices(files, made, facts.declared, facts.name, stages.workers(config), bar.update)
         if keys.weights:
             _write_weights(files, task, facts)
-        _write_pages(files, facts, _licence(config), folder)
+        worst = worst_patient([task.folders["audit"]], show_real=False)
+        _write_pages(files, facts, worst, _licence(config), folder)
     with (package / "checksums.sha256").open() as lines:
         count = sum(1 for _ in lines)
     zipped = folder / f"{facts.name}.zip"
@@ -181,7 +182,7 @@ def _write_weights(files: PackageFiles, task: RunningTask, facts: Facts) -> None
     )
 
 
-def _write_pages(files: PackageFiles, facts: Facts, licence: Path, folder: Path) -> None:
+def _write_pages(files: PackageFiles, facts: Facts, worst: WorstPatient | None, licence: Path, folder: Path) -> None:
     for name, content in pages(facts).items():
         files.add(name, lambda content=content: [content])
     inputs = CardInputs(
@@ -189,6 +190,7 @@ def _write_pages(files: PackageFiles, facts: Facts, licence: Path, folder: Path)
         cohort=facts.cohort,
         audits=[facts.audit],
         attacks=[facts.attack],
+        worst=worst,
         removed=facts.removed,
         limits=facts.verdicts,
         forced=facts.forced,

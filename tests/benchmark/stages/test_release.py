@@ -108,7 +108,10 @@ def test_forced_is_said_on_every_page(png):
         assert "**Forced.**" in text
         assert "images: number of held-out patients is 3" in text
         assert "weights: number of held-out patients is 3" in text
-    assert "orced" in (png.package / "card.html").read_text()
+    card = (png.package / "card.html").read_text()
+    assert "orced" in card
+    assert "The patient’s image is not shown" in card  # of the worst one
+    assert card.count("<img") == 1
     assert "Forced" in json.loads((png.package / "croissant.json").read_text())["rai:dataLimitations"]
 
 
