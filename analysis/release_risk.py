@@ -312,15 +312,15 @@ def _linked(attacks: Sequence[Mapping]) -> list[str]:
 
 def worst_row(pseudonym: str, copies: int, slices: int, above: int, outsiders: int, real_shown: bool) -> Row:
     """The patient at highest risk. copies: slices that count as copies of them, of so many slices of the set; above: of
-    so many outsiders' slices, those that stand out as clearly as the clearest of these."""
+    so many outsiders' slices, those that stand out as clearly as the slice that points at them most clearly."""
     title, asked = "The worst patient", "Who is at highest risk?"
     finding = f"{copies:,} of the set’s {slices:,} slices look like copies of {pseudonym}."
     chance = slices * (above + 1) / (outsiders + 1)
     so_many = f"about {chance:,.0f}" if chance >= 1 else "fewer than 1"
     words = [
         f"Of {outsiders:,} slices of outsiders {f'{above:,}' if above else 'none'} stand{'s' * (above == 1)} out as "
-        f"much as the clearest of them; so {so_many} of the set’s would by chance. {pseudonym} is the first by risk, "
-        "which tells no name."
+        f"much as the one that points at {pseudonym} most clearly; so {so_many} of the set’s would by chance. The "
+        "number is a rank by risk, and tells no name."
     ]
     if real_shown:
         words += ["This card shows an image of a patient, so it stays in the house."]
@@ -385,7 +385,10 @@ def _removed(removed: Mapping[str, int] | None) -> str:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in removed.items() if count)
     if not reasons:
         return "Nothing had to be removed from the set."
-    return f"Removed from the set: {counted(sum(removed.values()), 'slice')} ({reasons})."
+    return (
+        f"Removed from the set: {counted(sum(removed.values()), 'slice')} ({reasons}). The search that counts copies "
+        "chose them, so that few are left says little."
+    )
 
 
 # --- use ------------------------------------------------------------------------------------------------------------

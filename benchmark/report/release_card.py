@@ -47,9 +47,9 @@ class WorstPatient:
     """The training patient at highest risk, by a pseudonym.
 
     copies: slices of the set that count as copies of them (τ99), of so many `slices`; above: of so many `outsiders`,
-    slices of people nobody trained on, those that stand out as clearly as the patient's clearest copy; risk: the share
-    of them that do not, 0..1. pair: uint8 [2, 4, H, W], the synthetic slice and the real one that it resembles, [1, 4,
-    H, W] where the real one may not be shown, or None.
+    slices of people nobody trained on, those that stand out as clearly as the slice that points at the patient most;
+    risk: the share of them that do not, 0..1. pair: uint8 [2, 4, H, W], the synthetic slice and the real one that it
+    resembles, [1, 4, H, W] where the real one may not be shown, or None.
     """
 
     pseudonym: str

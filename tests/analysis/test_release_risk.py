@@ -203,6 +203,7 @@ def test_copies_planted_found_and_removed():
     assert "(95 % interval 1 to 4)" in words(row)
     assert "of 2 kinds, 1 are found at least 8 times in 10" in words(row)
     assert "Removed from the set: 13 slices (12 nearer than τ99, 1 nearest to a patient at risk)." in words(row)
+    assert "so that few are left says little" in words(row)
     assert "exact 100 %, turned 15° 30 %" in row.numbers
     assert "held_out" not in row.numbers
     assert (row.status, row.verdict) == ("open", "No more than by chance, but blind to 1 kind")
