@@ -69,7 +69,7 @@ def nifti(pixels: np.ndarray, spacing: list[float]) -> bytes:
     z, y, x = spacing
     image = nib.Nifti1Image(pixels.T[:, :, None], np.diag([-x, -y, z, 1.0]))  # NIfTI counts towards right and front
     image.header.set_xyzt_units("mm")
-    return gzip.compress(image.to_bytes(), mtime=0)
+    return gzip.compress(image.to_bytes(), 6, mtime=0)
 
 
 def _write_arrays(files: PackageFiles, slices: SliceSet, name: str, progress: Callable[[int], None]) -> None:

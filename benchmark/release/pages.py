@@ -93,7 +93,7 @@ def standing_against(verdicts: list[Verdict], weights: bool) -> list[Verdict]:
 
 def nameless(cohort: CohortFacts) -> CohortFacts:
     """The cohort as strangers may read of it: its name is a folder's of the machine, unless it is the phantom."""
-    return replace(cohort, name=cohort.name if cohort.simulated else "the source cohort", card="")
+    return replace(cohort, name="the phantom cohort" if cohort.simulated else "the source cohort", card="")
 
 
 def blank(key: str, marked: bool = True) -> str:

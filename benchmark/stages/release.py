@@ -1,6 +1,7 @@
 """What a filter left of a synthetic set, judged anew → a package for strangers, if it keeps its limits."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from benchmark.release.encoding import write_slices
 from benchmark.release.pages import LICENCE, Facts, nameless, pages, read_answers, standing_against
 from benchmark.release.weights import write_weights
 from benchmark.release.writing import PackageFiles, write_zip
-from benchmark.report.release_card import CardInputs, WorstPatient, build_release_card, worst_patient
+from benchmark.report.release_card import CardInputs, build_release_card, worst_patient
 from benchmark.stages import PACKAGE, Headline, RunningTask, Settings
 from benchmark.stages.report import cohort_facts
 from benchmark.tracking import runs as tracking
@@ -55,7 +56,8 @@ def needs(config: Config) -> dict[str, Need]:
 
 
 def tags(config: Config) -> dict[str, Any]:
-    name, own = (ask(config, config.release.synthetic) for ask in (synthetic.name_of, synthetic.seed_of))
+    name = synthetic.name_of(config, config.release.synthetic)
+    own = synthetic.seed_of(config, config.release.synthetic)
     return {"model": name, "generator": name, "cohort": config.prepare.cohort, **own}
 
 
@@ -85,8 +87,7 @@ def run(task: RunningTask) -> Headline:
             write_slices(files, made, facts.declared, facts.name, stages.workers(config), bar.update)
         if keys.weights:
             _write_weights(files, task, facts)
-        worst = worst_patient([task.folders["audit"]], show_real=False)
-        _write_pages(files, facts, worst, _licence(config), folder)
+        _write_pages(files, facts, _licence(config), folder, task.folders["audit"])
     with (package / "checksums.sha256").open() as lines:
         count = sum(1 for _ in lines)
     zipped = folder / f"{facts.name}.zip"
@@ -159,7 +160,9 @@ def _facts(task: RunningTask, made: SliceSet, found: dict[str, Any], verdicts: l
 
 def _training(config: Config) -> list[tuple[str, str]]:
     keys, ensemble = config.train_generator, config.sample.ensemble
+    patients = [] if keys.subjects is None else [("patients", f"{keys.subjects} of the training patients")]
     return [
+        *patients,
         ("training budget", f"{keys.images:,} images seen, {keys.batch_size} a batch"),
         ("snapshot", f"the best of {keys.snapshots}, by what its samples teach about validation patients"),
         ("annotation", f"drawn as '{keys.annotation}'"),
@@ -182,15 +185,17 @@ def _write_weights(files: PackageFiles, task: RunningTask, facts: Facts) -> None
     )
 
 
-def _write_pages(files: PackageFiles, facts: Facts, worst: WorstPatient | None, licence: Path, folder: Path) -> None:
+def _write_pages(files: PackageFiles, facts: Facts, licence: Path, folder: Path, audit: Path) -> None:
+    """All but slices and weights; the card is drawn into `folder` first. audit: where that of the slices lies."""
     for name, content in pages(facts).items():
         files.add(name, lambda content=content: [content])
+    worst = worst_patient([audit], show_real=False)
     inputs = CardInputs(
         name=facts.generator or "a set of a generator elsewhere",
         cohort=facts.cohort,
         audits=[facts.audit],
         attacks=[facts.attack],
-        worst=worst,
+        worst=worst and replace(worst, pair=None),  # which slice comes closest to a patient is no stranger's business
         removed=facts.removed,
         limits=facts.verdicts,
         forced=facts.forced,
