@@ -245,6 +245,11 @@ class Release(Section):
         "png", description="8-bit PNG or 2-D NIfTI, a folder for each modality and SEG; or arrays, a SliceSet"
     )
     weights: bool = Field(False, description="put the generator's weights into it, too, and how to sample from them")
+    measure_use: bool = Field(
+        True,
+        description="train `repeats` segmenters each on real slices and on what is to leave alone: the card says how "
+        "much Dice is kept",
+    )
     force: bool = Field(False, description="make it although a limit is not kept, and say so on every page of it")
     most_copied: ShareOrNone = Field(
         None,

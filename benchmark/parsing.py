@@ -35,6 +35,8 @@ REACH: dict[str, list[tuple[str, ...]]] = {
         ("audit", "attack"),
         ("sample",),
         ("train_generator",),
+        ("train_segmenter",),
+        ("analyze",),
         ("prepare",),
         ("extractor",),
     ],

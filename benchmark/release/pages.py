@@ -46,8 +46,9 @@ class Facts:
 
     name: the package's folder. generator: None where the set was sent by somebody. cohort: its name is no folder's.
     keep, whole, removed: how the set was filtered, slices before, slices left out by reason. audit, attack: of the
-    slices in the package; whole_audit: of the set before the filter. training: what is known of the generator's, as
-    (what, value). answers: the owner's, by the keys of QUESTIONS.
+    slices in the package; whole_audit: of the set before the filter. use: how much Dice a network keeps that learns
+    from them alone, in words. training: what is known of the generator's, as (what, value). answers: the owner's, by
+    the keys of QUESTIONS.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Facts:
     attack: Mapping[str, Any]
     whole_audit: Mapping[str, Any]
     verdicts: list[Verdict]
+    use: str
     weights: bool
     forced: bool
     commit: str

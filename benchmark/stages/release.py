@@ -5,7 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from analysis.limits import Limits, Verdict, judge_images, judge_weights
+from analysis.long_table import Scores
+from analysis.release_risk import use_row
+from analysis.statistics import ratios
 from benchmark import stages
 from benchmark.config import Config, Need
 from benchmark.data import synthetic
@@ -30,6 +35,7 @@ from benchmark.training.models import WEIGHTS, create_generator
 
 SCHEMA = 1
 TRAINING = "train_generator"  # parents' names begin with it, one for each generator of an ensemble
+EVALUATION = "evaluate"  # likewise
 MOST_LICENCE = 1 << 20  # bytes
 
 
@@ -47,11 +53,24 @@ def needs(config: Config) -> dict[str, Need]:
     for prefix, name in (("", left), ("whole_", whole)):
         judged = config.replace({"audit.synthetic": name, "attack.synthetic": name})
         found |= {f"{prefix}audit": Need("audit", judged), f"{prefix}attack": Need("attack", judged)}
+    if config.release.measure_use:
+        found |= _evaluations(config, left)
     if config.release.weights:
         if (generator := synthetic.generator_of(config, whole)) is None:
             raise UserError("weights=true: the set was sent without the generator that made it")
         behind = stages.needs(*synthetic.needs_of(config, generator)["synthetic"])
         found |= {name: need for name, need in behind.items() if name.startswith(TRAINING)}
+    return found
+
+
+def _evaluations(config: Config, left: str) -> dict[str, Need]:
+    """Of segmenters that learned from real slices, and of those that learned from what is left alone."""
+    found = {}
+    for repeat in range(config.analyze.repeats):
+        seeded = {"train_segmenter.seed": config.analyze.seed + repeat, "train_segmenter.synthetic": left}
+        for arm in ("real", "synthetic"):
+            cell = config.replace({**seeded, "train_segmenter.train_on": arm})
+            found[f"{EVALUATION} {arm} {repeat}"] = Need("evaluate", cell)
     return found
 
 
@@ -80,14 +99,15 @@ def run(task: RunningTask) -> Headline:
         raise UserError(refusal(failed))
 
     made = SliceSet.open(task.folders["select"])
-    facts = _facts(task, made, found, verdicts, forced=bool(failed))
+    kept = _ratios(task)
+    facts = _facts(task, made, found, verdicts, kept, forced=bool(failed))
     package = folder / PACKAGE / facts.name
     with PackageFiles(package) as files:
         with progress_bar(len(made), f"write {facts.name}", "img") as bar:
             write_slices(files, made, facts.declared, facts.name, stages.workers(config), bar.update)
         if keys.weights:
             _write_weights(files, task, facts)
-        _write_pages(files, facts, _licence(config), folder, task.folders["audit"])
+        _write_pages(files, facts, kept, _licence(config), folder, task.folders["audit"])
     with (package / "checksums.sha256").open() as lines:
         count = sum(1 for _ in lines)
     zipped = folder / f"{facts.name}.zip"
@@ -117,6 +137,16 @@ def refusal(failed: list[Verdict]) -> str:
     )
 
 
+def _ratios(task: RunningTask) -> pd.DataFrame:
+    """What is left of the set alone, against real slices; empty where that is not to be measured."""
+    folders = [folder for name, folder in task.folders.items() if name.startswith(EVALUATION)]
+    if not folders:
+        return pd.DataFrame()
+    first = task.config.analyze.seed
+    scores = pd.concat([pd.read_parquet(folder / "scores.parquet") for folder in folders], ignore_index=True)
+    return ratios(Scores(scores, range(first, first + task.config.analyze.repeats)))
+
+
 def _licence(config: Config) -> Path:
     """The owner's licence. Raises UserError where there is none, or it is no text."""
     given = config.release.licence
@@ -132,8 +162,16 @@ def _licence(config: Config) -> Path:
     return path
 
 
-def _facts(task: RunningTask, made: SliceSet, found: dict[str, Any], verdicts: list[Verdict], forced: bool) -> Facts:
+def _facts(
+    task: RunningTask,
+    made: SliceSet,
+    found: dict[str, Any],
+    verdicts: list[Verdict],
+    kept: pd.DataFrame,
+    forced: bool,
+) -> Facts:
     config, keys, selection = task.config, task.config.release, task.inputs["select"].headline
+    use = use_row(kept)
     generator = synthetic.generator_of(config, keys.synthetic)
     spacing = next(iter(made.meta["spacing"].values()))
     simulated = bool(made.meta["simulated"])
@@ -150,6 +188,7 @@ def _facts(task: RunningTask, made: SliceSet, found: dict[str, Any], verdicts: l
         attack=found["attack"],
         whole_audit=found["whole_audit"],
         verdicts=verdicts,
+        use=" ".join([use.finding, *use.words]).strip(),
         weights=keys.weights,
         forced=forced,
         commit=tracking.commit(),
@@ -185,7 +224,9 @@ def _write_weights(files: PackageFiles, task: RunningTask, facts: Facts) -> None
     )
 
 
-def _write_pages(files: PackageFiles, facts: Facts, licence: Path, folder: Path, audit: Path) -> None:
+def _write_pages(
+    files: PackageFiles, facts: Facts, kept: pd.DataFrame, licence: Path, folder: Path, audit: Path
+) -> None:
     """All but slices and weights; the card is drawn into `folder` first. audit: where that of the slices lies."""
     for name, content in pages(facts).items():
         files.add(name, lambda content=content: [content])
@@ -196,6 +237,7 @@ def _write_pages(files: PackageFiles, facts: Facts, licence: Path, folder: Path,
         audits=[facts.audit],
         attacks=[facts.attack],
         worst=worst and replace(worst, pair=None),  # which slice comes closest to a patient is no stranger's business
+        ratios=kept,
         removed=facts.removed,
         limits=facts.verdicts,
         forced=facts.forced,

@@ -152,6 +152,15 @@ def test_slices_keep_their_order_and_what_left_has_a_reason(owner, selected):
     assert removed["reason"].str.len().gt(0).all()
 
 
+def test_card_and_model_card_say_how_much_dice_is_kept(owner, png):
+    scores = pd.concat(pd.read_csv(path) for path in (owner.folder / "work" / "evaluate").glob("*/scores.csv"))
+    dice = scores[(scores["metric"] == "dice") & scores["region"].isin(["NCR", "ED", "ET"])]
+    means = dice.groupby("arm")["value"].mean()
+    kept = f"these alone teach {100 * means['synthetic'] / means['real']:.0f} %"
+    assert kept in (png.package / "model_card.md").read_text()
+    assert kept in (png.package / "card.html").read_text()
+
+
 def test_checksums_are_those_of_all_files(png):
     lines = (png.package / "checksums.sha256").read_text().splitlines()
     listed = {line[66:]: line[:64] for line in lines}
