@@ -28,6 +28,11 @@ def for_mlflow(name: str) -> str:
     return f"{clean[: MLFLOW_MOST - 9]} {_mark(name)}"
 
 
+def for_model(name: str) -> str:
+    """A logged model's name: what MLflow's pages call it."""
+    return for_store(re.sub(r"[/:.%'\"]", "-", name), MLFLOW_MOST) or "-"
+
+
 def for_store(text: str, most: int = 5000) -> str:
     """A value that every database and file format takes: no NUL, no lone surrogate (written \\udcff), not long."""
     text = text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()

@@ -15,7 +15,9 @@ from typing import Any, Protocol, cast
 from benchmark.config import Config, Need
 from benchmark.cores import cores
 from benchmark.files import content_hash, locked, write_atomically
+from benchmark.names import for_file
 from benchmark.tracking import runs as tracking
+from benchmark.tracking.package import package
 from benchmark.tracking.runs import StageRun
 from benchmark.tracking.session import Session
 from benchmark.tracking.store import Store
@@ -28,6 +30,15 @@ log = logging.getLogger(__name__)
 MANIFEST = "stage.json"
 TRAININGS = ("train_generator", "train_segmenter")
 PACKAGE = "package"  # folder of a release, which has checksums of its own; its zip stands for it
+CHOSEN_BY = {  # the number of a training's headline that names the champion of several, and how people call it
+    "train_generator": ("kept_judge_dice", "the judge's Dice on validation subjects"),
+    "train_segmenter": ("best_validation_dice", "Dice on validation subjects"),
+}
+MEASURED = {  # the parent whose model a headline speaks of
+    "evaluate": "train_segmenter",
+    **dict.fromkeys(("audit", "fidelity", "attack"), "synthetic"),
+}
+MADE_OR_READ = (*TRAININGS, "sample")  # stages that have a model; a set that was filtered is no longer a model's own
 READ_FILES = ("prepare", "import_samples")  # stages whose settings are found in files that people gave
 
 
@@ -187,6 +198,8 @@ def _run(
 ) -> StageResult:
     module = _module(stage)
     tags = {"stage": stage, "fingerprint": digest, "commit": tracking.commit(), "path": str(folder.resolve())}
+    about = " ".join((module.__doc__ or stage).partition("\n\n")[0].split())
+    tags["mlflow.note.content"] = f"{about}\n\nFiles: `{folder.resolve()}`"
     if (folder / MANIFEST).is_file() and session.store.finished_run(digest) is None:
         log.warning(
             "%s is finished, but the tracking store %s knows no finished run of it: the store was deleted, or it is "
@@ -205,6 +218,7 @@ def _run(
         log.info("%s → %s", run_name(stage, config), folder)
         started = time.monotonic()
         headline = module.run(RunningTask(config, inputs, folder, tracked, session.team, watch))
+        _log_scores(stage, config, tracked, inputs, headline)
         headline = {**headline, "stage_seconds": round(time.monotonic() - started, 3)}
         tracked.log_summary(headline)
         result = StageResult(stage, tracked.run_id, digest, folder, False, headline, tags_of(stage, config))
@@ -219,7 +233,43 @@ def _log_parents(tracked: StageRun, inputs: Inputs) -> None:
     tracked.set_tags({f"parent.{name}": parent.run_id for name, parent in results.items()})
     for name, parent in results.items():
         if parent.stage in ("prepare", "sample", "import_samples", "select"):
-            tracked.log_dataset(f"{parent.stage} {parent.fingerprint[:16]}", parent.fingerprint, parent.path, name)
+            called = parent.tags["cohort"] if parent.stage == "prepare" else f"{parent.tags['model']} samples"
+            tracked.log_dataset(called, parent.fingerprint, parent.path, name)
+        if parent.stage in MADE_OR_READ:
+            tracked.log_model_read(parent.run_id)
+
+
+def _log_scores(stage: str, config: Config, tracked: StageRun, inputs: Inputs, headline: Headline) -> None:
+    """The numbers of a training, or of what measures one, belong to its model and the cohort."""
+    prepared = inputs.get("prepare")
+    cohort = (config.prepare.cohort, prepared.fingerprint if prepared else "")
+    if stage in TRAININGS:
+        tracked.log_scores(headline, tracked.run_id, cohort)
+        metric, words = CHOSEN_BY[stage]
+        rule = f"the highest of {words} among the trainings on the same prepared cohort; no test subject decides"
+        tracked.end_model(_registered_name(stage, config), metric, rule)
+    elif isinstance(measured := inputs.get(MEASURED.get(stage, "")), StageResult) and measured.stage in MADE_OR_READ:
+        tracked.log_scores(headline, measured.run_id, cohort)
+
+
+def log_model(stage: str, task: RunningTask, model: Any, **facts: Any) -> None:
+    """What a training made, with its weights in the task's folder, for MLflow to show, compare and serve. facts: a
+    generator's annotation coding, or how many classes a segmenter tells apart."""
+    config, tags = task.config, tags_of(stage, task.config)
+    called = " ".join(filter(None, (topic(stage, config), seed_of(stage, config))))
+    built = {"name": tags["model"], "channels": model.channels, "resolution": model.resolution}
+    files = package(task.folder, {**built, "config": model.config.model_dump(mode="json"), **facts})
+    registered = {"registered_name": _registered_name(stage, config)}
+    cohort = {"cohort_digest": task.inputs["prepare"].fingerprint}
+    kind = stage.removeprefix("train_")
+    task.tracked.log_model(
+        called, kind, files, _module(stage).settings(config), stage=stage, **tags, **registered, **cohort
+    )
+
+
+def _registered_name(stage: str, config: Config) -> str:
+    tags = tags_of(stage, config)
+    return for_file(f"stand-in-{tags['model']}-{tags['cohort']}-{tags['image_size']}px")
 
 
 def folder_of(stage: str, config: Config, digest: str) -> Path:

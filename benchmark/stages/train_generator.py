@@ -14,7 +14,7 @@ from benchmark.data.annotation import to_network
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
 from benchmark.report.sheets import save_sheet
-from benchmark.stages import Headline, RunningTask, Settings, Task, call_helpers
+from benchmark.stages import Headline, RunningTask, Settings, Task, call_helpers, log_model
 from benchmark.training import loop, processes
 from benchmark.training.canaries import draw_canaries, repeated, write_canaries
 from benchmark.training.checkpoints import Progress, save_weights
@@ -97,7 +97,7 @@ def run(task: RunningTask) -> Headline:
         )
     save_weights(load_file(folder / "best.safetensors"), folder / WEIGHTS)
     curve.to_csv(folder / "curve.csv", index=False)
-    tracked.log_artifact(folder / WEIGHTS, "checkpoints")
+    log_model("train_generator", task, training.model, annotation=keys.annotation)
     tracked.log_artifact(folder / "curve.csv")
     (kept,) = curve[curve["kept"]].to_dict("records")
     return {

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from benchmark.config import Config, Need
 from benchmark.data import synthetic
 from benchmark.data.slices import CLASSES, SliceSet
-from benchmark.stages import Headline, RunningTask, Settings, Task, call_helpers
+from benchmark.stages import Headline, RunningTask, Settings, Task, call_helpers, log_model
 from benchmark.training import loop, processes
 from benchmark.training.checkpoints import save_weights
 from benchmark.training.devices import machine, pick_device
@@ -89,7 +89,7 @@ def run(task: RunningTask) -> Headline:
     save_weights(load_file(folder / "best.safetensors"), folder / WEIGHTS)
     if config.train_segmenter.train_on == "synthetic":  # annotated real patients chose the best
         save_weights(training.model.weights(), folder / LAST)
-    tracked.log_artifact(folder / WEIGHTS, "checkpoints")
+    log_model("train_segmenter", task, training.model, classes=len(CLASSES))
     return {
         **progress.cost(device),
         "precision": getattr(training.model.config, "precision", "fp32"),  # a model from outside may have no such key

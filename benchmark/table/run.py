@@ -16,12 +16,24 @@ from typing import TextIO
 from analysis.text import csv_cell, visible, visible_lines
 from benchmark.config import Config
 from benchmark.errors import UserError
-from benchmark.stages import MANIFEST, READ_FILES, CallResult, Failure, Outcome, fingerprint, folder_of, pull, trained
+from benchmark.stages import (
+    MANIFEST,
+    READ_FILES,
+    CallResult,
+    Failure,
+    Outcome,
+    StageResult,
+    fingerprint,
+    folder_of,
+    pull,
+    trained,
+)
 from benchmark.table.cells import Job, cohorts, done, jobs
 from benchmark.table.executors import EXECUTORS, Executor, Serial, machine_decides
 from benchmark.table.overview import build_overview
 from benchmark.table.plan import Durations, Plan, Work, dry_run, in_words, measured
 from benchmark.table.probe import expected
+from benchmark.table.shown import Table, note, show_cells
 from benchmark.tracking import runs as tracking
 from benchmark.tracking.delivery import deliver_abandoned
 from benchmark.tracking.runs import StageRun
@@ -90,6 +102,9 @@ def run_table(stage: str, config: Config, team: Team | None = None) -> CallResul
             name: {job.name: results[job.fingerprint] for job in planned if job.cohort == name} for name in by_cohort
         }
         concluded, reasons = _conclude(stage, by_cohort, ended, nested)
+        tables = {name: _shown(name, planned, results, outcomes["analyze"]) for name, outcomes in concluded.items()}
+        for table in tables.values():
+            show_cells(table, nested)
         result = _result(stage, len(by_cohort), concluded, folder, tracked)
         if stage != "analyze":
             if len(by_cohort) > 1:
@@ -98,9 +113,14 @@ def run_table(stage: str, config: Config, team: Team | None = None) -> CallResul
             _copy_report(result.path, config.report.out)
         failed = sum(isinstance(results[job.fingerprint], Failure) for job in planned)
         tracked.log_summary({**result.headline, "table_seconds": time.monotonic() - started})
-        tracked.set_tags({"failed_jobs": failed})
+        about = note(tables, reasons, failed, config.report.out.resolve())
+        tracked.set_tags({"failed_jobs": failed, "mlflow.note.content": about})
     status = "FAILED" if failed or reasons else "FINISHED"
     return replace(result, reused=result.reused and not left, status=status)
+
+
+def _shown(cohort: str, planned: list[Job], results: Mapping[str, Outcome], analyzed: StageResult) -> Table:
+    return Table([job for job in planned if job.cohort == cohort], results, analyzed)
 
 
 def _deliver_abandoned(session: Session) -> None:

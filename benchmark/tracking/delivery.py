@@ -10,20 +10,22 @@ from mlflow.exceptions import MlflowException
 
 from benchmark.files import content_hash
 from benchmark.names import for_mlflow, for_store
+from benchmark.tracking import models
 from benchmark.tracking.journal import SUFFIX, Journal
 from benchmark.tracking.store import Store, connect
 
-LIMITS = {"metric": 1000, "param": 100, "tag": 100, "dataset": 1, "artifact": 1, "end": 1}  # MLflow's, for one request
+BATCHES = {"metric": 1000, "param": 100, "tag": 100}  # MLflow's limits for one request; all else goes one by one
+FILES = ("artifact", "model file")
 
 
 def deliver(store: Store, journal: Journal) -> None:
     """Sends what the journal holds, in order; a file that is no longer what was logged goes to journal.lost instead."""
-    for kind, contents, end in journal.batches(LIMITS):
-        if kind == "artifact":
+    for kind, contents, end in journal.batches(BATCHES):
+        if kind in FILES:
             store.client.get_run(
                 journal.run_id
             )  # a store that is away fails here, before a large file is hashed once more
-        if kind == "artifact" and (reason := _altered(contents[0])):
+        if kind in FILES and (reason := _altered(contents[0])):
             journal.lost.append(reason)
         else:
             _send(store, journal, kind, contents)
@@ -33,7 +35,7 @@ def deliver(store: Store, journal: Journal) -> None:
 
 def _send(store: Store, journal: Journal, kind: str, contents: list[Any]) -> None:
     """One request. Sent twice it does no harm: MLflow knows a metric by key, step, time and value, a data set by name
-    and digest; all else is overwritten with itself."""
+    and digest, a model by the run that made it; all else is overwritten with itself."""
     client = store.client
     match kind:
         case "metric":
@@ -49,6 +51,16 @@ def _send(store: Store, journal: Journal, kind: str, contents: list[Any]) -> Non
             client.log_inputs(journal.run_id, inputs)
         case "artifact":
             client.log_artifact(journal.run_id, contents[0]["path"], contents[0]["folder"])
+        case "model":
+            models.make(client, journal.run_id, contents[0])
+        case "model file":
+            models.upload(client, journal.run_id, contents[0]["path"], contents[0]["folder"])
+        case "model read":
+            models.read(client, journal.run_id, contents[0])
+        case "model scores":
+            models.score(client, journal.run_id, **contents[0])
+        case "model end":
+            models.finish(client, journal.run_id, contents[0], whole=not journal.lost)
         case "end":
             status, when = contents[0]
             if journal.lost:

@@ -64,7 +64,7 @@ class Journal:
             raise
 
     def batches(self, limits: Mapping[str, int]) -> Iterator[tuple[str, list[Any], int]]:
-        """What is not delivered yet, in order: (kind, contents, where they end), at most limits[kind] at a time."""
+        """What is not delivered yet, in order: (kind, contents, where they end); limits[kind] at a time, else one."""
         end, batch, batch_kind = self.delivered, [], None
         with self.path.open("rb") as file:
             file.seek(end)
@@ -72,7 +72,7 @@ class Journal:
                 if not line.endswith(b"\n"):  # still being written
                     break
                 kind, content = json.loads(line)
-                if batch and (kind != batch_kind or len(batch) == limits[kind]):
+                if batch and (kind != batch_kind or len(batch) == limits.get(kind, 1)):
                     yield batch_kind, batch, end
                     batch = []
                 batch_kind = kind

@@ -10,7 +10,7 @@ import logging
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from benchmark.tracking.journal import SUFFIX, Journal
 from benchmark.tracking.store import FIRST_PAUSE, Store, refused
 
 FLUSH_SECONDS = 10  # metrics wait this long at most: one write for many keeps tracking far below 2 % of training
+DIGEST = 16  # characters of a data set's
 REFUSALS = 3  # tries at an entry that the store refuses (two runs that add one data set at once collide, for example)
 
 log = logging.getLogger(__name__)
@@ -67,8 +68,40 @@ class StageRun:
 
     def log_summary(self, headline: Mapping[str, Any]) -> None:
         """The headline's numbers, nested ones dotted, as metrics; what has a curve of its own keeps that."""
+        self.log_metrics(self._numbers(headline))
+
+    def _numbers(self, headline: Mapping[str, Any]) -> dict[str, float]:
         numbers = {key: value for key, value in _flat(headline) if isinstance(value, int | float)}
-        self.log_metrics({key: value for key, value in numbers.items() if key not in self._curves})
+        return {key: value for key, value in numbers.items() if key not in self._curves}
+
+    def log_model(
+        self, name: str, kind: str, files: Iterable[tuple[Path, str | None]], params: Mapping[str, Any], **tags: Any
+    ) -> None:
+        """What this run trained, as a logged model: each file with its folder in it. Ready once `end_model` says so."""
+        told = {
+            "params": {key: str(value) for key, value in _flat(params)},
+            "tags": {key: str(value) for key, value in tags.items()},
+        }
+        self._journal.append("model", {"name": name, "type": kind, **told})
+        self._journal.append("model file", *({**_facts(path), "folder": folder} for path, folder in files))
+
+    def log_scores(self, headline: Mapping[str, Any], source_run: str, dataset: tuple[str, str]) -> None:
+        """A headline that speaks of the model that another run, or this one, made or read, as `log_summary` logs it;
+        dataset: name and digest of what it was measured on."""
+        numbers, now, (name, digest) = self._numbers(headline), _now(), dataset
+        self._curves |= numbers.keys()
+        points = [[key, float(value), now, 0] for key, value in numbers.items()]
+        scores = {"source_run": source_run, "points": points, "name": name, "digest": digest[:DIGEST]}
+        self._journal.append("model scores", scores)
+
+    def log_model_read(self, source_run: str) -> None:
+        """Records that this run reads the model that another one made, or read."""
+        self._journal.append("model read", source_run)
+
+    def end_model(self, name: str, metric: str, says: str) -> None:
+        """The model is ready; the best of those of this registered name, by this metric, is its champion. `says` tells
+        people that rule."""
+        self._journal.append("model end", {"name": name, "metric": metric, "says": says})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         self._curves |= metrics.keys()
@@ -85,13 +118,12 @@ class StageRun:
             for child in sorted(path.iterdir()):
                 self.log_artifact(child, f"{inside}/{child.name}" if child.is_dir() else inside)
         else:
-            facts = {"path": str(path.absolute()), "size": path.stat().st_size, "sha256": content_hash(path)}
-            self._journal.append("artifact", {**facts, "folder": folder})
+            self._journal.append("artifact", {**_facts(path), "folder": folder})
 
     def log_dataset(self, name: str, digest: str, path: Path, context: str) -> None:
         """Records that this run read a set of slices."""
         source = {"source_type": "local", "source": json.dumps({"uri": str(path)})}
-        facts = {"name": name, "digest": digest[:16], **source}
+        facts = {"name": name, "digest": digest[:DIGEST], **source}
         self._journal.append("dataset", [facts, ["mlflow.data.context", context]])
 
     def end(self, status: str, patience: float | None = None) -> None:
@@ -144,6 +176,11 @@ class StageRun:
                     if ending:
                         self._journal.remove()
                         return
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What tells whether a file is still the one that was logged."""
+    return {"path": str(path.absolute()), "size": path.stat().st_size, "sha256": content_hash(path)}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from benchmark.errors import UserError
 from benchmark.files import locked
+from benchmark.tracking import views
 
 EXPERIMENT = "stand-in"
 DEFAULT_STORE = "sqlite:///mlflow.db"
@@ -154,6 +155,7 @@ def connect(work_dir: Path) -> Store:
         client.search_experiments(max_results=1)
         store = Store(uri, _experiment(client, _without_password(uri)), work_dir)
         _check_given_run(client, _without_password(uri))
+        views.offer(client, client.get_experiment(store.experiment))
     return store
 
 

@@ -172,10 +172,63 @@ def test_a_training_run_carries_configuration_curves_weights_pictures_and_lineag
     assert [entry.dataset.name for entry in run.inputs.dataset_inputs]
     curve = client.get_metric_history(run.info.run_id, "images_per_second")
     assert [point.step for point in curve] == list(range(8, 65, 8))
-    assert [file.path for file in client.list_artifacts(run.info.run_id, "checkpoints")] == [
-        "checkpoints/weights.safetensors"
-    ]
+    (output,) = client.get_run(run.info.run_id).outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert (model.status, model.model_type) == ("READY", "generator")
+    stored = f"{model.artifact_location}/data/weights.safetensors"
+    weights = Path(mlflow.artifacts.download_artifacts(stored, tracking_uri=client.tracking_uri))
+    assert weights.read_bytes() == (Path(run.data.tags["path"]) / "weights.safetensors").read_bytes()
     assert len(client.list_artifacts(run.info.run_id, "snapshots")) == 2
+
+
+def test_a_cell_is_a_row_with_what_it_keeps_risks_and_costs_and_the_table_says_what_came_out(table, client):
+    headline = {
+        (run.data.tags["stage"], run.data.tags["model"]): run
+        for stage in ("audit", "attack", "train_generator")
+        for run in _runs(client, stage)
+    }
+    (analyzed,) = _runs(client, "analyze")
+    ratios = pd.read_csv(Path(analyzed.data.tags["path"]) / "ratios.csv")
+    cells = {(run.data.tags["arm"], run.data.tags["generator"]): run for run in _runs(client, "cell")}
+    assert len(cells) == 5
+    assert cells["real", "none"].data.metrics["ratio"] == 1
+    for (arm, generator), run in cells.items():
+        assert run.data.tags["mlflow.parentRunId"] == table["run_id"]
+        if arm == "real":
+            continue
+        found = run.data.metrics
+        row = ratios.query("arm == @arm and generator == @generator and region == 'mean'").iloc[0]
+        assert found["ratio"] == pytest.approx(row["ratio"], abs=1e-4)
+        assert ("ratio_low" in found) == pd.notna(row["low"])  # one repeat gives no interval
+        copied = headline["audit", generator].data.metrics["copied_share.tau95"]
+        assert found["copied_share"] == pytest.approx(copied, abs=1e-4)
+        attacked = headline["attack", generator].data.metrics["auc.ratio"]
+        assert found["attack_auc"] == pytest.approx(attacked, abs=1e-4)
+        segmenter = next(r for r in _runs(client, "train_segmenter") if r.data.tags["arm"] == f"{arm} {generator}")
+        both = headline["train_generator", generator].data.metrics["seconds"] + segmenter.data.metrics["seconds"]
+        assert found["train_seconds"] == pytest.approx(both, abs=1e-4)
+    said = client.get_run(table["run_id"]).data.tags["mlflow.note.content"]
+    assert "Synthetic images alone keep" in said
+    assert "report/figures/forest" in said
+    assert {"report/figures/forest_phantom_unet.svg", "report/figures/samples_stylegan3.png"} <= {
+        file.path for file in client.list_artifacts(table["run_id"], "report/figures")
+    }
+
+
+def test_every_number_of_a_model_hangs_on_it_and_the_best_training_has_a_name(table, client):
+    (evaluated,) = (run for run in _runs(client, "evaluate") if run.data.tags["arm"] == "both stylegan3")
+    (audited,) = (run for run in _runs(client, "audit") if run.data.tags["model"] == "stylegan3")
+    for run, stage, keys in (
+        (evaluated, "train_segmenter", {"dice", "best_validation_dice"}),
+        (audited, "train_generator", {"kept_judge_dice", "copied_share.tau95", "kernel", "auc.ratio"}),
+    ):
+        (read,) = client.get_run(run.info.run_id).inputs.model_inputs
+        model = client.get_logged_model(read.model_id)
+        assert (model.tags["stage"], model.status) == (stage, "READY")
+        assert keys <= {point.key for point in model.metrics}
+        assert {point.dataset_name for point in model.metrics} == {"phantom"}
+    champion = client.get_model_version_by_alias("stand-in-stylegan3-phantom-16px", "champion")
+    assert champion.run_id == model.source_run_id
 
 
 def test_scores_and_samples_reach_the_server(table, client):

@@ -1,14 +1,17 @@
 """The tracking store: reached or refused in one sentence, and told in names that it takes."""
 
+import base64
+import json
 import os
 import sqlite3
+import zlib
 
 import mlflow
 import pytest
 import sqlalchemy
 
 from benchmark.errors import UserError
-from benchmark.tracking import store
+from benchmark.tracking import store, views
 from benchmark.tracking.delivery import sync
 from benchmark.tracking.session import Session
 from benchmark.tracking.store import connect
@@ -138,6 +141,19 @@ def test_a_journal_that_an_earlier_version_could_not_deliver_is_delivered_now(en
     assert sync(tmp_path / "work") == {"delivered": [run], "lost": {}, "left": {}}
     ended = reached.client.get_run(run)
     assert (list(ended.data.metrics.values()), ended.info.status) == ([0.5], "FINISHED")
+
+
+def test_saved_views_are_offered_once(environment, tmp_path):
+    reached = connect(tmp_path / "work")
+    view = f"{views.TAG}cells"
+    tag = json.loads(reached.client.get_experiment(reached.experiment).tags[view])
+    state = json.loads(zlib.decompress(base64.b64decode(tag["state"].removeprefix("deflate;"))))
+    assert state["searchFilter"] == "tags.stage = 'cell'"
+    for offered in views.VIEWS.values():
+        reached.client.search_runs([reached.experiment], offered["state"]["searchFilter"])
+    reached.client.set_experiment_tag(reached.experiment, view, "mine")
+    connect(tmp_path / "work")
+    assert reached.client.get_experiment(reached.experiment).tags[view] == "mine"
 
 
 def test_runs_are_found_by_tags_that_a_query_cannot_quote(environment, tmp_path):
