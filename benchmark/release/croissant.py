@@ -79,9 +79,10 @@ def croissant(facts: Facts, digests: Mapping[str, str]) -> bytes:
 
 def _responsible(facts: Facts) -> dict[str, object]:
     removed = "; ".join(f"{count} {reason}" for reason, count in facts.removed.items())
+    people = f"{facts.cohort.subjects['train']} {'simulated ' if facts.cohort.simulated else ''}patients"
+    learned = f"trained on annotated MR slices of {people}" if facts.generator else f"judged here by {people}"
     return {
-        "rai:dataCollection": "Drawn from a generative model that was trained on annotated MR slices of "
-        f"{facts.cohort.subjects['train']} {'simulated ' if facts.cohort.simulated else ''}patients.",
+        "rai:dataCollection": f"Drawn from a generative model, {learned}.",
         "rai:dataCollectionType": ["Synthetic data"],
         "rai:dataManipulationProtocol": f"Filtered before release (rule {facts.keep}): of {facts.whole} slices left "
         f"out {removed}.",
