@@ -6,6 +6,7 @@ until `answers` fills it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +118,22 @@ def read_answers(path: Path | None) -> dict[str, str | list[str]]:
         raise UserError(f"answers: {path} cannot be read as YAML: {' '.join(str(error).split())[:300]}") from error
     if not isinstance(found, dict):
         raise UserError(f"answers: {path} holds no keys and values; known keys: {', '.join(QUESTIONS)}")
+    answers: dict[str, str | list[str]] = {}
     for key, value in found.items():
         if key not in QUESTIONS:
             raise UserError(f"answers: {path}: unknown key '{key!s:.100}'{nearest(str(key), QUESTIONS)}")
-        texts = value if isinstance(value, list) and key == "creators" else [value]
-        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        listed = isinstance(value, list) and key == "creators"
+        texts = [_text(each) for each in (value if listed else [value])]
+        if not texts or not all(texts):
             raise UserError(f"answers: {path}: '{key}' needs a text (got {value!r:.100})")
-    return found
+        answers[key] = texts if listed else texts[0]
+    return answers
+
+
+def _text(value: Any) -> str:
+    """A text on one line; YAML takes 1.0 for a number and 2026-01-31 for a date. "" for what is no such thing."""
+    known = isinstance(value, str | int | float | date) and not isinstance(value, bool)
+    return " ".join(str(value).split()) if known else ""
 
 
 def pages(facts: Facts) -> dict[str, bytes]:

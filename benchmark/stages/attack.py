@@ -12,18 +12,17 @@ from analysis import attacks
 from analysis.attacks_statistics import judge_all, linked_shares
 from analysis.neighbours import Rows
 from analysis.text import csv_frame
-from benchmark import stages
 from benchmark.config import Config, Need
 from benchmark.data import synthetic
 from benchmark.data.slices import SliceSet
 from benchmark.stages import Headline, RunningTask, Settings
+from benchmark.stages.sample import TRAINING, trainings
 from benchmark.training.canaries import read_canaries
 from benchmark.training.cohort import seen_by
 from benchmark.training.critics import NoCritic, familiarity, load_critic
 from benchmark.training.devices import pick_device
 
 SCHEMA = 3  # 3: canaries are nowhere among the members
-TRAINING = "train_generator"  # parents' names begin with it, one for each generator of an ensemble
 
 
 def settings(config: Config) -> Settings:
@@ -35,8 +34,7 @@ def needs(config: Config) -> dict[str, Need]:
     """The set and, where it is a generator's, the trainings behind it, for the attack that needs their weights."""
     found = {"prepare": Need("prepare", config), **synthetic.needs_of(config, config.attack.synthetic)}
     if generator := synthetic.generator_of(config, config.attack.synthetic):
-        behind = stages.needs(*synthetic.needs_of(config, generator)["synthetic"])
-        found |= {name: need for name, need in behind.items() if name.startswith(TRAINING)}
+        found |= trainings(config.replace({"train_generator.model": generator}))
     return found
 
 

@@ -30,11 +30,11 @@ from benchmark.release.writing import PackageFiles, write_zip
 from benchmark.report.release_card import CardInputs, build_release_card, worst_patient
 from benchmark.stages import PACKAGE, Headline, RunningTask, Settings
 from benchmark.stages.report import cohort_facts
+from benchmark.stages.sample import TRAINING, trainings
 from benchmark.tracking import runs as tracking
 from benchmark.training.models import WEIGHTS, create_generator
 
 SCHEMA = 1
-TRAINING = "train_generator"  # parents' names begin with it, one for each generator of an ensemble
 EVALUATION = "evaluate"  # likewise
 MOST_LICENCE = 1 << 20  # bytes
 
@@ -58,8 +58,7 @@ def needs(config: Config) -> dict[str, Need]:
     if config.release.weights:
         if (generator := synthetic.generator_of(config, whole)) is None:
             raise UserError("weights=true: the set was sent without the generator that made it")
-        behind = stages.needs(*synthetic.needs_of(config, generator)["synthetic"])
-        found |= {name: need for name, need in behind.items() if name.startswith(TRAINING)}
+        found |= trainings(config.replace({"train_generator.model": generator}))
     return found
 
 

@@ -15,6 +15,7 @@ from benchmark.training.models import load_generator
 from benchmark.training.sampling import sample
 
 SCHEMA = 3  # 3: meta.json names the annotation's coding
+TRAINING = "train_generator"  # parents' names begin with it, one for each generator of an ensemble
 PREVIEW = 16  # slices that travel to the tracking server
 
 
@@ -23,10 +24,15 @@ def settings(config: Config) -> Settings:
 
 
 def needs(config: Config) -> dict[str, Need]:
+    return {"prepare": Need("prepare", config), **trainings(config)}
+
+
+def trainings(config: Config) -> dict[str, Need]:
+    """Those of the configured generator, or of every member of its ensemble, in their order."""
     first = config.train_generator.seed
     seeds = range(first, first + config.sample.ensemble)
-    trainings = [Need("train_generator", config.replace({"train_generator.seed": seed})) for seed in seeds]
-    return {"prepare": Need("prepare", config), **{f"train_generator_{i}": need for i, need in enumerate(trainings)}}
+    needed = [Need("train_generator", config.replace({"train_generator.seed": seed})) for seed in seeds]
+    return {f"{TRAINING}_{i}": need for i, need in enumerate(needed)}
 
 
 def tags(config: Config) -> dict[str, Any]:
@@ -38,7 +44,7 @@ def run(task: RunningTask) -> Headline:
     keys, name, coding = config.sample, config.train_generator.model, config.train_generator.annotation
     real = SliceSet.open(task.folders["prepare"])
     size, devices = real.meta["image_size"], pick_devices(config.common.device)
-    trained = [load_generator(config, size, task.folders[f"train_generator_{i}"]) for i in range(keys.ensemble)]
+    trained = [load_generator(config, size, task.folders[f"{TRAINING}_{i}"]) for i in range(keys.ensemble)]
     members = [[copy.deepcopy(member).to(device) for device in devices] for member in trained]
 
     spacing = np.median(list(real.meta["spacing"].values()), axis=0).tolist()

@@ -242,8 +242,11 @@ def test_pages_have_blanks_that_the_owner_fills(owner, png, tmp_path):
     for heading in ("Motivation", "Composition", "Collection", "Processing", "Uses", "Distribution", "Maintenance"):
         assert f"## {heading}\n" in text
     answers = tmp_path / "answers.yaml"
-    answers.write_text("title: 'Heads: a set'\ncreators: [Ada Lovelace, B. Byron]\nlegal_basis: Consent of all.\n")
+    answers.write_text(
+        "title: 'Heads: a set'\ncreators: [Ada Lovelace, B. Byron]\nlegal_basis: Consent of all.\ndate: 2026-01-31\n"
+    )
     filled = owner.released(force=True, answers=str(answers))
+    assert json.loads((filled.package / "croissant.json").read_text())["datePublished"] == "2026-01-31"
     assert "Consent of all." in (filled.package / "datasheet.md").read_text()
     citation = yaml.safe_load((filled.package / "CITATION.cff").read_text())
     assert (citation["title"], citation["authors"]) == (
@@ -251,6 +254,9 @@ def test_pages_have_blanks_that_the_owner_fills(owner, png, tmp_path):
         [{"name": "Ada Lovelace"}, {"name": "B. Byron"}],
     )
     assert "`creators`" not in (filled.package / "README.md").read_text()
+    answers.write_text("title: [a, b]\n")
+    with pytest.raises(UserError, match="'title' needs a text"):
+        fingerprint("release", owner.configured("release", answers=str(answers)))
     answers.write_text("creator: me\n")
     with pytest.raises(UserError, match="unknown key 'creator'; did you mean 'creators'"):
         fingerprint("release", owner.configured("release", answers=str(answers)))
