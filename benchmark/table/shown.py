@@ -127,8 +127,8 @@ def note(tables: Mapping[str, Table], reasons: Mapping[str, str], failed: int, p
         "",
         "**Where to look**",
         "",
-        "- One run for each cell: search `tags.stage = 'cell'`, columns `ratio`, `ratio_low`, `ratio_high`, "
-        "`memorized_share`, `copied_share`, `attack_auc`, `train_seconds`.",
+        "- One run for each cell: the view *Cells: kept, risked, paid* (menu Views of the page of runs) shows `ratio`, "
+        "`ratio_low`, `ratio_high`, `memorized_share`, `copied_share`, `attack_auc`, `train_seconds`.",
         "- Artifacts: the forest plot in `report/figures/forest_….svg`, sheets of samples in "
         "`report/figures/samples_….png`, every table in `report/tables`.",
         f"- The report: `{path / 'index.html'}`",

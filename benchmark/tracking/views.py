@@ -74,7 +74,7 @@ VIEWS = {
         groupBy={"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "model"}]},
     ),
     "failed": _view(
-        "All failed", "attributes.status = 'FAILED'", "-attributes.start_time", _tags("error", "stage", "model", "arm")
+        "All failed", "attributes.status = 'FAILED'", "tags.`stage`", _tags("error", "stage", "model", "arm")
     ),
 }
 

@@ -150,7 +150,8 @@ def test_saved_views_are_offered_once(environment, tmp_path):
     state = json.loads(zlib.decompress(base64.b64decode(tag["state"].removeprefix("deflate;"))))
     assert state["searchFilter"] == "tags.stage = 'cell'"
     for offered in views.VIEWS.values():
-        reached.client.search_runs([reached.experiment], offered["state"]["searchFilter"])
+        search, sort = offered["state"]["searchFilter"], offered["state"]["orderByKey"]
+        reached.client.search_runs([reached.experiment], search, order_by=[sort])  # raises where it is no search
     reached.client.set_experiment_tag(reached.experiment, view, "mine")
     connect(tmp_path / "work")
     assert reached.client.get_experiment(reached.experiment).tags[view] == "mine"
