@@ -17,12 +17,13 @@ from typing import Any
 
 from benchmark.errors import UserError
 from benchmark.files import content_hash, disk_fault
+from benchmark.names import for_store
 from benchmark.tracking.delivery import deliver
 from benchmark.tracking.journal import SUFFIX, Journal
 from benchmark.tracking.store import FIRST_PAUSE, Store, refused
 
 FLUSH_SECONDS = 10  # metrics wait this long at most: one write for many keeps tracking far below 2 % of training
-DIGEST = 16  # characters of a data set's
+DIGEST, DATASET_MOST = 16, 500  # characters of a data set's digest, and at most of its name
 REFUSALS = 3  # tries at an entry that the store refuses (two runs that add one data set at once collide, for example)
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,12 @@ class StageRun:
         numbers, now, (name, digest) = self._numbers(headline), _now(), dataset
         self._curves |= numbers.keys()
         points = [[key, float(value), now, 0] for key, value in numbers.items()]
-        scores = {"source_run": source_run, "points": points, "name": name, "digest": digest[:DIGEST]}
+        scores = {
+            "source_run": source_run,
+            "points": points,
+            "name": for_store(name, DATASET_MOST),
+            "digest": digest[:DIGEST],
+        }
         self._journal.append("model scores", scores)
 
     def log_model_read(self, source_run: str) -> None:
@@ -123,7 +129,7 @@ class StageRun:
     def log_dataset(self, name: str, digest: str, path: Path, context: str) -> None:
         """Records that this run read a set of slices."""
         source = {"source_type": "local", "source": json.dumps({"uri": str(path)})}
-        facts = {"name": name, "digest": digest[:DIGEST], **source}
+        facts = {"name": for_store(name, DATASET_MOST), "digest": digest[:DIGEST], **source}
         self._journal.append("dataset", [facts, ["mlflow.data.context", context]])
 
     def end(self, status: str, patience: float | None = None) -> None:

@@ -119,13 +119,17 @@ def test_names_that_mlflow_refuses_are_cleaned_and_told_apart(environment, tmp_p
     session = Session.begin(tmp_path / "work")
     headline = {"ratios": {f"synthetic {name} unet aug on": number for number, name in enumerate(ODD)}}
     with session.open_run("run \0\udcff", {name: f"\0 {name}" for name in ODD}, {name: name for name in ODD}) as run:
+        run.log_dataset("\0 \udcff samples", "0123", tmp_path, "synthetic")
+        run.log_scores({"copied": 1.0}, run.run_id, ("\0 \udcff", "0123"))
         run.log_summary({**headline, **{name: number for number, name in enumerate(ODD)}})
     ended = session.store.client.get_run(run.run_id)
     assert ended.info.status == "FINISHED"
     metrics = ended.data.metrics
     assert metrics["ratios.synthetic sent -1- unet aug on"] == 1  # allowed as it is
     assert sorted(value for key, value in metrics.items() if key.startswith("ratios.")) == list(range(len(ODD)))
+    assert metrics.pop("copied") == 1
     assert sorted(value for key, value in metrics.items() if not key.startswith("ratios.")) == list(range(len(ODD)))
+    assert [read.dataset.name for read in ended.inputs.dataset_inputs] == [r"\x00 \udcff samples"]
     assert len(ended.data.params) == len(ODD)
     assert ended.data.params["cfg.sent -1-"] == "sent -1-"
     assert ended.data.tags["sent -1-"] == r"\x00 sent -1-"
