@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.limits import Limits, Verdict, judge_images, judge_weights
+from analysis.limits import Verdict
 from analysis.long_table import Scores
 from analysis.release_risk import use_row
 from analysis.statistics import ratios
@@ -29,6 +29,7 @@ from benchmark.release.weights import write_weights
 from benchmark.release.writing import PackageFiles, write_zip
 from benchmark.report.release_card import CardInputs, build_release_card, worst_patient
 from benchmark.stages import PACKAGE, Headline, RunningTask, Settings
+from benchmark.stages.judge import VERDICTS
 from benchmark.stages.report import cohort_facts
 from benchmark.stages.sample import TRAINING, trainings
 from benchmark.tracking import runs as tracking
@@ -48,11 +49,7 @@ def needs(config: Config) -> dict[str, Need]:
     """The whole set and what is left of it, each with its audit and attack; trainings, where weights are to leave."""
     whole = config.release.synthetic or config.train_generator.model
     left = synthetic.selected(config, whole)
-    selection = config.replace({"select.synthetic": whole})
-    found = {"prepare": Need("prepare", config), "select": Need("select", selection)}
-    for prefix, name in (("", left), ("whole_", whole)):
-        judged = config.replace({"audit.synthetic": name, "attack.synthetic": name})
-        found |= {f"{prefix}audit": Need("audit", judged), f"{prefix}attack": Need("attack", judged)}
+    found = {"prepare": Need("prepare", config), "judge": Need("judge", config), **stages.needs("judge", config)}
     if config.release.measure_use:
         found |= _evaluations(config, left)
     if config.release.weights:
@@ -80,22 +77,16 @@ def tags(config: Config) -> dict[str, Any]:
 
 
 def run(task: RunningTask) -> Headline:
-    """Writes the package into a folder and a .zip of it. Raises UserError where a limit is not kept, unless forced."""
+    """Writes the package into a folder and a .zip of it; whether it may be made, the stage judge has decided."""
     config, folder, tracked, keys = task.config, task.folder, task.tracked, task.config.release
     found = {
         name: json.loads((task.folders[name] / f"{name.removeprefix('whole_')}.json").read_text())
         for name in ("audit", "attack", "whole_audit", "whole_attack")
     }
     selection = task.inputs["select"].headline
-    removed = 1 - selection["samples"] / selection["whole"]
-    limits = Limits(keys.most_copied, keys.most_auc, keys.least_found, keys.least_patients, keys.most_removed)
-    verdicts = [
-        *judge_images(found["audit"], found["attack"], removed, limits),
-        *judge_weights(found["whole_audit"], found["whole_attack"], limits),
-    ]
+    judged = json.loads((task.folders["judge"] / VERDICTS).read_text())
+    verdicts = [Verdict(**each) for each in judged]
     failed = standing_against(verdicts, keys.weights)
-    if failed and not keys.force:
-        raise UserError(refusal(failed))
 
     made = SliceSet.open(task.folders["select"])
     kept = _ratios(task)
@@ -125,15 +116,6 @@ def run(task: RunningTask) -> Headline:
         "forced": facts.forced,
         "not_kept": [f"{verdict.about}: {verdict.sentence()}" for verdict in failed],
     }
-
-
-def refusal(failed: list[Verdict]) -> str:
-    """Names each limit that is not kept, with its value, and what can be done."""
-    listed = "; ".join(f"{verdict.about}: {verdict.sentence()}" for verdict in failed)
-    return (
-        f"no package was made, for {len(failed)} of its limits are not kept: {listed}. Train on more patients, or "
-        "shorter; or decide otherwise with force=true, which says so on every page of the package"
-    )
 
 
 def _ratios(task: RunningTask) -> pd.DataFrame:

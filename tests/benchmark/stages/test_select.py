@@ -62,3 +62,9 @@ def test_what_was_filtered_is_not_filtered_again():
 def test_what_is_selected_must_be_a_set():
     with pytest.raises(UserError, match="neither a generator"):
         fingerprint("audit", configured("audit", synthetic="selected:stylegan4"))
+
+
+def test_limits_are_judged_before_segmenters_are_trained():
+    pulled = list(needs("release", configured("release", synthetic="stylegan2")).values())
+    stages = [need.stage for need in pulled]
+    assert stages.index("judge") < stages.index("evaluate")
