@@ -87,10 +87,16 @@ def open_synthetic(config: Config, synthetic: str | None, folders: Mapping[str, 
     """The set itself; a warning says where one made elsewhere lies otherwise than the cohort.
 
     folders: where the results of the needed stages lie, "synthetic" and "prepare" among them.
-    Raises UserError where its slices are not of the cohort's size, or such a set has a label that is no class.
+    Raises UserError where its slices are real ones, or not of the cohort's size, or such a set has a label that is no
+    class.
     """
     folder = folders["synthetic"] if "synthetic" in folders else _folder(str(synthetic))
     slices = SliceSet.open(folder)
+    if (kind := slices.meta["kind"]) != "synthetic":
+        raise UserError(
+            f"{folder}: meta.json says that its slices are '{kind:.100}', not 'synthetic': a cohort's slices are no "
+            "synthetic set"
+        )
     size = config.prepare.image_size
     if slices.images.shape[2:] != (size, size):
         height, width = slices.images.shape[2:]

@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 
 from benchmark.config import Config, Need
 from benchmark.cores import cores
+from benchmark.data.foreign.package import CHECKSUMS
 from benchmark.files import content_hash, locked, write_atomically
 from benchmark.names import for_file
 from benchmark.tracking import runs as tracking
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "stage.json"
 TRAININGS = ("train_generator", "train_segmenter")
-PACKAGE = "package"  # folder of a release, which has checksums of its own; its zip stands for it
+PACKAGE = "package"  # folder of a release: of its files only the list of their checksums, written last, is looked for
 CHOSEN_BY = {  # the number of a training's headline that names the champion of several, and how people call it
     "train_generator": ("kept_judge_dice", "the judge's Dice on validation subjects"),
     "train_segmenter": ("best_validation_dice", "Dice on validation subjects"),
@@ -325,7 +326,8 @@ def _write_manifest(result: StageResult) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
         and path.name != MANIFEST
-        and path.relative_to(folder).parts[0] not in ("checkpoints", PACKAGE)
+        and (top := path.relative_to(folder).parts[0]) != "checkpoints"
+        and (top != PACKAGE or path.name == CHECKSUMS)
     }
     facts = {key: getattr(result, key) for key in ("stage", "fingerprint", "run_id", "tags", "headline")}
     write_atomically(folder / MANIFEST, json.dumps({**facts, "files": files}, indent=1))

@@ -11,7 +11,9 @@ was stopped.
 
 import argparse
 import json
+import shutil
 import sys
+from pathlib import Path
 
 from analysis.attacks_tables import attack_table
 from benchmark import parsing
@@ -41,6 +43,14 @@ def attacked(session: Session, given: dict[str, str]) -> dict:
     return json.loads((result.path / "attack.json").read_text())
 
 
+def as_synthetic(drawn: Path, folder: Path) -> Path:
+    """A copy of prepared slices that says that they are synthetic: no others are attacked."""
+    shutil.copytree(drawn, folder, dirs_exist_ok=True)
+    meta = json.loads((folder / "meta.json").read_text()) | {"kind": "synthetic"}
+    (folder / "meta.json").write_text(json.dumps(meta))
+    return folder
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=["diffusion"])
@@ -55,7 +65,8 @@ def main() -> None:
     of_cohort = {key: value for key, value in more.items() if parsing.places("prepare", key)}
     strangers = parsing.parse("prepare", COHORT | of_cohort | {"seed": "1"})
     drawn = SliceSet.open(pull("prepare", strangers, session).path)
-    found["new subjects"] = {"all": attacked(session, COHORT | {"synthetic": str(drawn.folder)} | more)}
+    sent = as_synthetic(drawn.folder, drawn.folder.with_name("strangers"))
+    found["new subjects"] = {"all": attacked(session, COHORT | {"synthetic": str(sent)} | more)}
     print(attack_table(found).markdown())
 
     missed = [

@@ -1,10 +1,11 @@
 """What checking a set's files finds, and slices on their way into the SliceSet."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -74,11 +75,13 @@ class Sizes:
         return [f"sizes differ, and the cohort is prepared at {image_size} px: {remedy}. {listed}"]
 
 
-def refuse(folder: Path, problems: list[str]) -> None:
-    if problems:
-        listed = "".join(f"\n  {problem}" for problem in problems[:SHOWN])
-        more = f"\n  … and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise UserError(f"{folder}: {len(problems)} problem(s), nothing was imported:{listed}{more}")
+def refuse(folder: Path, problems: Iterable[str]) -> None:
+    """Raises UserError with the first problems and the number of all, where there are any."""
+    problems = iter(problems)
+    if shown := [*islice(problems, SHOWN)]:
+        more = sum(1 for _ in problems)
+        listed = "".join(f"\n  {problem}" for problem in shown) + (f"\n  … and {more} more" if more else "")
+        raise UserError(f"{folder}: {len(shown) + more} problem(s), nothing was imported:{listed}")
 
 
 def parallel(work: Callable[[int], object], count: int, workers: int) -> Iterator:

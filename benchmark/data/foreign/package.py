@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ ORIENTATION = "rows run anterior to posterior, columns from the patient's right 
 CODINGS = {"png": TIMES_51, "nifti": TIMES_51, "arrays": as_they_are("classes 0–3", {1: 1, 2: 2, 3: 3})}
 FORMAT_NAMES = {"png": "PNG slices", "nifti": "NIfTI slices", "arrays": "arrays"}
 MOST_DECLARED = 1 << 20  # bytes of the declaration
+MOST_SPACING = 1000.0  # mm
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
@@ -74,6 +76,11 @@ class Package:
         self.folder, self.declared = folder, _declaration(folder / DECLARATION)
         self.count, self.format = self.declared.slices, f"package of {FORMAT_NAMES[self.declared.format]}"
         self._checksums = _checksums(folder)
+        if self.declared.format != "arrays" and self.count > len(self._checksums):  # before anything of so many is done
+            raise UserError(
+                f"{folder}: {self.count} slices are declared, but {CHECKSUMS} lists {len(self._checksums)} files: "
+                "get the package anew"
+            )
         self.files = [folder / CHECKSUMS, *(folder / name for name in self._checksums)]
 
     def understand(self, image_size: int, progress: Progress) -> Coding:
@@ -87,7 +94,7 @@ class Package:
                 f"{self.folder}: slices of {size} × {size} px, but the cohort is prepared at {image_size} px: "
                 f"give image_size={size}"
             )
-        refuse(self.folder, [*self._extra(), *self._absent_slices(), *self._differing()])
+        refuse(self.folder, chain(self._extra(), self._absent_slices(), self._differing()))
         progress(self.count)
         return CODINGS[self.declared.format]
 
@@ -130,8 +137,9 @@ class Package:
 
     def _extra(self) -> Iterator[str]:
         known = {*self._checksums, CHECKSUMS}
-        for place, _, names in sorted(os.walk(self.folder)):
-            for name in sorted(names):
+        for place, folders, names in sorted(os.walk(self.folder)):
+            links = [name for name in folders if os.path.islink(os.path.join(place, name))]  # nothing walks into these
+            for name in sorted([*names, *links]):
                 relative = (Path(place) / name).relative_to(self.folder).as_posix()
                 if relative not in known:
                     yield f"{printable(relative)}: extra, it is no file of this package"
@@ -155,11 +163,24 @@ def _declaration(path: Path) -> Declaration:
         if found["stand_in_package"] != VERSION:
             raise UserError(f"{path}: a package of version {found['stand_in_package']!s:.20}; {VERSION} is known")
         declared = Declaration(**{key: found[key] for key in Declaration.__dataclass_fields__})
-        if declared.format not in CODINGS or declared.slices < 1 or len(declared.spacing) != 3:
+        if not _makes_sense(declared):
             raise ValueError(f"{declared!s:.200}")
         return declared
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({str(error) or type(error).__name__}): get the package anew") from error
+
+
+def _makes_sense(declared: Declaration) -> bool:
+    """Whether every value is of its kind: JSON makes no difference between 1, 1.0 and true where Python compares."""
+    spacing = declared.spacing
+    return (
+        declared.format in CODINGS
+        and all(type(number) is int and number > 0 for number in (declared.image_size, declared.slices))
+        and type(declared.simulated) is bool
+        and isinstance(spacing, list)
+        and len(spacing) == 3
+        and all(type(mm) in (int, float) and 0 < mm <= MOST_SPACING for mm in spacing)
+    )
 
 
 def _checksums(folder: Path) -> dict[str, str]:

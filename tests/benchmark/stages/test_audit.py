@@ -15,7 +15,8 @@ SIZE = 16
 
 
 def write(folder, images, split, subjects):
-    meta = {"kind": "real", "cohort": "phantom", "simulated": True, "spacing": {"s": [1, 1, 1]}}
+    kind = "synthetic" if set(split) == {"synthetic"} else "real"
+    meta = {"kind": kind, "cohort": "phantom", "simulated": True, "spacing": {"s": [1, 1, 1]}}
     labels = np.zeros((len(images), SIZE, SIZE), np.uint8)
     labels[:, 6:10, 6:10] = 1
     with SliceWriter(folder, SIZE, meta) as writer:

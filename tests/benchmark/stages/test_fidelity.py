@@ -18,7 +18,8 @@ FEATURE_MEASURES = ("frechet", "kernel", "precision", "recall", "density", "cove
 
 
 def write(folder, images, labels, split, subjects):
-    meta = {"kind": "real", "cohort": "phantom", "simulated": True, "spacing": {"s": [1, 1, 1]}}
+    kind = "synthetic" if set(split) == {"synthetic"} else "real"
+    meta = {"kind": kind, "cohort": "phantom", "simulated": True, "spacing": {"s": [1, 1, 1]}}
     with SliceWriter(folder, SIZE, meta) as writer:
         for name in dict.fromkeys(split):
             rows = np.flatnonzero(np.array(split) == name)

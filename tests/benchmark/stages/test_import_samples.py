@@ -284,6 +284,12 @@ def test_a_sent_slice_set_with_a_label_that_is_no_class_is_refused(tmp_path):
         synthetic.open_synthetic(config, config.audit.synthetic, {})
 
 
+def test_a_cohort_s_own_slices_are_no_synthetic_set(tmp_path, prepared):
+    config = configured("audit", tmp_path, synthetic=str(prepared["prepare"].path))
+    with pytest.raises(UserError, match=r"meta\.json says that its slices are 'real'"):
+        synthetic.open_synthetic(config, config.audit.synthetic, {"prepare": prepared["prepare"].path})
+
+
 def test_a_sent_slice_set_that_lies_upside_down_is_warned_of(tmp_path, head, prepared, caplog):
     for name, images in (("right", np.stack([head] * 3)), ("wrong", np.stack([head[:, ::-1]] * 3))):
         with SliceWriter(tmp_path / name, SIZE, {"kind": "synthetic", "cohort": "made", "spacing": {}}) as writer:

@@ -1,0 +1,98 @@
+"""A package whose declaration or folder is not what the stage release writes."""
+
+import hashlib
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from benchmark.data.foreign.package import CHANNELS, Package
+from benchmark.errors import UserError
+
+SOUND = {
+    "stand_in_package": 1,
+    "format": "png",
+    "image_size": 16,
+    "slices": 2,
+    "spacing": [1.0, 1, 1],
+    "simulated": True,
+}
+
+
+@pytest.fixture
+def package(tmp_path):
+    """declared(**keys) writes the declaration into a folder whose two slices are listed; nothing decodes them."""
+    folder = tmp_path / "package"
+
+    def declared(text=None, **keys):
+        (folder / "stand-in.json").write_text(text or json.dumps(SOUND | keys))
+        return folder
+
+    names = [f"{channel}/{number:06d}.png" for number in range(2) for channel in CHANNELS]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    declared()
+    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in (*names, "stand-in.json")}
+    (folder / "checksums.sha256").write_text("".join(f"{digest}  {name}\n" for name, digest in digests.items()))
+    return SimpleNamespace(folder=folder, declared=declared)
+
+
+def understand(folder):
+    counted = []
+    Package(folder).understand(16, counted.append)
+    return sum(counted)
+
+
+def test_a_sound_package_is_taken(package):
+    assert understand(package.folder) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"slices": 1.5},
+        {"slices": True},
+        {"slices": 0},
+        {"slices": "2"},
+        {"image_size": 16.0},
+        {"spacing": "abc"},
+        {"spacing": [np.nan, 1, 1]},
+        {"spacing": [-1, 1, 1]},
+        {"spacing": [1, 1, np.inf]},
+        {"spacing": [1, 1, 10**400]},
+        {"spacing": [1, 1, True]},
+        {"spacing": [1, 1]},
+        {"spacing": {"z": 1, "y": 1, "x": 1}},
+        {"simulated": "no"},
+        {"simulated": 1},
+        {"format": ["png"]},
+        {"format": "jpeg"},
+    ],
+)
+def test_a_value_of_another_kind_is_refused(package, wrong):
+    with pytest.raises(UserError, match=r"stand-in\.json is damaged"):
+        Package(package.declared(**wrong))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "1", "{"])
+def test_what_is_no_declaration_is_refused(package, text):
+    with pytest.raises(UserError, match=r"stand-in\.json is damaged"):
+        Package(package.declared(text))
+
+
+def test_more_slices_than_files_are_refused_before_they_are_counted(package):
+    with pytest.raises(UserError, match=r"10\d+ slices are declared, but checksums\.sha256 lists 11 files"):
+        Package(package.declared(slices=10**18))
+
+
+def test_slices_that_are_not_listed_are_named(package):
+    with pytest.raises(UserError, match=r"000002\.png: declared, but not in checksums"):
+        understand(package.declared(slices=4))
+
+
+def test_a_linked_folder_is_extra_and_nothing_walks_into_it(package, tmp_path):
+    (package.folder / "T1" / "more").symlink_to(tmp_path)
+    with pytest.raises(UserError, match=r"1 problem\(s\).*\n  T1/more: extra"):
+        understand(package.folder)
