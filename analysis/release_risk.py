@@ -12,8 +12,9 @@ import pandas as pd
 
 from analysis.arms import ARMS, label
 from analysis.attacks_statistics import allowed
-from analysis.limits import UNRELEASED_CRITIC, Verdict, not_kept
+from analysis.limits import FAMILIES, LEFT_OUT, UNRELEASED_CRITIC, Verdict, not_kept
 from analysis.memorization import OVERLOOKED
+from analysis.score_tables import is_shared
 from analysis.shares import LEVELS, expected_above
 from analysis.statistics import ALPHA, MARGINS, counted
 from analysis.tables import number, p_value
@@ -22,9 +23,9 @@ SMALL = 0.1  # upper bound of a risk below which nothing found is called good: o
 NOT_COPIES = ("held_out", "blurred_strangers")  # among an audit's controls
 READING = (
     "Three attacks put the questions of Europe’s data-protection authorities [1] and are measured as in [3]. Each is "
-    "tried on pairs of a patient whom the generator learned from and an outsider. It succeeds where it works better on "
-    "the first: in 50 of 100 pairs, like a coin, if there is nothing to find. The control is the same attack among "
-    "outsiders alone, 50 on average; chance takes it as far from that as the grey bar."
+    "tried on pairs of an insider and an outsider. It succeeds where it works better on the first: in 50 of 100 pairs, "
+    "like a coin, if there is nothing to find. The control is the same attack among outsiders alone, 50 on average; "
+    "chance takes it as far from that as the grey bar."
 )
 SIGN = "Images: ☐ may leave ☐ stay here;  weights: ☐ may leave ☐ stay here;  name, date, signature:"
 SOURCES = (
@@ -95,7 +96,10 @@ def of_100(share: float) -> str:
 
 def images_row(limits: Sequence[Verdict]) -> Row:
     """May the images leave, by the limits about them?"""
-    return _question("images", limits)
+    row = _question("images", limits)
+    if LEFT_OUT not in {each.name for each in limits}:
+        return row
+    return replace(row, words=[*row.words, "Attacks are judged before and after the filter; the worse counts."])
 
 
 def weights_row(limits: Sequence[Verdict], attacks: Sequence[Mapping], included: bool | None) -> Row:
@@ -134,28 +138,34 @@ def _question(what: str, limits: Sequence[Verdict]) -> Row:
         numbers = "; ".join(map(_limit, limits))
         return Row(title, "", "good", f"Within all {counted(len(limits), 'limit')}", words, numbers=numbers)
     finding = f"{len(failed)} of {counted(len(limits), 'limit')} not kept:"
-    words = [f"{'; '.join(map(_limit, failed))}."]
-    if any(each.passed is None for each in failed):
-        words += ["What could not be judged counts as not kept."]
+    exceeded = [_limit(each) for each in failed if each.passed is not None]
+    unknown: dict[str, list[str]] = {}
+    for each in failed:
+        if each.passed is None:
+            unknown.setdefault(each.reason, []).append(PLAIN.get(each.name, each.name))
+    unknown_texts = [f"not known, {reason}: {', '.join(names)}" for reason, names in unknown.items()]
+    words = [f"{'; '.join([*exceeded, *unknown_texts])}."]
+    if unknown:
+        words += ["What is not known counts as not kept."]
     return Row(title, "", "bad", f"Outside {len(failed)} of {counted(len(limits), 'limit')}", words, finding)
 
 
-PLAIN = {  # what `analysis.limits` calls its limits, in words; all but the outsiders are shares
+HOW = {
+    "distance": "by closeness to the set",
+    "ratio": "by closeness to the set, beside other people",
+    "attribute": "by guessing a missing image",
+    "link": "by joining parts of a scan",
+    "white_box": "by asking the weights",
+}
+PLAIN = {  # what `analysis.limits` calls its limits, in words; all but the numbers of people are shares
     "share of slices copied at τ95": "slices that look like copies, to a lenient eye",
     "share of slices copied at τ99": "slices that look like copies, to a strict eye",
-    "share of the set left out by the filter": "slices removed",
+    LEFT_OUT: "slices removed",
     "share of planted copies found, the least of exact, mirrored, blurred,": "plain copies found that were planted",
     "number of held-out patients": "outsiders",
-    **{
-        f"AUC of the attack {name} (lower bound)": f"pairs surely won {how}"
-        for name, how in {
-            "distance": "by closeness to the set",
-            "ratio": "by closeness to the set, beside other people",
-            "attribute": "by guessing a missing image",
-            "link": "by joining parts of a scan",
-            "white_box": "by asking the weights",
-        }.items()
-    },
+    "number of patients shown more often on purpose": "patients shown more often on purpose",
+    **{f"p of the attack {name}": f"cases where chance does as well as an attack {how}" for name, how in HOW.items()},
+    **{f"AUC of the attack {name} (upper bound)": f"pairs won {how}, at the worst" for name, how in HOW.items()},
 }
 
 
@@ -163,8 +173,12 @@ def _limit(verdict: Verdict) -> str:
     """'slices removed 12 of 100 (at most 10)'; a limit that is not in `PLAIN` as it calls itself."""
     if verdict.name not in PLAIN:
         return verdict.sentence()
-    scale, unit = (1, "") if PLAIN[verdict.name] == "outsiders" else (100, " of 100")
-    value = "not known" if verdict.value is None else f"{scale * verdict.value:.3g}{unit}"
+    scale, unit = (1, "") if verdict.name.startswith("number of ") else (100, " of 100")
+    if verdict.value is None:
+        value = "not known"
+    else:
+        shown = scale * verdict.value
+        value = f"{'less than 0.01' if 0 < shown < 0.01 else f'{shown:.3g}'}{unit}"
     bound = f"at {'least' if verdict.least else 'most'} {scale * verdict.limit:.3g}"
     return f"{PLAIN[verdict.name]}: {value} ({'; '.join(filter(None, [bound, verdict.reason]))})"
 
@@ -190,7 +204,7 @@ ATTACKED = {
         ("ratio", "distance"),
         "Can somebody tell whom the generator learned from?",
         "With a patient’s real images in hand, the attacker looks how close the set comes to them.",
-        "The patient learned from is named in",
+        "The insider is named in",
         accuses=True,
     ),
     "Linkability": Attack(
@@ -198,23 +212,22 @@ ATTACKED = {
         "Can two records of one patient be brought together?",
         "With two nameless parts of each patient’s scan, the attacker looks which of them resemble the same synthetic "
         "images.",
-        "The parts of the patient learned from fit better in",
+        "The insider’s parts fit better in",
     ),
     "Inference": Attack(
         ("attribute",),
         "Can something unknown about a patient be guessed?",
         "With three of a patient’s four kinds of image, the attacker guesses the fourth from the set.",
-        "The guess for the patient learned from is better in",
+        "The guess for the insider is better in",
     ),
 }
 WHITE_BOX = Attack(
     ("white_box",),
     "",
     "With the weights, the attacker measures how familiar each patient’s images are to the network.",
-    "The patient learned from is named in",
+    "The insider is named in",
     accuses=True,
 )
-FAMILIES = {"ratio": "membership", "distance": "membership", "link": "linkage"}  # what failed as a whole
 
 
 def attack_row(title: str, attacks: Sequence[Mapping]) -> Row:
@@ -228,6 +241,13 @@ def attack_row(title: str, attacks: Sequence[Mapping]) -> Row:
     reasons = [found["reasons"][key] for found in attacks for key in keys if key in found["reasons"]]
     why = reasons[0] if reasons else "the attack was not run"
     return Row(title, attack.asked, "none", "Not judged", [attack.how, f"There is no verdict: {why}."])
+
+
+def unsettled(row: Row) -> Row:
+    """The row about a set that was sent, whose generator may have learned from others: only what was found counts."""
+    if row.status not in ("good", "open"):
+        return row
+    return replace(row, status="open", verdict="Nothing found, which settles nothing")
 
 
 def _judged(attack: Attack, judged: Sequence[Mapping], more: Sequence[str] = ()) -> Row:
@@ -331,6 +351,14 @@ def worst_row(pseudonym: str, copies: int, slices: int, above: int, outsiders: i
     return Row(title, asked, "open", "Look at the picture", words, finding, pictured=True)
 
 
+def worst_kept_row(stands_out: bool) -> Row:
+    """The patient at highest risk, for readers who may not see them: no picture, and no number that is one patient's.
+    stands_out: whether a slice counts as a copy of them."""
+    words = ["The patient’s image is not shown, nor how many slices resemble them: both stay in the house."]
+    verdict = "One stands out; shown in the house alone" if stands_out else "Nobody stands out"
+    return Row("The worst patient", "Who is at highest risk?", "open" if stands_out else "good", verdict, words)
+
+
 def copies_row(audits: Sequence[Mapping], removed: Mapping[str, int] | None) -> Row:
     """Planted and found, by kind; found in the set; removed. audits: audit.json of every set."""
     title, asked = "Copies", "Does the set repeat images of a patient?"
@@ -416,6 +444,8 @@ def use_row(ratios: pd.DataFrame) -> Row:
         f"{label(worst['segmenter'])}" + (f", the worst of {len(alone)} settings)." if len(alone) > 1 else ")."),
         "Dice: how well a network’s outline of the tumour agrees with the expert’s.",
     ]
+    if alone.apply(is_shared, axis=1).any():  # PROTOCOL, section 3
+        words += ["All trainings learned from one set: how much another training of its generator differs is left out."]
     numbers = f"{ARMS[worst['arm']]}, augmentation {worst['augmentation']} · ratio {worst['ratio']:.3f}"
     unknown = alone[alone["low"].isna()]
     if len(unknown):

@@ -1,8 +1,9 @@
 """Which slices of a synthetic set are left out before it leaves: those that count as copies, and those nearest to
 patients whom an attack on membership singles out.
 
-A filter takes out what its own audit sees, so that audit speaks too well of what is left: the attacks, whose scores are
-of patients and not of slices, and the share that had to be taken out speak beside it (`limits`).
+A filter takes out what its own audit and attacks see, of training patients and never of held-out ones, so both speak
+too well of what is left: even where nothing leaks, an attack may come out below a coin. So the share that had to be
+taken out, and the attacks on the whole set, are judged beside it (`limits`).
 """
 
 from collections.abc import Mapping

@@ -258,8 +258,8 @@ class Release(Section):
     )
     most_auc: ShareOrNone = Field(
         None,
-        description="limit: most that an attack may surely reach (lower bound of its AUC); default: what the same "
-        "attack reaches by chance between halves of held-out patients [0..1]",
+        description="limit: most that an attack may reach at the upper end of its AUC's 95 % interval, as what cannot "
+        "be ruled out counts; an attack that finds something (Holm's p at most 0.05) fails with or without [0..1]",
     )
     most_removed: Share = Field(
         0.1, description="limit: most of the set that the filter may leave out; more is a generator that copies [0..1]"

@@ -29,7 +29,8 @@ TEMPLATES = Path(__file__).parents[2] / "reports" / "templates"
 
 @dataclass(frozen=True)
 class CohortFacts:
-    """Whose images these are. subjects and slices are counts per split; rejected: subjects set aside as unreadable."""
+    """Whose images these are. subjects (patients) and slices are counts per split; rejected: scans that were
+    set aside as unreadable."""
 
     name: str
     simulated: bool

@@ -23,13 +23,16 @@ from analysis.release_risk import (
     SIGN,
     SOURCES,
     Card,
+    Row,
     attack_row,
     copies_row,
     decision_row,
     images_row,
     not_tried_row,
+    unsettled,
     use_row,
     weights_row,
+    worst_kept_row,
     worst_row,
 )
 from analysis.statistics import counted
@@ -49,7 +52,7 @@ class WorstPatient:
     copies: slices of the set that count as copies of them (τ99), of so many `slices`; above: of so many `outsiders`,
     slices of people nobody trained on, those that stand out as clearly as the slice that points at the patient most;
     risk: the share of them that do not, 0..1. pair: uint8 [2, 4, H, W], the synthetic slice and the real one that it
-    resembles, [1, 4, H, W] where the real one may not be shown, or None.
+    resembles, [1, 4, H, W] where the real one may not be shown, or None where no number of theirs may be, either.
     """
 
     pseudonym: str
@@ -73,7 +76,7 @@ class CardInputs:
     `analysis.statistics.ratios` about this set; may be empty. removed: slices left out, by reason; None where nothing
     was filtered. limits: `analysis.limits` applied to images and to weights; may be empty.
     forced: made although a limit is not kept. weights: whether the weights are in the package, too; None where there is
-    no package.
+    no package. sent: whether somebody sent the set, so that nobody knows whom its generator learned from.
     """
 
     name: str
@@ -86,6 +89,7 @@ class CardInputs:
     limits: Sequence[Verdict] = ()
     forced: bool = False
     weights: bool | None = None
+    sent: bool = False
 
 
 def build_release_card(folder: Path, inputs: CardInputs, stem: str = "card") -> list[Path]:
@@ -110,29 +114,57 @@ def build_release_card(folder: Path, inputs: CardInputs, stem: str = "card") -> 
 
 def release_card(inputs: CardInputs) -> Card:
     """The card's words and numbers."""
-    cohort, worst = inputs.cohort, inputs.worst
     about = {what: [each for each in inputs.limits if each.about == what] for what in ("images", "weights")}
-    weights = weights_row(about["weights"], inputs.attacks, inputs.weights)
-    rows = [images_row(about["images"]), weights, *(attack_row(title, inputs.attacks) for title in ATTACKED)]
-    if worst:
-        counts = worst.copies, worst.slices, worst.above, worst.outsiders
-        rows += [worst_row(worst.pseudonym, *counts, real_shown=worst.pair is not None and len(worst.pair) == 2)]
-    rows += [copies_row(inputs.audits, inputs.removed), use_row(inputs.ratios)]
+    weights = weights_row([] if inputs.sent else about["weights"], inputs.attacks, inputs.weights)
+    risks = [attack_row(title, inputs.attacks) for title in ATTACKED]
+    worst, copies = _worst_row(inputs.worst), copies_row(inputs.audits, inputs.removed)
+    if inputs.sent:
+        risks, copies = [unsettled(row) for row in risks], unsettled(copies)
+        worst = [unsettled(row) if row.status == "good" else row for row in worst]
+    rows = [images_row(about["images"]), weights, *risks]
+    rows += [*worst, copies, use_row(inputs.ratios)]
     rows += [not_tried_row(weights=weights.scale is not None), decision_row()]
-    banners = []
-    if inputs.forced:
-        banners += ["Forced: this was made although it does not keep its limits."]
-    if cohort.simulated:
-        banners += ["Simulated phantom cohort: its “patients” were computed. Nothing here speaks of people."]
-    made = "Synthetic slices"
+    return Card(f"May it leave the house? {label(inputs.name)}", _lead(inputs), _banners(inputs), rows)
+
+
+def _lead(inputs: CardInputs) -> str:
+    """Whose images are compared with whose: insiders and outsiders are what the rows call them."""
+    cohort, made = inputs.cohort, "Synthetic slices"
     if inputs.audits:
         made = f"{sizes([audit['n_synthetic'] for audit in inputs.audits])} synthetic slices"
     patients = max((audit["n_train_subjects"] for audit in inputs.audits), default=cohort.subjects["train"])
-    lead = (
-        f"{made}, whose generator learned from {counted(patients, 'patient')} of {cohort.name}. They are compared with "
-        f"{counted(cohort.subjects['test'], 'patient')} whom it never saw, the outsiders."
+    insiders, outsiders = counted(patients, "patient"), counted(cohort.subjects["test"], "patient")
+    if inputs.sent:
+        return (
+            f"{made} that were sent, compared with {insiders} of {cohort.name}, here the insiders; whether their "
+            f"generator learned from them is not known. The outsiders are {outsiders} more."
+        )
+    return (
+        f"{made}, whose generator learned from {insiders} of {cohort.name}, the insiders. They are compared with "
+        f"{outsiders} whom it never saw, the outsiders."
     )
-    return Card(f"May it leave the house? {label(inputs.name)}", lead, banners, rows)
+
+
+def _banners(inputs: CardInputs) -> list[str]:
+    banners = []
+    if inputs.forced:
+        banners += ["Forced: this was made although it does not keep its limits."]
+    if inputs.cohort.simulated and inputs.sent:
+        banners += [
+            "Compared with a simulated phantom cohort alone, whose “patients” were computed, and with no people."
+        ]
+    elif inputs.cohort.simulated:
+        banners += ["Simulated phantom cohort: its “patients” were computed. Nothing here speaks of people."]
+    return banners
+
+
+def _worst_row(worst: WorstPatient | None) -> list[Row]:
+    if worst is None:
+        return []
+    if worst.pair is None:
+        return [worst_kept_row(stands_out=worst.copies > 0)]
+    counts = worst.copies, worst.slices, worst.above, worst.outsiders
+    return [worst_row(worst.pseudonym, *counts, real_shown=len(worst.pair) == 2)]
 
 
 def worst_patient(audits: Sequence[Path], *, show_real: bool) -> WorstPatient | None:

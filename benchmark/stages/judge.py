@@ -14,7 +14,7 @@ from benchmark.errors import UserError
 from benchmark.release.pages import standing_against
 from benchmark.stages import Headline, RunningTask, Settings
 
-SCHEMA = 1
+SCHEMA = 2  # 2: what an attack finds fails; sent sets, canaries, attacks before the filter
 VERDICTS = "verdicts.json"
 KEYS = ("weights", "force", "most_copied", "most_auc", "most_removed", "least_found", "least_patients")
 
@@ -46,11 +46,12 @@ def run(task: RunningTask) -> Headline:
         name: json.loads((task.folders[name] / f"{name.removeprefix('whole_')}.json").read_text())
         for name in ("audit", "attack", "whole_audit", "whole_attack")
     }
-    removed = 1 - selection["samples"] / selection["whole"]
+    removed = None if task.config.select.keep == "all" else 1 - selection["samples"] / selection["whole"]
+    sent = synthetic.generator_of(task.config, keys.synthetic) is None
     limits = Limits(keys.most_copied, keys.most_auc, keys.least_found, keys.least_patients, keys.most_removed)
     verdicts = [
-        *judge_images(found["audit"], found["attack"], removed, limits),
-        *judge_weights(found["whole_audit"], found["whole_attack"], limits),
+        *judge_images(found["audit"], found["attack"], found["whole_attack"], removed, limits, sent=sent),
+        *judge_weights(found["whole_audit"], found["whole_attack"], limits, sent=sent),
     ]
     failed = standing_against(verdicts, keys.weights)
     if failed and not keys.force:

@@ -223,6 +223,7 @@ def _write_pages(
         limits=facts.verdicts,
         forced=facts.forced,
         weights=facts.weights,
+        sent=facts.generator is None,
     )
     for path in build_release_card(folder, inputs):
         files.add(path.name, lambda path=path: [path.read_bytes()])

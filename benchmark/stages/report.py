@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 
 from analysis.arms import in_order
 from analysis.fidelity import rank_correlations
-from analysis.limits import Limits, Verdict, judge_images, judge_weights
+from analysis.limits import Limits, Verdict, judge_images, judge_weights, least_kept
 from analysis.long_table import Scores
 from analysis.set_tables import ALL, Fidelities, mean_values
 from benchmark.config import Config, Need
@@ -32,7 +33,7 @@ from benchmark.stages.audit import PAIRS
 from benchmark.tracking import runs as tracking
 from benchmark.training.precision import resolve_model
 
-SCHEMA = 11  # 11: a card for whoever has to sign
+SCHEMA = 12  # 12: limits that what is found does not keep; sent sets claim no training
 SHOWN = 8  # slices of each set
 DEMO_IMAGES = 100_000  # seen in training: with fewer, neither a generator nor a segmenter shows what it can do
 DEMO_NOTICE = (
@@ -101,24 +102,29 @@ def run(task: RunningTask) -> Headline:
             demo_notice=DEMO_NOTICE if _is_demo(config) else None,
             warnings=_fewer_patients(config),
             truncation={name: resolve_model(config, name).get("truncation", 1.0) for name in config.analyze.model},
-            release_cards=_release_cards(folder, cohort, audits, attacks, tables["ratios"]),
+            release_cards=_release_cards(config, folder, cohort, audits, attacks, tables["ratios"]),
         ),
     )
     return {**analyzed.headline, "tables": len(written["tables"]), "figures": len(written["figures"])}
 
 
 def _release_cards(
+    config: Config,
     folder: Path,
     cohort: CohortFacts,
     audits: dict[str, dict[str, Path]],
     attacks: dict[str, dict[str, dict]],
     ratios: pd.DataFrame,
 ) -> dict[str, CardLink]:
-    """Writes a card for whoever has to sign per set that was audited or attacked, into folder/cards."""
-    links = {}
+    """Writes a card for whoever has to sign per set that was audited or attacked, into folder/cards. Limits are judged
+    where all its sets were both, and none was filtered: elsewhere something may be found that no limit speaks to."""
+    links, given = {}, {synthetic.name_of(config, path): path for path in config.analyze.synthetic}
     for name, file in for_files([*audits, *(name for name in attacks if name not in audits)]).items():
         folders, attacked = audits.get(name, {}), attacks.get(name, {})
         audited = {seed: json.loads((path / "audit.json").read_text()) for seed, path in folders.items()}
+        source = given.get(name, name)
+        sent = synthetic.generator_of(config, source) is None
+        judged = audited.keys() == attacked.keys() and synthetic.whole_of(source) is None
         inputs = CardInputs(
             name,
             cohort,
@@ -126,7 +132,8 @@ def _release_cards(
             [*attacked.values()],
             worst=worst_patient([*folders.values()], show_real=True),
             ratios=ratios[ratios["generator"] == name],
-            limits=worst_verdicts((audited[seed], attacked[seed]) for seed in audited if seed in attacked),
+            limits=worst_verdicts([(audited[s], attacked[s]) for s in audited], sent=sent) if judged else [],
+            sent=sent,
         )
         page, paper = (
             quote(path.relative_to(folder).as_posix()) for path in build_release_card(folder / "cards", inputs, file)
@@ -135,15 +142,15 @@ def _release_cards(
     return links
 
 
-def worst_verdicts(sets: Iterable[tuple[dict, dict]]) -> list[Verdict]:
-    """Every limit, on the set that keeps it least. sets: audit.json and attack.json of each."""
-    limits, worst = Limits(), {}
+def worst_verdicts(sets: Iterable[tuple[dict, dict]], *, sent: bool = False) -> list[Verdict]:
+    """Every limit, on the set that keeps it least. sets: audit.json and attack.json of each, unfiltered; sent: whether
+    somebody sent them."""
+    limits, found = Limits(), defaultdict(list)
     for audit, attack in sets:
-        for verdict in (*judge_images(audit, attack, 0.0, limits), *judge_weights(audit, attack, limits)):
-            before = worst.setdefault((verdict.about, verdict.name), verdict)
-            if before.passed:
-                worst[verdict.about, verdict.name] = verdict
-    return [*worst.values()]
+        images = judge_images(audit, attack, attack, None, limits, sent=sent)
+        for verdict in (*images, *judge_weights(audit, attack, limits, sent=sent)):
+            found[verdict.about, verdict.name].append(verdict)
+    return [least_kept(verdicts) for verdicts in found.values()]
 
 
 def _fewer_patients(config: Config) -> list[str]:
@@ -188,7 +195,7 @@ def cohort_facts(folder: Path) -> CohortFacts:
     return CohortFacts(
         name=slices.meta["cohort"],
         simulated=slices.meta["simulated"],
-        subjects={split: rows["subject"].nunique() for split, rows in by_split.items()},
+        subjects={split: rows["patient"].nunique() for split, rows in by_split.items()},
         slices={split: len(rows) for split, rows in by_split.items()},
         rejected=len(pd.read_csv(folder / "rejected.csv")),
         image_size=slices.images.shape[-1],

@@ -3,16 +3,19 @@
 import pandas as pd
 import pytest
 
-from analysis.limits import Limits, Verdict, judge_images, judge_weights
+from analysis.limits import LEFT_OUT, Limits, Verdict, judge_images, judge_weights
 from analysis.release_risk import (
+    ATTACKED,
     PLAIN,
     attack_row,
     copies_row,
     images_row,
     not_tried_row,
     of_100,
+    unsettled,
     use_row,
     weights_row,
+    worst_kept_row,
     worst_row,
 )
 
@@ -35,7 +38,9 @@ def verdict(auc=0.58, interval=(0.44, 0.71), band=(0.28, 0.72), held_out=26, p=0
 
 
 def attack(critic="denoiser", linked=None, reasons=None, **verdicts):
-    return {"attacks": verdicts, "linked": linked, "critic": critic, "reasons": reasons or {}}
+    return {"attacks": verdicts, "linked": linked, "critic": critic, "reasons": reasons or {}} | {
+        "patients": {"canaries": 0}
+    }
 
 
 def words(row):
@@ -133,8 +138,9 @@ def test_images_are_judged_by_their_limits():
     row = images_row([*kept, limit("AUC", 0.81, 0.72, False), limit("AUC of link", None, 0.72, None, reason="no time")])
     assert (row.status, row.verdict) == ("bad", "Outside 2 of 4 limits")
     assert "AUC is 0.81, at most 0.72 is allowed" in words(row)
-    assert "AUC of link is not known, at most 0.72 is allowed (no time)" in words(row)
-    assert "What could not be judged counts as not kept" in words(row)
+    assert "not known, no time: AUC of link." in words(row)
+    assert "What is not known counts as not kept" in words(row)
+    assert "before and after the filter" in words(images_row([*kept, limit(LEFT_OUT, 0.0, 0.1, True)]))
     assert images_row([]).status == "none"
 
 
@@ -142,15 +148,39 @@ def test_limits_are_told_in_plain_words():
     rates = {kind: {"copied": {"tau99": 1.0}} for kind in ("exact", "mirrored", "blurred")}
     found = {"copied_share": {"tau95": 0.02, "tau99": 0.12}, "honest_share": {"tau95": 0.08, "tau99": 0.025}}
     found |= {"controls": rates, "n_null_subjects": 26}
-    attacks = attack(link=verdict(interval=(0.8, 0.9)), reasons={"membership": "no time"})
-    row = images_row(judge_images(found, attacks, 0.0, Limits()))
-    text = words(row) + weights_row(judge_weights(found, attacks, Limits()), [attacks], None).finding
+    attacks = attack(link=verdict(interval=(0.8, 0.9), p=0.00002), reasons={"membership": "no time"})
+    limits = Limits(auc=0.72)
+    every = [*judge_images(found, attacks, attacks, 0.0, limits), *judge_weights(found, attacks, limits)]
+    row = images_row([each for each in every if each.about == "images"])
+    text = words(row)
     assert "slices that look like copies, to a strict eye: 12 of 100 (at most 2.5)" in text
-    assert "pairs surely won by joining parts of a scan: 80 of 100 (at most 72)" in text
-    assert "pairs surely won by closeness to the set: not known (at most 50; no time)" in text
+    assert (
+        "cases where chance does as well as an attack by joining parts of a scan: less than 0.01 of 100 (at least 5)"
+        in (text)
+    )
+    assert "pairs won by joining parts of a scan, at the worst: 90 of 100 (at most 72)" in text
+    assert "not known, no time: cases where chance does as well as an attack by closeness to the set, pairs won" in text
     assert "lenient" not in text
-    every = [*judge_images(found, attacks, 0.0, Limits()), *judge_weights(found, attacks, Limits())]
     assert {each.name for each in every} == PLAIN.keys()
+
+
+@pytest.mark.parametrize("name", ["distance", "ratio", "attribute", "link"])
+@pytest.mark.parametrize("p", [1e-9, 0.02, 0.05, 0.0501, 0.9])
+@pytest.mark.parametrize("most", [None, 1.0])
+def test_images_are_never_within_all_limits_above_something_found(name, p, most):
+    """Whatever the interval: a wide one around an AUC that cannot be chance is found all the same."""
+    audited = audit() | {"honest_share": {"tau95": 1, "tau99": 1}, "n_null_subjects": 26}
+    audited["controls"] |= {kind: {"copied": {"tau99": 1.0}} for kind in ("exact", "mirrored", "blurred")}
+    wide = {"interval": (0.45, 0.999), "band": (0.0, 1.0)}
+    verdicts = {each: verdict(p=0.9, **wide) for each in ("distance", "ratio", "attribute", "link")}
+    if name == "distance":  # the row shows it where there is no other
+        del verdicts["ratio"]
+    found = attack(**verdicts | {name: verdict(p=p, **wide)}, reasons={"ratio": "no time"})
+    judged = [each for each in judge_images(audited, found, found, None, Limits(auc=most)) if each.value is not None]
+    rows = [attack_row(title, [found]) for title in ATTACKED]
+    shows = "Found" in {row.verdict for row in rows}
+    assert shows is (p <= 0.05)
+    assert (images_row(judged).status == "good") is not shows
 
 
 def test_weights_are_judged_apart_from_images():
@@ -238,9 +268,26 @@ def test_the_worst_patient_stands_beside_what_chance_gives():
     assert "so it stays in the house" in words(row)
 
 
+def test_strangers_learn_no_number_of_the_worst_patient():
+    for stands_out, status in ((True, "open"), (False, "good")):
+        row = worst_kept_row(stands_out)
+        assert row.status == status
+        assert not [char for char in f"{row.verdict}{words(row)}{row.numbers}" if char.isdigit()]
+        assert "picture" not in row.verdict
+        assert not row.pictured
+
+
+def test_of_a_sent_set_only_what_was_found_counts():
+    calm, found = (attack_row("Singling out", [attack(ratio=verdict(p=p))]) for p in (0.5, 0.001))
+    assert (unsettled(calm).status, unsettled(calm).verdict) == ("open", "Nothing found, which settles nothing")
+    assert unsettled(found) == found
+    nobody = attack_row("Singling out", [])
+    assert unsettled(nobody) == nobody
+
+
 def ratios(**changes):
     row = {"generator": "diffusion", "arm": "synthetic", "segmenter": "unet", "augmentation": "on", "region": "mean"}
-    row |= {"ratio": 0.84, "low": 0.78, "high": 0.9, "subjects": 26, "seeds": 3, "reason": ""}
+    row |= {"ratio": 0.84, "low": 0.78, "high": 0.9, "subjects": 26, "seeds": 3, "reason": ""} | {"generator_seeds": 3}
     row |= {"passes_0.80": True, "passes_0.90": False, "passes_0.95": False}
     return row | changes
 
@@ -276,3 +323,9 @@ def test_a_setting_without_a_number_is_not_forgotten():
 def test_attacks_on_weights_are_named_as_missing_where_there_were_none():
     assert "weights" in words(not_tried_row(weights=False))
     assert "weights" not in words(not_tried_row(weights=True))
+
+
+@pytest.mark.parametrize(("generator_seeds", "said"), [(1, True), (0, True), (3, False)])
+def test_use_says_where_all_trainings_share_one_set(generator_seeds, said):
+    row = use_row(pd.DataFrame([ratios(generator_seeds=generator_seeds)]))
+    assert ("All trainings learned from one set" in words(row)) is said

@@ -60,7 +60,7 @@ def inputs(tmp_path):
 
 
 def limits(audit, attack):
-    return [*judge_images(audit, attack, 0.0, Limits()), *judge_weights(audit, attack, Limits())]
+    return [*judge_images(audit, attack, attack, 0.0, Limits()), *judge_weights(audit, attack, Limits())]
 
 
 class Texts(HTMLParser):
@@ -119,7 +119,7 @@ def test_a_limit_that_is_not_kept_stands_on_both(inputs, tmp_path):
     failing = Verdict("share of slices copied at τ99", 0.25, 0.03, False, "images")
     for text in both(tmp_path, replace(inputs, limits=[*inputs.limits, failing], forced=True)):
         assert squeezed("slices that look like copies, to a strict eye: 25 of 100 (at most 3)") in text
-        assert squeezed("Outside 1 of 10 limits") in text
+        assert squeezed("Outside 2 of 11 limits") in text
         assert squeezed("Forced: this was made although it does not keep its limits.") in text
     for text in both(tmp_path, inputs):
         assert "Forced" not in text
@@ -138,6 +138,27 @@ def test_a_simulated_cohort_is_called_so(inputs, tmp_path):
     for simulated in (True, False):
         for text in both(tmp_path, replace(inputs, cohort=replace(COHORT, simulated=simulated))):
             assert ("Simulatedphantomcohort" in text) is simulated
+
+
+def test_a_sent_set_claims_no_training(inputs, tmp_path):
+    found = attacked.found(0.0)
+    verdicts = worst_verdicts([(audit(), found)], sent=True)
+    for simulated in (True, False):
+        cohort = replace(COHORT, simulated=simulated)
+        worst = replace(inputs.worst, copies=0)
+        given = replace(
+            inputs, name="sent", cohort=cohort, worst=worst, attacks=[found], limits=verdicts, weights=None, sent=True
+        )
+        card = release_card(given)
+        assert card.rows[0].status == "bad"
+        assert not [row.title for row in card.rows[:7] if row.status == "good"]
+        for text in both(tmp_path, given):
+            assert squeezed("compared with 30 patients of clinic") in text
+            assert squeezed("whether their generator learned from them is not known") in text
+            assert squeezed("not known, whom its generator learned from is not known: slices that look like") in text
+            assert squeezed("whose generator learned from") not in text
+            assert squeezed("Nothing here speaks of people") not in text
+            assert (squeezed("Compared with a simulated phantom cohort alone") in text) is simulated
 
 
 def test_the_same_inputs_give_the_same_bytes_without_a_date(inputs, tmp_path):
@@ -180,6 +201,14 @@ def test_in_a_package_for_strangers_the_real_image_is_not_there(tmp_path, inputs
         assert squeezed("The patient’s image is not shown") in text
 
 
+def test_without_a_picture_no_number_of_the_worst_patient_is_there(inputs, tmp_path):
+    kept = replace(inputs.worst, copies=7177, above=7178, pair=None)
+    for text in both(tmp_path, replace(inputs, worst=kept)):
+        assert squeezed("One stands out; shown in the house alone") in text
+        assert "717" not in text.replace(",", "")
+        assert "Lookatthepicture" not in text
+
+
 def test_one_training_patient_or_no_audit_has_no_worst(tmp_path, inputs):
     folder = audited(tmp_path / "single", [1.0, 2.0], NAMES, tau99=None)
     assert worst_patient([folder], show_real=True) is None
@@ -205,7 +234,11 @@ def test_hostile_and_long_texts_stay_text_on_one_page(inputs, tmp_path):
 
 def test_of_several_sets_a_limit_is_judged_where_it_is_kept_least():
     found = attacked.found(0.0)
-    verdicts = worst_verdicts([(audit(), found), (audit(0.5), found), (audit(), found)])
-    copied = [each for each in verdicts if "τ99" in each.name and each.about == "images"]
-    assert [(each.value, each.passed) for each in copied] == [(0.5, False)]
+    for shares in ((0.02, 0.5, 0.1), (0.5, 0.1, 0.02), (0.1, 0.02, 0.5)):
+        verdicts = worst_verdicts([(audit(share), found) for share in shares])
+        copied = [each for each in verdicts if "τ99" in each.name and each.about == "images"]
+        assert [(each.value, each.passed) for each in copied] == [(0.5, False)]
+    kept = worst_verdicts([(audit(share), found) for share in (0.01, 0.02, 0.005)])
+    assert [each.value for each in kept if "τ99" in each.name] == [0.02] * 2
+    assert not [each for each in verdicts if "filter" in each.name]
     assert len({(each.about, each.name) for each in verdicts}) == len(verdicts)

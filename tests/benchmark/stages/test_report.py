@@ -6,6 +6,7 @@ import pytest
 
 from analysis.set_tables import FIDELITY
 from benchmark.config import Config
+from benchmark.data.slices import SliceWriter
 from benchmark.parsing import parse
 from benchmark.stages import StageResult, report
 
@@ -120,3 +121,20 @@ def test_correlations_take_every_number_of_the_file(missing):
     assert set(table.index) == set(FIDELITY)
     assert table.loc["kernel", "rho"] == pytest.approx(-1)
     assert table.loc["frechet", "generators"] == (3 if missing is None else 4)
+
+
+def test_a_cohort_counts_patients_of_whom_there_are_several_scans(tmp_path):
+    meta = {"kind": "real", "cohort": "clinic", "simulated": False, "spacing": {}}
+    images, labels = np.zeros((1, 4, 16, 16), np.uint8), np.zeros((1, 16, 16), np.uint8)
+    with SliceWriter(tmp_path, 16, meta) as writer:
+        for scan, patient, split in (
+            ("a1", "a", "train"),
+            ("a2", "a", "train"),
+            ("b1", "b", "train"),
+            ("c", "c", "test"),
+        ):
+            writer.append(images, labels, subject=scan, z=0, split=split, patient=patient)
+    pd.DataFrame(columns=["subject"]).to_csv(tmp_path / "rejected.csv", index=False)
+    facts = report.cohort_facts(tmp_path)
+    assert facts.subjects == {"train": 2, "validation": 0, "test": 1}
+    assert facts.slices == {"train": 3, "validation": 0, "test": 1}
