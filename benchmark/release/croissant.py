@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 
 from benchmark.data.foreign.package import CHANNELS, ENDINGS
-from benchmark.release.pages import LICENCE, Facts
+from benchmark.release.pages import LICENCE, Facts, is_address
 
 FILE = "croissant.json"
 _MIME = {"png": "image/png", "nifti": "application/gzip"}
@@ -54,6 +54,7 @@ _CONTEXT = {
 def croissant(facts: Facts, digests: Mapping[str, str]) -> bytes:
     """croissant.json. digests: sha256 of the package's arrays, by file name, where it holds arrays."""
     answers = facts.answers
+    place = str(answers.get("distribution", ""))
     described = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -63,7 +64,7 @@ def croissant(facts: Facts, digests: Mapping[str, str]) -> bytes:
         f"annotation of the tumour. {_forced(facts)}",
         "license": answers.get("licence_url") or LICENCE,
         "creator": [{"@type": "sc:Organization", "name": name} for name in facts.creators],
-        "url": answers.get("distribution") or "README.md",
+        "url": place if is_address(place) else "README.md",
         "version": answers.get("version") or "1.0.0",
         "keywords": ["synthetic data", "magnetic resonance imaging", "brain tumour", "segmentation"],
         "citeAs": f"{', '.join(facts.creators)}: {facts.title}.",
@@ -79,20 +80,27 @@ def croissant(facts: Facts, digests: Mapping[str, str]) -> bytes:
 
 def _responsible(facts: Facts) -> dict[str, object]:
     removed = "; ".join(f"{count} {reason}" for reason, count in facts.removed.items())
-    people = f"{facts.cohort.subjects['train']} {'simulated ' if facts.cohort.simulated else ''}patients"
-    learned = f"trained on annotated MR slices of {people}" if facts.generator else f"judged here by {people}"
+    people = f"{facts.patients} {'simulated ' if facts.cohort.simulated else ''}patients"
+    if facts.generator:
+        collected = f"Drawn from a generative model, trained on annotated MR slices of {people}."
+        annotated = "The annotation was generated together with the images; no expert checked it."
+        learned = f"The generator learned from {'simulated' if facts.cohort.simulated else 'health'} data."
+    else:
+        collected = f"Sent as synthetic; what its generator learned from is not known here. Judged by {people}."
+        annotated = "The annotation came with the images; no expert checked it here."
+        learned = "What their generator learned from is not known here."
     return {
-        "rai:dataCollection": f"Drawn from a generative model, {learned}.",
+        "rai:dataCollection": collected,
         "rai:dataCollectionType": ["Synthetic data"],
         "rai:dataManipulationProtocol": f"Filtered before release (rule {facts.keep}): of {facts.whole} slices left "
         f"out {removed}.",
-        "rai:dataAnnotationProtocol": "The annotation was generated together with the images; no expert checked it.",
+        "rai:dataAnnotationProtocol": annotated,
         "rai:dataLimitations": "Slices, not volumes. What training patients did not show is not there. "
         f"{_forced(facts)}".strip(),
         "rai:dataBiases": "Those of the training patients: their scanners, protocols, ages and tumours.",
         "rai:dataUseCases": ["Training", "Testing"],
-        "rai:personalSensitiveInformation": "No slice shows a person. The generator learned from health data: see "
-        "card.html for attacks that were tried. Passing them is not proof of anonymity.",
+        "rai:personalSensitiveInformation": "Slices are drawn by a model; whether one repeats a real person is judged "
+        f"in card.html, with the attacks that were tried. {learned} Passing is not proof of anonymity.",
         "rai:dataSocialImpact": "Annotated images for those who cannot have real ones; a network trained on them alone "
         "can miss what the generator never drew, and must be tested on real patients.",
         "rai:dataReleaseMaintenancePlan": str(facts.answers.get("maintenance") or "To be filled in by the owner."),

@@ -6,9 +6,9 @@ until `answers` fills it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jinja2
 import yaml
@@ -47,9 +47,9 @@ class Facts:
 
     name: the package's folder. generator: None where the set was sent by somebody. cohort: its name is no folder's.
     keep, whole, removed: how the set was filtered, slices before, slices left out by reason. audit, attack: of the
-    slices in the package; whole_audit: of the set before the filter. use: how much Dice a network keeps that learns
-    from them alone, in words. training: what is known of the generator's, as (what, value). answers: the owner's, by
-    the keys of QUESTIONS.
+    slices in the package; whole_audit, whole_attack: of the set before the filter. use: how much Dice a network keeps
+    that learns from them alone, in words. training: what is known of the generator's, as (what, value). answers: the
+    owner's, by the keys of QUESTIONS.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Facts:
     audit: Mapping[str, Any]
     attack: Mapping[str, Any]
     whole_audit: Mapping[str, Any]
+    whole_attack: Mapping[str, Any]
     verdicts: list[Verdict]
     use: str
     weights: bool
@@ -82,6 +83,11 @@ class Facts:
         """The owner's answer, or a blank."""
         given = self.answers.get("creators", blank("creators", marked=False))
         return [given] if isinstance(given, str) else list(given)
+
+    @property
+    def patients(self) -> int:
+        """Whom the generator was trained on; of a set that was sent, those that it is compared with."""
+        return self.audit["n_train_subjects"]
 
     @property
     def failed(self) -> list[Verdict]:
@@ -106,15 +112,16 @@ def blank(key: str, marked: bool = True) -> str:
 
 
 def read_answers(path: Path | None) -> dict[str, str | list[str]]:
-    """The owner's answers. Raises UserError for what is no YAML file of them, naming the key."""
+    """The owner's answers, as they stand there: 1.10 is no number. Raises UserError for what is no YAML file of them,
+    naming the key."""
     if path is None:
         return {}
     try:
         content = path.expanduser().read_bytes()
         if len(content) > MOST_ANSWERS:
             raise ValueError(f"it has {len(content) >> 20} MiB")
-        found = yaml.safe_load(content.decode("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        found = yaml.load(content.decode("utf-8"), yaml.BaseLoader)  # texts, lists and mappings, nothing else
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"answers: {path} cannot be read as YAML: {' '.join(str(error).split())[:300]}") from error
     if not isinstance(found, dict):
         raise UserError(f"answers: {path} holds no keys and values; known keys: {', '.join(QUESTIONS)}")
@@ -125,15 +132,25 @@ def read_answers(path: Path | None) -> dict[str, str | list[str]]:
         listed = isinstance(value, list) and key == "creators"
         texts = [_text(each) for each in (value if listed else [value])]
         if not texts or not all(texts):
-            raise UserError(f"answers: {path}: '{key}' needs a text (got {value!r:.100})")
+            raise UserError(f"answers: {path}: '{key}' needs a text (it is empty, or a list or mapping)")
+        if key == "licence_url" and not is_address(texts[0]):
+            raise UserError(f"answers: {path}: '{key}' needs an address, https://… (got '{texts[0]:.100}')")
         answers[key] = texts if listed else texts[0]
     return answers
 
 
 def _text(value: Any) -> str:
-    """A text on one line; YAML takes 1.0 for a number and 2026-01-31 for a date. "" for what is no such thing."""
-    known = isinstance(value, str | int | float | date) and not isinstance(value, bool)
-    return " ".join(str(value).split()) if known else ""
+    """A text on one line; "" for what is none."""
+    return " ".join(value.split()) if isinstance(value, str) else ""
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is the address of a page, so that a link to it runs nothing."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and " " not in text
 
 
 def pages(facts: Facts) -> dict[str, bytes]:

@@ -4,7 +4,9 @@ No call's own stage: `release` needs it first, so that what may not leave is ref
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from analysis.limits import Limits, Verdict, judge_images, judge_weights
@@ -42,10 +44,7 @@ def tags(config: Config) -> dict[str, Any]:
 def run(task: RunningTask) -> Headline:
     """Writes verdicts.json. Raises UserError where a limit is not kept, unless forced."""
     keys, selection = task.config.release, task.inputs["select"].headline
-    found = {
-        name: json.loads((task.folders[name] / f"{name.removeprefix('whole_')}.json").read_text())
-        for name in ("audit", "attack", "whole_audit", "whole_attack")
-    }
+    found = read_found(task.folders)
     removed = None if task.config.select.keep == "all" else 1 - selection["samples"] / selection["whole"]
     sent = synthetic.generator_of(task.config, keys.synthetic) is None
     limits = Limits(keys.most_copied, keys.most_auc, keys.least_found, keys.least_patients, keys.most_removed)
@@ -59,6 +58,14 @@ def run(task: RunningTask) -> Headline:
     (task.folder / VERDICTS).write_text(json.dumps([asdict(verdict) for verdict in verdicts], indent=1))
     task.tracked.log_artifact(task.folder / VERDICTS)
     return {"limits": len(verdicts), "not_kept": [f"{verdict.about}: {verdict.sentence()}" for verdict in failed]}
+
+
+def read_found(folders: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """What audit and attack found of what is left of the set, and of the whole, by the names of the parents."""
+    return {
+        name: json.loads((folders[name] / f"{name.removeprefix('whole_')}.json").read_text())
+        for name in ("audit", "attack", "whole_audit", "whole_attack")
+    }
 
 
 def refusal(failed: list[Verdict]) -> str:

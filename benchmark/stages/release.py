@@ -1,6 +1,8 @@
 """What a filter left of a synthetic set, judged anew → a package for strangers, if it keeps its limits."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,20 +31,22 @@ from benchmark.release.weights import write_weights
 from benchmark.release.writing import PackageFiles, write_zip
 from benchmark.report.release_card import CardInputs, build_release_card, worst_patient
 from benchmark.stages import PACKAGE, Headline, RunningTask, Settings
-from benchmark.stages.judge import VERDICTS
+from benchmark.stages.judge import VERDICTS, read_found
 from benchmark.stages.report import cohort_facts
 from benchmark.stages.sample import TRAINING, trainings
 from benchmark.tracking import runs as tracking
 from benchmark.training.models import WEIGHTS, create_generator
 
-SCHEMA = 1
-EVALUATION = "evaluate"  # likewise
+SCHEMA = 2  # 2: pages say what is known of a sent set, and what attacks find of the whole set
+EVALUATION = "evaluate"  # names of parents begin with it, one for each arm and repeat
 MOST_LICENCE = 1 << 20  # bytes
 
 
 def settings(config: Config) -> Settings:
     keys = config.release.model_dump(mode="json", exclude={"synthetic", "licence", "answers"})
-    return {**keys, "licence": content_hash(_licence(config)), "answers": read_answers(config.release.answers)}
+    answers = json.dumps(read_answers(config.release.answers))
+    hashed = hashlib.sha256(answers.encode()).hexdigest()  # contacts and such belong into the package, into no store
+    return {**keys, "licence": content_hash(_licence(config)), "answers": hashed}
 
 
 def needs(config: Config) -> dict[str, Need]:
@@ -79,10 +83,10 @@ def tags(config: Config) -> dict[str, Any]:
 def run(task: RunningTask) -> Headline:
     """Writes the package into a folder and a .zip of it; whether it may be made, the stage judge has decided."""
     config, folder, tracked, keys = task.config, task.folder, task.tracked, task.config.release
-    found = {
-        name: json.loads((task.folders[name] / f"{name.removeprefix('whole_')}.json").read_text())
-        for name in ("audit", "attack", "whole_audit", "whole_attack")
-    }
+    licence, answers = _licence(config).read_bytes(), read_answers(keys.answers)
+    if stages.folder_of("release", config, stages.fingerprint("release", config, task.inputs)) != folder:
+        raise UserError("licence, answers or the cohort's files changed since this call began: call again")
+    found = read_found(task.folders)
     selection = task.inputs["select"].headline
     judged = json.loads((task.folders["judge"] / VERDICTS).read_text())
     verdicts = [Verdict(**each) for each in judged]
@@ -90,14 +94,14 @@ def run(task: RunningTask) -> Headline:
 
     made = SliceSet.open(task.folders["select"])
     kept = _ratios(task)
-    facts = _facts(task, made, found, verdicts, kept, forced=bool(failed))
+    facts = _facts(task, made, found, verdicts, kept, answers, forced=bool(failed))
     package = folder / PACKAGE / facts.name
     with PackageFiles(package) as files:
         with progress_bar(len(made), f"write {facts.name}", "img") as bar:
             write_slices(files, made, facts.declared, facts.name, stages.workers(config), bar.update)
         if keys.weights:
             _write_weights(files, task, facts)
-        _write_pages(files, facts, kept, _licence(config), folder, task.folders["audit"])
+        _write_pages(files, facts, kept, licence, folder, task.folders["audit"])
     with (package / "checksums.sha256").open() as lines:
         count = sum(1 for _ in lines)
     zipped = folder / f"{facts.name}.zip"
@@ -149,6 +153,7 @@ def _facts(
     found: dict[str, Any],
     verdicts: list[Verdict],
     kept: pd.DataFrame,
+    answers: Mapping[str, str | list[str]],
     forced: bool,
 ) -> Facts:
     config, keys, selection = task.config, task.config.release, task.inputs["select"].headline
@@ -168,13 +173,14 @@ def _facts(
         audit=found["audit"],
         attack=found["attack"],
         whole_audit=found["whole_audit"],
+        whole_attack=found["whole_attack"],
         verdicts=verdicts,
         use=" ".join([use.finding, *use.words]).strip(),
         weights=keys.weights,
         forced=forced,
         commit=tracking.commit(),
         training=_training(config) if generator else [],
-        answers=read_answers(keys.answers),
+        answers=answers,
     )
 
 
@@ -206,7 +212,7 @@ def _write_weights(files: PackageFiles, task: RunningTask, facts: Facts) -> None
 
 
 def _write_pages(
-    files: PackageFiles, facts: Facts, kept: pd.DataFrame, licence: Path, folder: Path, audit: Path
+    files: PackageFiles, facts: Facts, kept: pd.DataFrame, licence: bytes, folder: Path, audit: Path
 ) -> None:
     """All but slices and weights; the card is drawn into `folder` first. audit: where that of the slices lies."""
     for name, content in pages(facts).items():
@@ -227,6 +233,6 @@ def _write_pages(
     )
     for path in build_release_card(folder, inputs):
         files.add(path.name, lambda path=path: [path.read_bytes()])
-    files.add(LICENCE, lambda: [licence.read_bytes()])
+    files.add(LICENCE, lambda: [licence])
     files.add(DECLARATION, lambda: [facts.declared.to_json().encode()])
     files.add(CROISSANT, lambda: [croissant(facts, files.digests)])

@@ -28,7 +28,7 @@ from safetensors import safe_open
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
 from benchmark.parsing import parse
-from benchmark.stages import fingerprint, needs
+from benchmark.stages import RunningTask, fingerprint, folder_of, needs, release
 from benchmark.table.run import call
 
 ROOT = Path(__file__).parents[3]
@@ -234,6 +234,11 @@ def test_the_same_results_make_the_same_bytes_and_a_killed_release_goes_on(owner
     anew = owner.released(force=True, weights=True)
     assert anew.zip.read_bytes() == before
     assert owner.released(force=True, weights=True).result.reused
+    shutil.rmtree(png.package)  # the zip is still there
+    again = owner.released(force=True, weights=True)
+    assert not again.result.reused
+    assert (again.package / "checksums.sha256").is_file()
+    assert again.zip.read_bytes() == before
 
 
 def test_pages_have_blanks_that_the_owner_fills(owner, png, tmp_path):
@@ -269,6 +274,25 @@ def test_a_licence_is_needed_before_anything_is_made(owner, tmp_path):
     (tmp_path / "empty").touch()
     with pytest.raises(UserError, match="no text of a licence"):
         fingerprint("release", owner.configured("release", licence=str(tmp_path / "empty")))
+
+
+def test_what_changes_while_parents_are_made_is_refused_before_anything_is_written(owner, tmp_path):
+    licence, answers = tmp_path / "terms.txt", tmp_path / "answers.yaml"
+    licence.write_text("For research alone.")
+    answers.write_text("contact: ada@example.org")
+    config = owner.configured("release", licence=str(licence), answers=str(answers))
+    folder = folder_of("release", config, fingerprint("release", config, {}))
+    task = RunningTask(config, {}, folder, None, None, None)
+    with pytest.raises(KeyError):  # it goes on, to parents that are not there
+        release.run(task)
+    assert "ada@example.org" not in str(release.settings(config))
+    for file, text in ((licence, "For nobody."), (answers, "contact: nobody")):
+        before = file.read_text()
+        file.write_text(text)
+        with pytest.raises(UserError, match="changed since this call began"):
+            release.run(task)
+        file.write_text(before)
+    assert not folder.exists()
 
 
 def test_metadata_is_valid_croissant(png):
