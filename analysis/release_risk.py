@@ -143,19 +143,19 @@ def _question(what: str, limits: Sequence[Verdict]) -> Row:
     for each in failed:
         if each.passed is None:
             unknown.setdefault(each.reason, []).append(PLAIN.get(each.name, each.name))
-    unknown_texts = [f"not known, {reason}: {', '.join(names)}" for reason, names in unknown.items()]
+    unknown_texts = [f"not judged ({reason}): {', '.join(names)}" for reason, names in unknown.items()]
     words = [f"{'; '.join([*exceeded, *unknown_texts])}."]
     if unknown:
-        words += ["What is not known counts as not kept."]
+        words += ["What could not be judged counts as not kept."]
     return Row(title, "", "bad", f"Outside {len(failed)} of {counted(len(limits), 'limit')}", words, finding)
 
 
 HOW = {
-    "distance": "by closeness to the set",
-    "ratio": "by closeness to the set, beside other people",
-    "attribute": "by guessing a missing image",
-    "link": "by joining parts of a scan",
-    "white_box": "by asking the weights",
+    "distance": "closeness to the set",
+    "ratio": "closeness to the set beside other people",
+    "attribute": "guessing a missing image",
+    "link": "joining parts of a scan",
+    "white_box": "asking the weights",
 }
 PLAIN = {  # what `analysis.limits` calls its limits, in words; all but the numbers of people are shares
     "share of slices copied at τ95": "slices that look like copies, to a lenient eye",
@@ -164,8 +164,8 @@ PLAIN = {  # what `analysis.limits` calls its limits, in words; all but the numb
     "share of planted copies found, the least of exact, mirrored, blurred,": "plain copies found that were planted",
     "number of held-out patients": "outsiders",
     "number of patients shown more often on purpose": "patients shown more often on purpose",
-    **{f"p of the attack {name}": f"cases where chance does as well as an attack {how}" for name, how in HOW.items()},
-    **{f"AUC of the attack {name} (upper bound)": f"pairs won {how}, at the worst" for name, how in HOW.items()},
+    **{f"p of the attack {name}": f"chance as good as {how}" for name, how in HOW.items()},
+    **{f"AUC of the attack {name} (upper bound)": f"pairs won by {how}, at the worst" for name, how in HOW.items()},
 }
 
 
@@ -174,6 +174,7 @@ def _limit(verdict: Verdict) -> str:
     if verdict.name not in PLAIN:
         return verdict.sentence()
     scale, unit = (1, "") if verdict.name.startswith("number of ") else (100, " of 100")
+    unit += " times" * verdict.name.startswith("p of ")
     if verdict.value is None:
         value = "not known"
     else:

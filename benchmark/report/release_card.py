@@ -133,15 +133,15 @@ def _lead(inputs: CardInputs) -> str:
     if inputs.audits:
         made = f"{sizes([audit['n_synthetic'] for audit in inputs.audits])} synthetic slices"
     patients = max((audit["n_train_subjects"] for audit in inputs.audits), default=cohort.subjects["train"])
-    insiders, outsiders = counted(patients, "patient"), counted(cohort.subjects["test"], "patient")
+    insiders, others = counted(patients, "patient"), cohort.subjects["test"]
     if inputs.sent:
         return (
             f"{made} that were sent, compared with {insiders} of {cohort.name}, here the insiders; whether their "
-            f"generator learned from them is not known. The outsiders are {outsiders} more."
+            f"generator learned from them is not known. The outsiders are {counted(others, 'test patient')}."
         )
     return (
         f"{made}, whose generator learned from {insiders} of {cohort.name}, the insiders. They are compared with "
-        f"{outsiders} whom it never saw, the outsiders."
+        f"{counted(others, 'patient')} whom it never saw, the outsiders."
     )
 
 

@@ -138,8 +138,8 @@ def test_images_are_judged_by_their_limits():
     row = images_row([*kept, limit("AUC", 0.81, 0.72, False), limit("AUC of link", None, 0.72, None, reason="no time")])
     assert (row.status, row.verdict) == ("bad", "Outside 2 of 4 limits")
     assert "AUC is 0.81, at most 0.72 is allowed" in words(row)
-    assert "not known, no time: AUC of link." in words(row)
-    assert "What is not known counts as not kept" in words(row)
+    assert "not judged (no time): AUC of link." in words(row)
+    assert "What could not be judged counts as not kept" in words(row)
     assert "before and after the filter" in words(images_row([*kept, limit(LEFT_OUT, 0.0, 0.1, True)]))
     assert images_row([]).status == "none"
 
@@ -154,12 +154,12 @@ def test_limits_are_told_in_plain_words():
     row = images_row([each for each in every if each.about == "images"])
     text = words(row)
     assert "slices that look like copies, to a strict eye: 12 of 100 (at most 2.5)" in text
-    assert (
-        "cases where chance does as well as an attack by joining parts of a scan: less than 0.01 of 100 (at least 5)"
-        in (text)
-    )
+    assert "chance as good as joining parts of a scan: less than 0.01 of 100 times (at least 5)" in text
     assert "pairs won by joining parts of a scan, at the worst: 90 of 100 (at most 72)" in text
-    assert "not known, no time: cases where chance does as well as an attack by closeness to the set, pairs won" in text
+    unknown = (
+        "not judged (no time): chance as good as closeness to the set, pairs won by closeness to the set, at the worst"
+    )
+    assert unknown in text
     assert "lenient" not in text
     assert {each.name for each in every} == PLAIN.keys()
 
