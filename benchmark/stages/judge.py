@@ -18,11 +18,11 @@ from benchmark.stages import Headline, RunningTask, Settings
 
 SCHEMA = 2  # 2: what an attack finds fails; sent sets, canaries, attacks before the filter
 VERDICTS = "verdicts.json"
-KEYS = ("weights", "force", "most_copied", "most_auc", "most_removed", "least_found", "least_patients")
+KEYS = ("force", "most_copied", "most_auc", "most_removed", "least_found", "least_patients")  # of release, read here
 
 
 def settings(config: Config) -> Settings:
-    return config.release.model_dump(mode="json", include=set(KEYS))
+    return config.release.model_dump(mode="json", include={*KEYS, "weights"})
 
 
 def needs(config: Config) -> dict[str, Need]:

@@ -31,7 +31,7 @@ from benchmark.release.weights import write_weights
 from benchmark.release.writing import PackageFiles, write_zip
 from benchmark.report.release_card import CardInputs, build_release_card, worst_patient
 from benchmark.stages import PACKAGE, Headline, RunningTask, Settings
-from benchmark.stages.judge import VERDICTS, read_found
+from benchmark.stages.judge import KEYS, VERDICTS, read_found
 from benchmark.stages.report import cohort_facts
 from benchmark.stages.sample import TRAINING, trainings
 from benchmark.tracking import runs as tracking
@@ -43,7 +43,7 @@ MOST_LICENCE = 1 << 20  # bytes
 
 
 def settings(config: Config) -> Settings:
-    keys = config.release.model_dump(mode="json", exclude={"synthetic", "licence", "answers"})
+    keys = config.release.model_dump(mode="json", exclude={"synthetic", "licence", "answers", *KEYS})
     answers = json.dumps(read_answers(config.release.answers))
     hashed = hashlib.sha256(answers.encode()).hexdigest()  # contacts and such belong into the package, into no store
     return {**keys, "licence": content_hash(_licence(config)), "answers": hashed}
