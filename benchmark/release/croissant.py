@@ -92,8 +92,9 @@ def _responsible(facts: Facts) -> dict[str, object]:
     return {
         "rai:dataCollection": collected,
         "rai:dataCollectionType": ["Synthetic data"],
-        "rai:dataManipulationProtocol": f"Filtered before release (rule {facts.keep}): of {facts.whole} slices left "
-        f"out {removed}.",
+        "rai:dataManipulationProtocol": "Nothing was left out."
+        if facts.keep == "all"
+        else f"Filtered before release (rule {facts.keep}): of {facts.whole} slices left out {removed}.",
         "rai:dataAnnotationProtocol": annotated,
         "rai:dataLimitations": "Slices, not volumes. What training patients did not show is not there. "
         f"{_forced(facts)}".strip(),

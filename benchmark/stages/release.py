@@ -225,7 +225,7 @@ def _write_pages(
         attacks=[facts.attack],
         worst=worst and replace(worst, pair=None),  # which slice comes closest to a patient is no stranger's business
         ratios=kept,
-        removed=facts.removed,
+        removed=None if facts.keep == "all" else facts.removed,
         limits=facts.verdicts,
         forced=facts.forced,
         weights=facts.weights,
