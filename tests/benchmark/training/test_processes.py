@@ -267,7 +267,7 @@ def test_helpers_end_with_their_leader(tmp_path):
 
 
 TRAIN_AND_LEAVE = """
-import os
+import time
 from pathlib import Path
 import torch
 from benchmark.training import processes
@@ -277,7 +277,10 @@ def threads():
 
 with processes.joined("cpu"):
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
-    assert "pt_gloo_runloop" in threads()
+    deadline = time.monotonic() + 30
+    while "pt_gloo_runloop" not in threads():  # a thread has its name only once it runs
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 print(sorted(threads()))
 """
 
