@@ -18,7 +18,7 @@ env: .venv/.complete ## The environment in .venv, from requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	@touch $@
 
-demo: env ## The main job on the phantom cohort: slices, two generators, U-Nets, audit, report
+demo: env ## The main job on the phantom cohort: slices, a generator, U-Nets, audit, attacks, report
 	PATH="$(CURDIR)/$(BIN):$$PATH" mlflow run . -e benchmark -P preset=demo --env-manager local --experiment-name $(EXPERIMENT)
 
 test: env lint ## Lint, then every test, two files at a time

@@ -52,6 +52,12 @@ def seed_of(config: Config, synthetic: str | None) -> dict[str, int]:
     return {"seed": config.train_generator.seed} if generator_of(config, synthetic) else {}
 
 
+def tags_of(config: Config, synthetic: str | None) -> dict[str, object]:
+    """What the runs of stages that look at the set are found by."""
+    name = name_of(config, synthetic)
+    return {"model": name, "generator": name, "cohort": config.prepare.cohort, **seed_of(config, synthetic)}
+
+
 def needs_of(config: Config, synthetic: str | None) -> dict[str, Need]:
     """The sample stage for a generator; for a folder its import, or nothing where it is a SliceSet already; for what is
     left of either, the stage that filters it."""

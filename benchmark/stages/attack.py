@@ -39,9 +39,7 @@ def needs(config: Config) -> dict[str, Need]:
 
 
 def tags(config: Config) -> dict[str, Any]:
-    name = synthetic.name_of(config, config.attack.synthetic)
-    own = synthetic.seed_of(config, config.attack.synthetic)
-    return {"model": name, "generator": name, "cohort": config.prepare.cohort, **own}
+    return synthetic.tags_of(config, config.attack.synthetic)
 
 
 def run(task: RunningTask) -> Headline:

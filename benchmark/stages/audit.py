@@ -30,9 +30,7 @@ def needs(config: Config) -> dict[str, Need]:
 
 
 def tags(config: Config) -> dict[str, Any]:
-    name = synthetic.name_of(config, config.audit.synthetic)
-    own = synthetic.seed_of(config, config.audit.synthetic)
-    return {"model": name, "generator": name, "cohort": config.prepare.cohort, **own}
+    return synthetic.tags_of(config, config.audit.synthetic)
 
 
 def _real(real: SliceSet, rows: np.ndarray) -> Slices:

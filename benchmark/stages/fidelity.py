@@ -32,9 +32,7 @@ def needs(config: Config) -> dict[str, Need]:
 
 
 def tags(config: Config) -> dict[str, Any]:
-    name = synthetic.name_of(config, config.fidelity.synthetic)
-    own = synthetic.seed_of(config, config.fidelity.synthetic)
-    return {"model": name, "generator": name, "cohort": config.prepare.cohort, **own}
+    return synthetic.tags_of(config, config.fidelity.synthetic)
 
 
 def run(task: RunningTask) -> Headline:

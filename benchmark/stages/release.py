@@ -75,9 +75,7 @@ def _evaluations(config: Config, left: str) -> dict[str, Need]:
 
 
 def tags(config: Config) -> dict[str, Any]:
-    name = synthetic.name_of(config, config.release.synthetic)
-    own = synthetic.seed_of(config, config.release.synthetic)
-    return {"model": name, "generator": name, "cohort": config.prepare.cohort, **own}
+    return synthetic.tags_of(config, config.release.synthetic)
 
 
 def run(task: RunningTask) -> Headline:
