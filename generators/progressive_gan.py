@@ -1,35 +1,29 @@
 """Progressive GAN (Karras et al. 2018, arXiv 1710.10196; sections refer to it)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from generators import parallel
+from generators import parallel, wasserstein
 from generators.adversarial import GAN, lazy_adam
-from generators.augmentation import centred, mirror
-from generators.base import is_due, latents
+from generators.augmentation import mirror
+from generators.base import latents
 from generators.discriminator import minibatch_std
 from generators.growth import GrowthConfig, check_size, down, fade, grown, level_at, up
 from generators.layers import LEAK, Conv2d, DownConv2d, LeakyConv2d, Linear, pixel_norm
+from generators.wasserstein import WassersteinConfig
 
 FIRST = 2  # level of the smallest images
 
 
-class ProgressiveGANConfig(GrowthConfig):
+class ProgressiveGANConfig(GrowthConfig, WassersteinConfig):
     """What may be chosen about a progressive GAN and its training; defaults are the paper's."""
 
     search_space: ClassVar = {"learning_rate": (3e-4, 3e-3, "log"), "gradient_penalty": (1.0, 30.0, "log")}
-
-    gradient_penalty: float = Field(10.0, ge=0, description="weight λ of the gradient penalty [1]")
-    penalty_interval: int = Field(
-        1, ge=1, description="gradient penalty in one step out of so many; more than 1 is faster [steps]"
-    )
-    drift: float = Field(0.001, ge=0, description="weight ε of the squared scores of real images [1]")
 
 
 def normalized(x: Tensor) -> Tensor:
@@ -135,20 +129,8 @@ class GrowingDiscriminator(nn.Module):
         return self.score(x.flatten(1)).squeeze(1)
 
 
-def gradient_penalty(discriminate: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-    """E (‖∇D(x̂)‖ − 1)² at points x̂ drawn uniformly between pairs of real and generated images (1704.00028, eq. 3)."""
-    share = parallel.rand(len(real), 1, 1, 1, dtype=real.dtype).to(real.device)
-    between = torch.lerp(fake.detach().requires_grad_(), real, share)
-    (gradient,) = torch.autograd.grad(discriminate(between).sum(), between, create_graph=True)
-    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
-
-
 class ProgressiveGAN(GAN):
-    """Progressive GAN: grows from 4 × 4 pixels, trained as a Wasserstein GAN with gradient penalty (Appendix A.1).
-
-    Where augmentation is on, the critic compares augmented images with augmented ones, and the penalty, which makes it
-    a distance of those, is taken between them.
-    """
+    """Progressive GAN: grows from 4 × 4 pixels, trained as a Wasserstein GAN with gradient penalty (Appendix A.1)."""
 
     Config = ProgressiveGANConfig
     config: ProgressiveGANConfig
@@ -163,9 +145,7 @@ class ProgressiveGAN(GAN):
     def train_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
         """One discriminator and one generator step at the level of `seen`.
 
-        Losses: loss_generator and what `discriminator_losses` lists; gradient_norm_generator and
-        gradient_norm_discriminator; ada_p, the probability of augmentation, where that is on; `level`, how far the
-        networks have grown.
+        Losses: those of `wasserstein.step`; `level`, how far the networks have grown.
         """
         generator, batch = self.networks["generator"], len(images)
         level = level_at(seen, FIRST, int(math.log2(self.resolution)), self.config)
@@ -177,28 +157,8 @@ class ProgressiveGAN(GAN):
             return self.networks["discriminator"](x, level)
 
         fake = generator(parallel.randn(batch, self.config.z_dim).to(self.device), level)  # trains both networks
-        seen_real, seen_fake = self.augmented(grown(images, level)), self.augmented(fake.detach())
-        scores = discriminate(seen_real), discriminate(seen_fake)
-        losses = self.discriminator_losses(*scores)
-        if is_due(seen, batch, self.config.penalty_interval):
-            losses |= self.penalized(losses["loss_discriminator"], gradient_penalty(discriminate, seen_real, seen_fake))
-        losses = self.discriminator_step(losses)
-        losses |= self.generator_step(lambda: -discriminate(self.augmented(fake)).mean())
-        losses |= self.adapt_augmentation(centred(*scores), seen)
+        losses = wasserstein.step(self, discriminate, grown(images, level), fake, seen)
         return self.finish(losses | {"level": torch.tensor(level)}, batch, seen)
-
-    def discriminator_losses(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """The Wasserstein loss of scores [B] (1704.00028, eq. 3 without its penalty) + ε E D(x)² (Appendix A.1).
-
-        Losses: loss_discriminator; score_real and score_fake, the mean scores.
-        """
-        loss = fake.mean() - real.mean() + self.config.drift * real.square().mean()
-        return {"loss_discriminator": loss, "score_real": real.mean(), "score_fake": fake.mean()}
-
-    def penalized(self, loss: Tensor, penalty: Tensor) -> dict[str, Tensor]:
-        """loss_discriminator with λ times the gradient penalty and times its interval; gradient_penalty without."""
-        weight = self.config.gradient_penalty * self.config.penalty_interval
-        return {"loss_discriminator": loss + weight * penalty, "gradient_penalty": penalty}
 
     def realness(self, images: Tensor) -> Tensor:
         level = float(self.networks["generator"].level)

@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from generators import adversarial, parallel
-from generators.adversarial import GAN, R1Config, lazy_adam
+from generators import logistic, parallel, wasserstein
+from generators.adversarial import GAN, lazy_adam
 from generators.augmentation import mirror
 from generators.base import is_due, latents
 from generators.discriminator import minibatch_std
 from generators.growth import GrowthConfig, check_size, down, fade, grown, level_at, up
 from generators.layers import LEAK, Conv2d, DownConv2d, LeakyConv2d, Linear, Mapping, upsampling_conv2d
+from generators.logistic import LogisticConfig
 from generators.resample import downsample
 
 # The binomial filter [1, 2, 1] of Appendix C after nearest-neighbour upsampling, or before the average of two: both in
@@ -25,9 +26,9 @@ BINOMIAL = torch.tensor([1.0, 2.0, 1.0]) / 4
 FIRST = 3  # level of the smallest images
 
 
-class StyleGAN1Config(GrowthConfig, R1Config):
+class StyleGAN1Config(GrowthConfig, LogisticConfig):
     """What may be chosen about a StyleGAN and its training; defaults are those of the paper's configuration F, but for
-    R1: its γ = 10 was for 1024 × 1024 pixels, here it fits the size (see `R1Config`)."""
+    R1: its γ = 10 was for 1024 × 1024 pixels, here it fits the size (see `LogisticConfig`)."""
 
     bf16_on_cpu: ClassVar[bool] = False  # measured at 32 px (AVX512-BF16): 0.77 of fp32's images/s
 
@@ -187,23 +188,29 @@ class StyleGAN1(GAN):
 
         Losses: loss_generator, loss_discriminator; gradient_norm_generator, gradient_norm_discriminator; score_real and
         score_fake, the mean logits; r1, the squared gradient norm, at the steps that compute it; ada_p, the probability
-        of augmentation, where that is on; `level`, how far the networks have grown.
+        of augmentation, where that is on; or those of `wasserstein.step`; `level`, how far the networks have grown.
         """
         batch, level = len(images), level_at(seen, FIRST, int(math.log2(self.resolution)), self.config)
         self.networks["generator"].level.fill_(level)
         if self.config.mirror:
             images = mirror(images)
 
+        fake, real = self.generate(batch, level), grown(images, level)  # the same images train both networks
+        if self.config.loss == "wasserstein":
+            losses = wasserstein.step(self, lambda x: self.networks["discriminator"](x, level), real, fake, seen)
+        else:
+            losses = self.logistic_step(real, fake, level, seen)
+        return self.finish(losses | {"level": torch.tensor(level)}, batch, seen)
+
+    def logistic_step(self, real: Tensor, fake: Tensor, level: float, seen: int) -> dict[str, Tensor]:
         def discriminate(x: Tensor) -> Tensor:
             return self.networks["discriminator"](self.augmented(x), level)
 
-        fake, real = self.generate(batch, level), grown(images, level)  # the same images train both networks
         logits = discriminate(real)
-        losses = adversarial.discriminator_losses(logits, discriminate(fake.detach()))
+        losses = logistic.discriminator_losses(logits, discriminate(fake.detach()))
         losses = self.discriminator_step(self.with_r1(losses, discriminate, real, seen))
-        losses |= self.generator_step(lambda: adversarial.generator_loss(discriminate(fake)))
-        losses |= self.adapt_augmentation(logits, seen)
-        return self.finish(losses | {"level": torch.tensor(level)}, batch, seen)
+        losses |= self.generator_step(lambda: logistic.generator_loss(discriminate(fake)))
+        return losses | self.adapt_augmentation(logits, seen)
 
     def generate(self, count: int, level: float) -> Tensor:
         """Fresh images of the network in training, not clamped; W's mean follows their styles."""
@@ -224,7 +231,7 @@ class StyleGAN1(GAN):
         gamma, interval = self.config.gamma(real), self.config.r1_interval
         if gamma == 0 or not is_due(seen, len(real), interval):
             return losses
-        r1 = adversarial.r1_penalty(discriminate, real)
+        r1 = logistic.r1_penalty(discriminate, real)
         return losses | {"r1": r1, "loss_discriminator": losses["loss_discriminator"] + r1 * (gamma / 2 * interval)}
 
     def realness(self, images: Tensor) -> Tensor:

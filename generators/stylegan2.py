@@ -9,22 +9,24 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from generators import adversarial, parallel
-from generators.adversarial import GAN, R1Config
+from generators import logistic, parallel, wasserstein
+from generators.adversarial import GAN, lazy_adam
 from generators.augmentation import mirror
 from generators.base import is_due, latents
 from generators.discriminator import Discriminator
 from generators.layers import LEAK, LEAKY_GAIN, Linear, Mapping, modulated_conv2d, upsampling_conv2d
+from generators.logistic import LogisticConfig
 from generators.resample import upsample
 
 UP = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4  # bilinear filter of all upsampling; a DC gain of two restores the level
 
 
-class StyleGAN2Config(R1Config):
+class StyleGAN2Config(LogisticConfig):
     """What may be chosen about a StyleGAN2 and its training.
 
     Defaults are those of the paper's configuration E, whose networks are half as wide as F's at high resolutions
-    (channel_base=32768), but for R1: F's γ = 10 was for 1024 × 1024 pixels, here it fits the size (see `R1Config`).
+    (channel_base=32768), but for R1: F's γ = 10 was for 1024 × 1024 pixels, here it fits the size (see
+    `LogisticConfig`).
     """
 
     bf16_on_cpu: ClassVar[bool] = False  # measured at 32 px (AVX512-BF16): 0.76 of fp32's images/s
@@ -182,15 +184,15 @@ class StyleGAN2(GAN):
         discriminator = Discriminator(channels, resolution, config)
         super().__init__(channels, resolution, config, generator, discriminator)
         self.optimizers = {
-            "generator": adversarial.lazy_adam(
+            "generator": lazy_adam(
                 generator.parameters(),
                 config.generator_learning_rate,
                 config.path_length_interval if config.path_length_weight > 0 else None,
             ),
-            "discriminator": adversarial.lazy_adam(
+            "discriminator": lazy_adam(
                 discriminator.parameters(),
                 config.discriminator_learning_rate,
-                None if config.r1_gamma == 0 else config.r1_interval,
+                config.apart,
             ),
         }
         self.path_length = torch.zeros(())  # running mean: a of eq. 4
@@ -201,30 +203,39 @@ class StyleGAN2(GAN):
         Losses: loss_generator, loss_discriminator; gradient_norm_generator, gradient_norm_discriminator; score_real and
         score_fake, the mean logits; path_length, its mean, and path_penalty, its mean squared distance from the running
         mean, at the steps that compute them; r1, the squared gradient norm, likewise; ada_p, the probability of
-        augmentation, where that is on.
+        augmentation, where that is on; or, but for path lengths, those of `wasserstein.step`.
         """
         config, batch = self.config, len(images)
         if config.mirror:
             images = mirror(images)
+        losses = (self.wasserstein_step if config.loss == "wasserstein" else self.logistic_step)(images, seen)
+        if config.path_length_weight > 0 and is_due(seen, batch, config.path_length_interval):
+            losses |= self.path_length_step(max(batch // 2, 1))  # half a batch: its graph is the largest
+        return self.finish(losses, batch, seen)
+
+    def wasserstein_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
+        fake, w = self.generate(len(images))
+        self.networks["generator"].mapping.track(w[:, 0])  # which `mix_styles` leaves to the first z
+        return wasserstein.step(self, self.networks["discriminator"], images, fake, seen)
+
+    def logistic_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
+        batch = len(images)
 
         def discriminate(x: Tensor) -> Tensor:
             return self.networks["discriminator"](self.augmented(x))
 
         def generator_loss() -> Tensor:
             fake, w = self.generate(batch)
-            self.networks["generator"].mapping.track(w[:, 0])  # which `mix_styles` leaves to the first z
-            return adversarial.generator_loss(discriminate(fake))
+            self.networks["generator"].mapping.track(w[:, 0])
+            return logistic.generator_loss(discriminate(fake))
 
         losses = self.generator_step(generator_loss)
-        if config.path_length_weight > 0 and is_due(seen, batch, config.path_length_interval):
-            losses |= self.path_length_step(max(batch // 2, 1))  # half a batch: its graph is the largest
         with torch.no_grad():
             fake, _ = self.generate(batch)
         real, fake = discriminate(images), discriminate(fake)
-        losses |= self.discriminator_step(adversarial.discriminator_losses(real, fake))
-        losses |= adversarial.r1_step(self, discriminate, images, seen)
-        losses |= self.adapt_augmentation(real, seen)
-        return self.finish(losses, batch, seen)
+        losses |= self.discriminator_step(logistic.discriminator_losses(real, fake))
+        losses |= logistic.r1_step(self, discriminate, images, seen)
+        return losses | self.adapt_augmentation(real, seen)
 
     def path_length_step(self, batch: int) -> dict[str, Tensor]:
         """A step of the generator down the squared distance of path lengths from their running mean (eq. 4)."""

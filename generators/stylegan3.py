@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from generators import adversarial, parallel
-from generators.adversarial import GAN, R1Config
+from generators import logistic, parallel, wasserstein
+from generators.adversarial import GAN, lazy_adam
 from generators.augmentation import mirror
 from generators.base import half_life_decay, latents
 from generators.discriminator import Discriminator
 from generators.layers import LEAK, LEAKY_GAIN, Linear, Mapping, modulated_conv2d
+from generators.logistic import LogisticConfig
 from generators.resample import downsample, gaussian, lowpass, radial_lowpass, upsample
 
 MARGIN = 10  # samples kept around the canvas on each side, so that borders leak no absolute position (Section 3.2)
@@ -25,12 +26,12 @@ CRITICAL = 2  # last layers, sampled critically: the image needs all frequencies
 OUTPUT_SCALE = 0.25  # brings the untrained network's output into the range of images
 
 
-class StyleGAN3Config(R1Config):
+class StyleGAN3Config(LogisticConfig):
     """What may be chosen about a StyleGAN3 and its training.
 
     Defaults are those of the paper's configuration T (variant=r: R), but for half of its maps at high resolutions
     (channel_base=32768 is the paper's) and for R1: the paper chose γ for each data set, here it fits the size (see
-    `R1Config`).
+    `LogisticConfig`).
     """
 
     # γ · batch size / pixels: at batches of 32, γ is 0.5 at 128 × 128 and 2 at 256 × 256, what the authors' code
@@ -232,10 +233,8 @@ class StyleGAN3(GAN):
         discriminator = Discriminator(channels, resolution, config)
         super().__init__(channels, resolution, config, generator, discriminator)
         self.optimizers = {
-            "generator": adversarial.lazy_adam(generator.parameters(), config.generator_learning_rate, None),
-            "discriminator": adversarial.lazy_adam(
-                discriminator.parameters(), config.discriminator_learning_rate, config.r1_interval
-            ),
+            "generator": lazy_adam(generator.parameters(), config.generator_learning_rate, None),
+            "discriminator": lazy_adam(discriminator.parameters(), config.discriminator_learning_rate, config.apart),
         }
 
     def train_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
@@ -243,28 +242,38 @@ class StyleGAN3(GAN):
 
         Losses: loss_generator, loss_discriminator; gradient_norm_generator, gradient_norm_discriminator; score_real and
         score_fake, the mean logits; r1, the squared gradient norm, at the steps that compute it; ada_p, the probability
-        of augmentation, where that is on.
+        of augmentation, where that is on; or those of `wasserstein.step`.
         """
-        config, batch, generator = self.config, len(images), self.networks["generator"]
-        if config.mirror:
+        if self.config.mirror:
             images = mirror(images)
-        sigma = config.sigma(seen)
-        magnitude_decay = half_life_decay(parallel.total(batch), config.magnitude_half_life)
+        step = self.wasserstein_step if self.config.loss == "wasserstein" else self.logistic_step
+        return self.finish(step(images, seen), len(images), seen)
+
+    def wasserstein_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
+        sigma, fake = self.config.sigma(seen), self.generate(len(images))
+        return wasserstein.step(self, self.networks["discriminator"], blur(images, sigma), blur(fake, sigma), seen)
+
+    def logistic_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
+        batch, sigma = len(images), self.config.sigma(seen)
 
         def discriminate(x: Tensor) -> Tensor:
             return self.networks["discriminator"](self.augmented(blur(x, sigma)))
 
-        def fakes() -> Tensor:
-            return generator(parallel.randn(batch, config.z_dim).to(self.device), magnitude_decay=magnitude_decay)
-
-        losses = self.generator_step(lambda: adversarial.generator_loss(discriminate(fakes())))
+        losses = self.generator_step(lambda: logistic.generator_loss(discriminate(self.generate(batch))))
         with torch.no_grad():
-            fake = generator(parallel.randn(batch, config.z_dim).to(self.device))
+            fake = self.networks["generator"](self.latents(batch))
         real, fake = discriminate(images), discriminate(fake)
-        losses |= self.discriminator_step(adversarial.discriminator_losses(real, fake))
-        losses |= adversarial.r1_step(self, discriminate, images, seen)
-        losses |= self.adapt_augmentation(real, seen)
-        return self.finish(losses, batch, seen)
+        losses |= self.discriminator_step(logistic.discriminator_losses(real, fake))
+        losses |= logistic.r1_step(self, discriminate, images, seen)
+        return losses | self.adapt_augmentation(real, seen)
+
+    def generate(self, batch: int) -> Tensor:
+        """Fresh images [B, C, H, H] of the network in training, not clamped; magnitudes and W's mean follow them."""
+        decay = half_life_decay(parallel.total(batch), self.config.magnitude_half_life)
+        return self.networks["generator"](self.latents(batch), magnitude_decay=decay)
+
+    def latents(self, batch: int) -> Tensor:
+        return parallel.randn(batch, self.config.z_dim).to(self.device)
 
     @torch.no_grad()
     def sample(self, seeds: Sequence[int]) -> Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from generators import adversarial
+from generators import logistic
 from generators.adversarial import GANConfig
 from generators.augmentation import (
     SYMLET,
@@ -292,7 +292,7 @@ def test_r1_through_augmentation_equals_finite_differences():
         with torch.no_grad():
             for p, d in zip(parameters, directions, strict=True):
                 p += step * d
-        value = adversarial.r1_penalty(lambda x: discriminator(augmentation(x)), images)
+        value = logistic.r1_penalty(lambda x: discriminator(augmentation(x)), images)
         with torch.no_grad():
             for p, d in zip(parameters, directions, strict=True):
                 p -= step * d

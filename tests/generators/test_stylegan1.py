@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 import generators
-from generators.adversarial import discriminator_losses
 from generators.growth import up
+from generators.logistic import discriminator_losses
 from generators.stylegan1 import (
     StyleGAN1Config,
     StyleGAN1Discriminator,

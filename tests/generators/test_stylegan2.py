@@ -228,7 +228,7 @@ def test_path_lengths_running_mean_and_halved_batch():
     generate = model.generate
     model.generate = lambda batch: batches.append(batch) or generate(batch)
     lengths = [step["path_length"] for step in train(model, 3)]
-    assert batches == [4, 2, 4] * 3
+    assert batches == [4, 4, 2] * 3  # generator, discriminator, path lengths
     mean = 0.0
     for length in lengths:
         mean = 0.99 * mean + 0.01 * length
@@ -243,13 +243,13 @@ def test_regularized_networks_learn_more_slowly():
 
 def test_augmentation_reaches_what_the_discriminator_sees_of_both():
     plain, augmented = create(augmentation=False), create(augmentation=True)
-    augmented.augmentation.p = 1.0
+    augmented.augmentation.p = 0.99
     before, after = train(plain, 1)[0], train(augmented, 1)[0]
     assert before["score_real"] != after["score_real"]
     assert before["score_fake"] != after["score_fake"]
     assert before["loss_generator"] != after["loss_generator"]
     assert "ada_p" not in before
-    assert 0.999 < after["ada_p"].item() < 1
+    assert 0 < abs(after["ada_p"].item() - 0.99) < 0.001  # it follows the logits of real images
 
 
 def test_the_mean_of_w_follows_the_generators_step_alone():
