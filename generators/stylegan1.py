@@ -34,6 +34,7 @@ class StyleGAN1Config(GrowthConfig, LogisticConfig):
 
     search_space: ClassVar = {
         "learning_rate": (5e-4, 5e-3, "log"),
+        "loss": ["logistic", "wasserstein"],
         "r1_scale": (0.1, 10.0, "log"),
         "mixing": (0.0, 0.9),
     }

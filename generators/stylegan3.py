@@ -43,6 +43,7 @@ class StyleGAN3Config(LogisticConfig):
     search_space: ClassVar = {
         "generator_learning_rate": (5e-4, 5e-3, "log"),
         "discriminator_learning_rate": (5e-4, 5e-3, "log"),
+        "loss": ["logistic", "wasserstein"],
         "r1_scale": (0.1, 10.0, "log"),
     }
 
