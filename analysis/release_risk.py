@@ -331,7 +331,7 @@ def _linked(attacks: Sequence[Mapping]) -> list[str]:
 # --- copies ---------------------------------------------------------------------------------------------------------
 
 
-def worst_row(pseudonym: str, copies: int, slices: int, above: int, outsiders: int, real_shown: bool) -> Row:
+def worst_row(pseudonym: str, copies: int, slices: int, above: int, outsiders: int) -> Row:
     """The patient at highest risk. copies: slices that count as copies of them, of so many slices of the set; above: of
     so many outsiders' slices, those that stand out as clearly as the slice that points at them most clearly."""
     title, asked = "The worst patient", "Who is at highest risk?"
@@ -341,12 +341,9 @@ def worst_row(pseudonym: str, copies: int, slices: int, above: int, outsiders: i
     words = [
         f"Of {outsiders:,} slices of outsiders {f'{above:,}' if above else 'none'} stand{'s' * (above == 1)} out as "
         f"much as the one that points at {pseudonym} most clearly; so {so_many} of the set’s would by chance. The "
-        "number is a rank by risk, and tells no name."
+        "number is a rank by risk, and tells no name.",
+        "This card shows an image of a patient, so it stays in the house.",
     ]
-    if real_shown:
-        words += ["This card shows an image of a patient, so it stays in the house."]
-    else:
-        words += ["The patient’s image is not shown, as it does not leave the house."]
     if not copies:
         return Row(title, asked, "good", "Nobody stands out", words, finding, pictured=True)
     return Row(title, asked, "open", "Look at the picture", words, finding, pictured=True)

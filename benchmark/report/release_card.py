@@ -52,7 +52,7 @@ class WorstPatient:
     copies: slices of the set that count as copies of them (τ99), of so many `slices`; above: of so many `outsiders`,
     slices of people nobody trained on, those that stand out as clearly as the slice that points at the patient most;
     risk: the share of them that do not, 0..1. pair: uint8 [2, 4, H, W], the synthetic slice and the real one that it
-    resembles, [1, 4, H, W] where the real one may not be shown, or None where no number of theirs may be, either.
+    resembles, or None where these may not be shown, nor any number of theirs.
     """
 
     pseudonym: str
@@ -164,16 +164,16 @@ def _worst_row(worst: WorstPatient | None) -> list[Row]:
     if worst.pair is None:
         return [worst_kept_row(stands_out=worst.copies > 0)]
     counts = worst.copies, worst.slices, worst.above, worst.outsiders
-    return [worst_row(worst.pseudonym, *counts, real_shown=len(worst.pair) == 2)]
+    return [worst_row(worst.pseudonym, *counts)]
 
 
-def worst_patient(audits: Sequence[Path], *, show_real: bool) -> WorstPatient | None:
+def worst_patient(audits: Sequence[Path], *, pictured: bool) -> WorstPatient | None:
     """The patient at highest risk, by the folders of the stage audit, one a repeat; None where all training slices are
     one patient's, so that nobody can stand out among them.
 
     It is the one to whom the slice with most evidence of being a copy points. Their pseudonym is their rank, which is
     computed from no name: a hash, salted or not, could be tried out with a list of patients. Whoever has the audit's
-    nearest.csv finds them there. show_real: whether the real slice may be shown, too.
+    nearest.csv finds them there. pictured: whether they may be shown.
     """
     found = None
     for audit in audits:
@@ -183,15 +183,13 @@ def worst_patient(audits: Sequence[Path], *, show_real: bool) -> WorstPatient | 
         slices, null = (pd.read_csv(audit / f"{name}.csv") for name in ("nearest", "null"))
         clearest = slices.loc[slices["evidence"].idxmax()]
         own = slices[slices["copied_subject"] == clearest["copied_subject"]]
-        with np.load(audit / "pairs.npz", allow_pickle=False) as stored:
-            pair = stored["images"][list(stored["row"]).index(clearest["row"])]
         this = WorstPatient(
             PSEUDONYM,
             copies=int((own["evidence"] > tau).sum()),
             slices=len(slices),
             above=int((null["evidence"] >= clearest["evidence"]).sum()),
             outsiders=len(null),
-            pair=pair if show_real else pair[:1],
+            pair=_pair(audit, clearest["row"]) if pictured else None,
         )
         if found is None or (this.risk, this.copies) > (found.risk, found.copies):
             found = this
@@ -202,11 +200,17 @@ def worst_patient(audits: Sequence[Path], *, show_real: bool) -> WorstPatient | 
 
 
 def _pictures(worst: WorstPatient | None) -> list[tuple[str, bytes]]:
-    """Caption and PNG: the synthetic slice, and the real one where it may be shown."""
+    """Caption and PNG: the synthetic slice and the real one."""
     if worst is None or worst.pair is None:
         return []
     captions = ("Synthetic: T1, T1ce, T2, FLAIR", f"{worst.pseudonym}, real")
-    return [(caption, _png(images)) for caption, images in zip(captions, worst.pair, strict=False)]
+    return [(caption, _png(images)) for caption, images in zip(captions, worst.pair, strict=True)]
+
+
+def _pair(audit: Path, row: int) -> np.ndarray:
+    """A synthetic slice and the real one that it resembles, uint8 [2, 4, H, W]."""
+    with np.load(audit / "pairs.npz", allow_pickle=False) as stored:
+        return stored["images"][list(stored["row"]).index(row)]
 
 
 def _png(images: np.ndarray) -> bytes:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -215,13 +214,13 @@ def _write_pages(
     """All but slices and weights; the card is drawn into `folder` first. audit: where that of the slices lies."""
     for name, content in pages(facts).items():
         files.add(name, lambda content=content: [content])
-    worst = worst_patient([audit], show_real=False)
     inputs = CardInputs(
         name=facts.generator or "a set of a generator elsewhere",
         cohort=facts.cohort,
         audits=[facts.audit],
         attacks=[facts.attack],
-        worst=worst and replace(worst, pair=None),  # which slice comes closest to a patient is no stranger's business
+        # Which slice comes closest to a patient is no stranger's business.
+        worst=worst_patient([audit], pictured=False),
         ratios=kept,
         removed=None if facts.keep == "all" else facts.removed,
         limits=facts.verdicts,

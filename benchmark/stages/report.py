@@ -130,7 +130,7 @@ def _release_cards(
             cohort,
             [*audited.values()],
             [*attacked.values()],
-            worst=worst_patient([*folders.values()], show_real=True),
+            worst=worst_patient([*folders.values()], pictured=True),
             ratios=ratios[ratios["generator"] == name],
             limits=worst_verdicts([(audited[s], attacked[s]) for s in audited], sent=sent) if judged else [],
             sent=sent,

@@ -1,6 +1,5 @@
 """The card on its page and on paper: the same words, one sheet, nobody named."""
 
-import io
 import json
 import re
 import shutil
@@ -11,7 +10,6 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from pypdf import PdfReader
 
 from analysis.limits import Limits, Verdict, judge_images, judge_weights
@@ -55,7 +53,7 @@ def audited(folder, evidence, subjects, null=(1.0, 2.0, 3.0), tau99=2.5):
 @pytest.fixture
 def inputs(tmp_path):
     found = attacked.found(0.0, canaries=3)
-    worst = worst_patient([audited(tmp_path / "audit", [2.0, 9.0, 2.7, 4.0], [*NAMES, *NAMES])], show_real=True)
+    worst = worst_patient([audited(tmp_path / "audit", [2.0, 9.0, 2.7, 4.0], [*NAMES, *NAMES])], pictured=True)
     return CardInputs("diffusion", COHORT, [audit()], [found], worst, limits=limits(audit(), found), weights=True)
 
 
@@ -179,24 +177,20 @@ def test_nobody_is_named(inputs, tmp_path):
 def test_the_worst_patient_is_whom_the_clearest_copy_points_at(tmp_path):
     calm = audited(tmp_path / "calm", [1.0, 2.6], NAMES)
     folder = audited(tmp_path / "loud", [2.0, 9.0, 2.7, 4.0], [NAMES[0], NAMES[1], NAMES[0], NAMES[1]])
-    found = worst_patient([calm, folder], show_real=True)
+    found = worst_patient([calm, folder], pictured=True)
     assert (found.copies, found.slices, found.above, found.outsiders) == (2, 4, 0, 3)  # 9.0 and 4.0, not 2.7
     assert found.risk == 1
     assert found.pair[:, 0, 0, 0].tolist() == [2, 102]
-    assert worst_patient([folder, calm], show_real=True).copies == 2
-    assert worst_patient([calm], show_real=True).risk == pytest.approx(2 / 3)  # 3.0 is above 2.6
+    assert worst_patient([folder, calm], pictured=True).copies == 2
+    assert worst_patient([calm], pictured=True).risk == pytest.approx(2 / 3)  # 3.0 is above 2.6
 
 
-def test_in_a_package_for_strangers_the_real_image_is_not_there(tmp_path, inputs):
-    folder = audited(tmp_path / "loud", [2.0, 9.0], NAMES)
-    worst = worst_patient([folder], show_real=False)
-    assert worst.pair.shape == (1, 4, 16, 16)
+def test_for_strangers_the_worst_patient_has_no_picture(tmp_path, inputs):
+    worst = worst_patient([audited(tmp_path / "loud", [2.0, 9.0], NAMES)], pictured=False)
+    assert worst.copies == 1
     card = build_release_card(tmp_path, replace(inputs, worst=worst))
-    images = PdfReader(card[1]).pages[0].images
-    assert [np.unique(np.asarray(Image.open(io.BytesIO(image.data)).convert("L"))).tolist() for image in images] == [
-        [2]
-    ]
-    assert card[0].read_text().count("<img") == 1
+    assert not PdfReader(card[1]).pages[0].images
+    assert "<img" not in card[0].read_text()
     for text in both(tmp_path, replace(inputs, worst=worst)):
         assert squeezed("The patient’s image is not shown") in text
 
@@ -211,8 +205,8 @@ def test_without_a_picture_no_number_of_the_worst_patient_is_there(inputs, tmp_p
 
 def test_one_training_patient_or_no_audit_has_no_worst(tmp_path, inputs):
     folder = audited(tmp_path / "single", [1.0, 2.0], NAMES, tau99=None)
-    assert worst_patient([folder], show_real=True) is None
-    assert worst_patient([], show_real=True) is None
+    assert worst_patient([folder], pictured=True) is None
+    assert worst_patient([], pictured=True) is None
     for text in both(tmp_path, CardInputs("sent", COHORT, [], [])):
         assert squeezed("attacks on the generator’s weights") in text
         assert "Theworstpatient" not in text
