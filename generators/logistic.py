@@ -1,7 +1,7 @@
 """The logistic loss (Goodfellow et al. 2014, 1406.2661) and R1, which keeps its discriminator in check (1801.04406)."""
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -9,28 +9,20 @@ from pydantic import Field
 from torch import Tensor
 
 from generators import parallel
-from generators.adversarial import GAN
+from generators.adversarial import GAN, GANConfig
 from generators.base import is_due
-from generators.wasserstein import WassersteinConfig
 
 
-class LogisticConfig(WassersteinConfig):
-    """What may be chosen about the loss of any StyleGAN: logistic with R1, or progressive GAN's.
+class R1Config(GANConfig):
+    """What may be chosen about R1.
 
-    StyleGAN's own paper had the one for FFHQ and the other for CelebA-HQ, and calls its networks "orthogonal to the
-    ongoing discussion about GAN loss functions" (1812.04948, Sections 1 and 2.1).
-
-    The γ of R1 that is right grows with the number of pixels, over which the gradient is spread, and falls with the
-    batch. Unless a number is given, it is pixels / batch size times a factor, so that another image size needs no
-    search.
+    The γ that is right grows with the number of pixels, over which the gradient is spread, and falls with the batch.
+    Unless a number is given, it is pixels / batch size times a factor, so that another image size needs no search.
     """
 
     # γ · batch size / pixels. 0.0002: StyleGAN2's heuristic (2006.06676, Appendix C).
     gamma_factor: ClassVar[float] = 0.0002
 
-    loss: Literal["logistic", "wasserstein"] = Field(
-        "logistic", description="what the networks play for: logistic, with R1, or wasserstein, with its penalty [name]"
-    )
     r1_gamma: float | None = Field(
         None, ge=0, description="weight of the R1 penalty, halved in the loss; unset: fits image and batch size [1]"
     )
@@ -41,11 +33,6 @@ class LogisticConfig(WassersteinConfig):
         """γ for this process's part of a batch, [B, C, H, H]."""
         fitting = self.gamma_factor * images.shape[2] ** 2 / parallel.total(len(images))
         return self.r1_scale * (fitting if self.r1_gamma is None else self.r1_gamma)
-
-    @property
-    def apart(self) -> int | None:
-        """Steps from one step of R1's own to the next; None where it takes none."""
-        return None if self.loss == "wasserstein" or self.r1_gamma == 0 else self.r1_interval
 
 
 def generator_loss(fake: Tensor) -> Tensor:

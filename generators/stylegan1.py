@@ -16,8 +16,8 @@ from generators.base import is_due, latents
 from generators.discriminator import minibatch_std
 from generators.growth import GrowthConfig, check_size, down, fade, grown, level_at, up
 from generators.layers import LEAK, Conv2d, DownConv2d, LeakyConv2d, Linear, Mapping, upsampling_conv2d
-from generators.logistic import LogisticConfig
 from generators.resample import downsample
+from generators.stylegan import StyleGANConfig
 
 # The binomial filter [1, 2, 1] of Appendix C after nearest-neighbour upsampling, or before the average of two: both in
 # one are bilinear resampling.
@@ -26,9 +26,9 @@ BINOMIAL = torch.tensor([1.0, 2.0, 1.0]) / 4
 FIRST = 3  # level of the smallest images
 
 
-class StyleGAN1Config(GrowthConfig, LogisticConfig):
+class StyleGAN1Config(GrowthConfig, StyleGANConfig):
     """What may be chosen about a StyleGAN and its training; defaults are those of the paper's configuration F, but for
-    R1: its γ = 10 was for 1024 × 1024 pixels, here it fits the size (see `LogisticConfig`)."""
+    R1: its γ = 10 was for 1024 × 1024 pixels, here it fits the size (see `R1Config`)."""
 
     bf16_on_cpu: ClassVar[bool] = False  # measured at 32 px (AVX512-BF16): 0.77 of fp32's images/s
 

@@ -15,18 +15,17 @@ from generators.augmentation import mirror
 from generators.base import is_due, latents
 from generators.discriminator import Discriminator
 from generators.layers import LEAK, LEAKY_GAIN, Linear, Mapping, modulated_conv2d, upsampling_conv2d
-from generators.logistic import LogisticConfig
 from generators.resample import upsample
+from generators.stylegan import StyleGANConfig
 
 UP = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4  # bilinear filter of all upsampling; a DC gain of two restores the level
 
 
-class StyleGAN2Config(LogisticConfig):
+class StyleGAN2Config(StyleGANConfig):
     """What may be chosen about a StyleGAN2 and its training.
 
     Defaults are those of the paper's configuration E, whose networks are half as wide as F's at high resolutions
-    (channel_base=32768), but for R1: F's γ = 10 was for 1024 × 1024 pixels, here it fits the size (see
-    `LogisticConfig`).
+    (channel_base=32768), but for R1: F's γ = 10 was for 1024 × 1024 pixels, here it fits the size (see `R1Config`).
     """
 
     bf16_on_cpu: ClassVar[bool] = False  # measured at 32 px (AVX512-BF16): 0.76 of fp32's images/s
@@ -191,9 +190,7 @@ class StyleGAN2(GAN):
                 config.path_length_interval if config.path_length_weight > 0 else None,
             ),
             "discriminator": lazy_adam(
-                discriminator.parameters(),
-                config.discriminator_learning_rate,
-                config.apart,
+                discriminator.parameters(), config.discriminator_learning_rate, config.r1_step_interval
             ),
         }
         self.path_length = torch.zeros(())  # running mean: a of eq. 4

@@ -15,8 +15,8 @@ from generators.augmentation import mirror
 from generators.base import half_life_decay, latents
 from generators.discriminator import Discriminator
 from generators.layers import LEAK, LEAKY_GAIN, Linear, Mapping, modulated_conv2d
-from generators.logistic import LogisticConfig
 from generators.resample import downsample, gaussian, lowpass, radial_lowpass, upsample
+from generators.stylegan import StyleGANConfig
 
 MARGIN = 10  # samples kept around the canvas on each side, so that borders leak no absolute position (Section 3.2)
 TAPS = 6  # filter taps per sample of the lower rate: the Kaiser window's n (Section 3.2)
@@ -26,12 +26,12 @@ CRITICAL = 2  # last layers, sampled critically: the image needs all frequencies
 OUTPUT_SCALE = 0.25  # brings the untrained network's output into the range of images
 
 
-class StyleGAN3Config(LogisticConfig):
+class StyleGAN3Config(StyleGANConfig):
     """What may be chosen about a StyleGAN3 and its training.
 
     Defaults are those of the paper's configuration T (variant=r: R), but for half of its maps at high resolutions
     (channel_base=32768 is the paper's) and for R1: the paper chose γ for each data set, here it fits the size (see
-    `LogisticConfig`).
+    `R1Config`).
     """
 
     # γ · batch size / pixels: at batches of 32, γ is 0.5 at 128 × 128 and 2 at 256 × 256, what the authors' code
@@ -235,7 +235,9 @@ class StyleGAN3(GAN):
         super().__init__(channels, resolution, config, generator, discriminator)
         self.optimizers = {
             "generator": lazy_adam(generator.parameters(), config.generator_learning_rate, None),
-            "discriminator": lazy_adam(discriminator.parameters(), config.discriminator_learning_rate, config.apart),
+            "discriminator": lazy_adam(
+                discriminator.parameters(), config.discriminator_learning_rate, config.r1_step_interval
+            ),
         }
 
     def train_step(self, images: Tensor, seen: int) -> dict[str, Tensor]:
