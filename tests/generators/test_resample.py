@@ -103,12 +103,37 @@ def test_gaussian_is_scipys():
     np.testing.assert_allclose(gaussian(2.0), expected, atol=1e-6)
 
 
-def test_resampling_differentiates_twice():
-    image = torch.randn(1, 2, 5, 4, dtype=torch.float64, requires_grad=True)
-    kernel = lowpass(8, 2, 2, 8).double()
+@pytest.mark.parametrize("taps", [4, 8])  # one pass over both axes, and one along each
+@pytest.mark.parametrize("width", [4, 5])  # of what is filtered down: at 5, the last stride leaves a column over
+def test_resampling_differentiates_twice(taps, width):
+    image = torch.randn(1, 2, 3, width, dtype=torch.float64, requires_grad=True)
+    kernel = lowpass(taps, 2, 2, 8).double()
 
-    def there_and_back(x):
-        return downsample(upsample(x, kernel, 2, crop=1).square(), kernel, 2, pad=1)
+    def there(x):
+        return upsample(x, kernel, 2, crop=taps // 2 - 1).square()
 
-    assert torch.autograd.gradcheck(there_and_back, image)
-    assert torch.autograd.gradgradcheck(there_and_back, image)
+    def back(x):
+        return downsample(x, kernel, 2, pad=taps // 2 - 1).square()
+
+    for call in (there, back, lambda x: back(there(x))):
+        assert torch.autograd.gradcheck(call, image)
+        assert torch.autograd.gradgradcheck(call, image)
+
+
+def test_derivatives_of_a_filter_are_those_of_pytorchs_convolution():
+    """Up to the third."""
+    kernel = torch.tensor([1.0, 3, 3, 1], dtype=torch.float64) / 8
+    image = torch.randn(2, 3, 9, 6, dtype=torch.float64, requires_grad=True)
+
+    def reference(x):
+        weight = torch.outer(kernel, kernel).expand(3, 1, -1, -1)
+        return torch.nn.functional.conv2d(x, weight, None, 2, 1, groups=3)
+
+    def third(filtered):
+        value = filtered(image).pow(4).sum()
+        for _ in range(3):
+            (gradient,) = torch.autograd.grad(value, image, create_graph=True)
+            value = gradient.square().sum()
+        return gradient
+
+    torch.testing.assert_close(third(lambda x: downsample(x, kernel, 2, pad=1)), third(reference))
