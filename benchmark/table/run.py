@@ -67,7 +67,8 @@ def call(stage: str, config: Config, team: Team | None = None) -> CallResult | P
     result = pull(stage, config, session)
     if result.reused:
         session.adopt_reused(stage, result.run_id)
-    print(f"{stage}: {'reused' if result.reused else 'done'} → {result.path}", file=sys.stderr)
+    made = result.headline.get("zip", result.path)  # a package is what leaves; any other stage's folder is its result
+    print(f"{stage}: {'reused' if result.reused else 'done'} → {made}", file=sys.stderr)
     return CallResult.of(result)
 
 

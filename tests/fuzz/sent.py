@@ -12,7 +12,7 @@ FOLDERS = ("T1", "T1ce", "T2", "FLAIR", "SEG")
 NOT_TAKEN = "not taken"  # the slice is set aside, or the set refused
 REFUSED = "refused"  # the set is refused
 ODD_NAMES = [
-    "sent (1)", "=cmd|' ' /C calc'!A1", "<script>alert(1)<", "$\\input{x}$", "two\nlines", "\u202egnp.", "a,b", " lead",
+    "sent (1)", "=cmd|' 'C calc'!A1", "<script>alert(1)<", "$\\input{x}$", "two\nlines", "\u202egnp.", "a,b", " lead",
     "ünï-文字-🧠", "%s%n%d", "'; drop table runs; --", "-rf", "a" * 120, "tab\there", "\x1b[31mred", "a:b|c?d*e", "..a",
     "NaN", "null", "#comment", "a&b", "\u00e9 and e\u0301", "quote\"d",
 ]  # fmt: skip

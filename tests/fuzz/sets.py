@@ -1,4 +1,4 @@
-"""Family 2: a synthetic set that somebody sent, damaged: PNG folders, arrays, NIfTI volumes, SliceSets.
+"""Family 2: a synthetic set that somebody sent, damaged: PNG folders, arrays, NIfTI volumes, SliceSets, packages.
 
 It is refused as a whole with one message, or its damaged slices are set aside and the others come out unchanged.
 """
@@ -10,8 +10,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmark.data.slices import SliceSet
-from tests.fuzz import array_files, cohorts, harness, nifti_files, png_slices, sent_folders, slice_sets, subjects
+from benchmark.data.foreign.package import DECLARATION, Declaration
+from benchmark.data.slices import SliceSet, SliceWriter
+from benchmark.release.encoding import write_slices
+from benchmark.release.writing import PackageFiles
+from tests.fuzz import (
+    array_files,
+    cohorts,
+    harness,
+    nifti_files,
+    packages,
+    png_slices,
+    sent_folders,
+    slice_sets,
+    subjects,
+)
 from tests.fuzz.harness import Case, Ended, WrongValueError
 from tests.fuzz.sent import CODES, COUNT, FOLDERS, NOT_TAKEN, REFUSED, Base, Sent
 from tests.fuzz.subjects import ANY, ASIDE, EITHER, SAME
@@ -32,6 +45,7 @@ FORM_OF: dict[Callable[[Sent], str], str] = {
     **{mutator: mutator.__name__[:3] for mutator in harness.mutators_of(array_files)},
     volume_damaged: "volumes",
     **dict.fromkeys(harness.mutators_of(slice_sets), "slices"),
+    **dict.fromkeys(harness.mutators_of(packages), "package"),
 }
 MUTATORS = list(FORM_OF)
 
@@ -47,7 +61,7 @@ def prepare(root: Path) -> Base:
     rows = np.linspace(0, len(opened) - 1, COUNT).astype(int)
     images, labels = np.array(opened.images[rows]), np.array(opened.labels[rows])
     assert images.any((2, 3)).all()
-    folders = {name: root / name for name in ("png", "npy", "npz", "volumes", "slices")}
+    folders = {name: root / name for name in ("png", "npy", "npz", "volumes", "slices", "package")}
     for channel, name in enumerate(FOLDERS):
         (folders["png"] / name).mkdir(parents=True)
         for number in range(COUNT):
@@ -60,7 +74,21 @@ def prepare(root: Path) -> Base:
     np.savez_compressed(folders["npz"] / "sent.npz", np.concatenate([images, CODES[labels][:, None]], 1))
     subjects.write_cohort(folders["volumes"], "brats .nii.gz")
     shutil.copytree(slices, folders["slices"])
+    _write_package(folders["package"], images, labels)
     return Base(cohort, work / "work", folders, images, labels, harness.by_subject(slices))
+
+
+def _write_package(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """A sound package of PNG slices, as the stage release writes it."""
+    name, spacing = "sent", [2.0, 1.0, 1.0]
+    declared = Declaration("png", images.shape[-1], len(images), spacing, simulated=True)
+    meta = {"kind": "synthetic", "cohort": "phantom", "simulated": True, "spacing": {name: spacing}}
+    with SliceWriter(folder.with_name("released"), images.shape[-1], meta) as writer:
+        writer.append(images, labels, subject=name, seed=-1, z=-1, split="synthetic")
+    with PackageFiles(folder) as files:
+        write_slices(files, SliceSet.open(folder.with_name("released")), declared, name, 1, lambda _: None)
+        files.add("README.md", lambda: [b"# A set\n"])
+        files.add(DECLARATION, lambda: [declared.to_json().encode()])
 
 
 def make_case(base: Base, folder: Path, rng: np.random.Generator, mutator: Callable[[Sent], str]) -> Case:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmark.data.annotation import CODES
 from benchmark.data.cohorts import RejectedSubject
 from benchmark.data.foreign.coding import TIMES_51, Coding, as_they_are, decoded
 from benchmark.data.foreign.facts import BATCH, Part, Progress, parallel, refuse
@@ -30,6 +31,7 @@ CHANNELS = (*MODALITIES, "SEG")
 ENDINGS = {"png": "png", "nifti": "nii.gz"}
 ORIENTATION = "rows run anterior to posterior, columns from the patient's right to left"
 CODINGS = {"png": TIMES_51, "nifti": TIMES_51, "arrays": as_they_are("classes 0–3", {1: 1, 2: 2, 3: 3})}
+VALUES = {"png": CODES, "nifti": CODES, "arrays": (0, 1, 2, 3)}  # of background, NCR, ED and ET
 FORMAT_NAMES = {"png": "PNG slices", "nifti": "NIfTI slices", "arrays": "arrays"}
 MOST_DECLARED = 1 << 20  # bytes of the declaration
 MOST_SPACING = 1000.0  # mm
@@ -94,7 +96,7 @@ class Package:
                 f"{self.folder}: slices of {size} × {size} px, but the cohort is prepared at {image_size} px: "
                 f"give image_size={size}"
             )
-        refuse(self.folder, chain(self._extra(), self._absent_slices(), self._differing()))
+        refuse(self.folder, chain(self._extra(), self._otherwise_declared(), self._differing()))
         progress(self.count)
         return CODINGS[self.declared.format]
 
@@ -104,8 +106,18 @@ class Package:
         for start in range(0, self.count, BATCH):
             rows = range(start, min(start + BATCH, self.count))
             channels = np.stack([*parallel(lambda i, first=start: read(first + i), len(rows), workers)])
+            self._refuse_other_values(channels[:, 4])
             progress(len(rows))
             yield decoded([f"{row:06d}" for row in rows], channels[:, :4], channels[:, 4], coding)
+
+    def _refuse_other_values(self, annotation: np.ndarray) -> None:
+        """Annotation [B, H, W] that no release writes: decoding it by thresholds would guess what it means."""
+        known = VALUES[self.declared.format]
+        if (other := annotation[~np.isin(annotation, known)]).size:
+            raise UserError(
+                f"{self.folder}: an annotation holds {other[0]}, which is no class of a {self.format} "
+                f"({', '.join(map(str, known))}): this is not as stage release wrote it, ask its sender"
+            )
 
     def _slice(self, image_size: int) -> Callable[[int], np.ndarray]:
         pixels = {"png": png_pixels, "nifti": nifti_pixels}[self.declared.format]
@@ -126,14 +138,16 @@ class Package:
             raise UserError(f"{self.folder}: images {images.shape} and labels {labels.shape}, declared {self.declared}")
         return lambda row: np.concatenate([images[row], labels[row][None]])
 
-    def _absent_slices(self) -> Iterator[str]:
-        """What the package declares, but does not list."""
+    def _otherwise_declared(self) -> Iterator[str]:
+        """Slices that the package declares, but does not list, and the other way round."""
         form = self.declared.format
         if form == "arrays":
-            expected: Iterator[str] = iter(("images.npy", "labels.npy"))
+            declared = {"images.npy": None, "labels.npy": None}
         else:
-            expected = (slice_file(channel, row, form) for row in range(self.count) for channel in CHANNELS)
-        yield from (f"{name}: declared, but not in {CHECKSUMS}" for name in expected if name not in self._checksums)
+            declared = {slice_file(channel, row, form): None for row in range(self.count) for channel in CHANNELS}
+        yield from (f"{name}: declared, but not in {CHECKSUMS}" for name in declared if name not in self._checksums)
+        listed = (name for name in self._checksums if name.split("/")[0] in CHANNELS and name not in declared)
+        yield from (f"{printable(name)}: in {CHECKSUMS}, but not declared" for name in listed)
 
     def _extra(self) -> Iterator[str]:
         known = {*self._checksums, CHECKSUMS}
@@ -186,6 +200,8 @@ def _makes_sense(declared: Declaration) -> bool:
 def _checksums(folder: Path) -> dict[str, str]:
     """sha256 by file. Raises UserError for what is no such line, or points out of the package."""
     path, found = folder / CHECKSUMS, {}
+    if not os.path.isfile(path):  # a pipe would be read for ever
+        raise UserError(f"{path}: missing, or no file: get the package anew")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
