@@ -98,7 +98,7 @@ def package_checksums_are_something_else(s: Sent) -> str:
     number = int(s.rng.integers(len(lines)))
     digest, name = lines[number].split("  ")
     lines[number] = s.pick([
-        f"{digest}  ../{name}", f"{digest}  /etc/passwd", f"{digest}  {name}\0", f"{digest} {name}", name, "",
+        f"{digest}  ../{name}", f"{digest}  /{name}", f"{digest}  {name}\0", f"{digest} {name}", name, "",
         f"{digest}  {name} ", f"{digest}  ./{name}", f"{'0' * 64}  {name}", f"{digest}  {'a' * 300}", f"{digest}  T1",
         digest * 9,
     ])  # fmt: skip
