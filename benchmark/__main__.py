@@ -1,7 +1,6 @@
 """Command line: python -m benchmark STAGE --key value …"""
 
 import json
-import logging
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from benchmark import parsing
 from benchmark.cores import cores
 from benchmark.errors import UserError, was_interrupted
 from benchmark.files import disk_fault
+from benchmark.progress import log_on_screen
 
 # glibc gives every freed block above 128 KiB back to the kernel and faults it in again; networks free many a step.
 _ALLOCATOR = {
@@ -137,20 +137,6 @@ def _sync(config: Any) -> Any:
     return CallResult("sync", "", config.common.work_dir / "tracking", False, found, status)
 
 
-class _OnScreen(logging.Formatter):
-    """Names of files may hold escape sequences, which a terminal would obey."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return visible_lines(super().format(record))
-
-
-def _log_on_screen() -> None:
-    ours, handler = logging.getLogger("benchmark"), logging.StreamHandler()
-    handler.setFormatter(_OnScreen())
-    handler.setLevel(logging.WARNING)
-    ours.handlers = [handler]
-
-
 def _interrupted() -> int:
     print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
     return 130
@@ -175,7 +161,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _interrupted()
     _tune_libraries()
-    _log_on_screen()
+    log_on_screen()
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # processes that torchrun started
     if not several or os.environ["RANK"] == "0":
         signal.signal(signal.SIGTERM, _interrupt)  # a cluster's stop ends the run as KILLED, ready to resume

@@ -321,12 +321,19 @@ class Benchmark(Section):
     """The whole table: every stage for every cell, then the report."""
 
     dry_run: bool = Field(False, description="only print the cells, what is done, what is left, and how long it takes")
-    executor: Literal["serial", "ray"] = Field("serial", description="one stage run after another, or on a Ray cluster")
+    executor: Literal["serial", "processes", "ray"] = Field(
+        "serial",
+        description="one stage run after another; in processes of this machine, one for each core (on a GPU one after "
+        "another); or on a Ray cluster",
+    )
     address: Text = Field(
         "auto", description="Ray cluster: HOST:PORT; auto: the one on this machine; local: start one for this call"
     )
     cpus_per_cell: Whole = Field(
-        0, ge=0, le=1024, description="with ray: cores, and torch threads, of a stage run; 0: as many as here [cores]"
+        0,
+        ge=0,
+        le=1024,
+        description="cores, and torch threads, of a stage run; 0: one with processes, as many as here with ray [cores]",
     )
     gpus_per_cell: float | None = Field(
         None, ge=0, le=1, description="with ray: GPU share of a stage run; default: 1 where the cluster has GPUs [GPUs]"

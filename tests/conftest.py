@@ -16,7 +16,15 @@ multiprocessing.set_forkserver_preload(
     ]
 )
 
-SLOW = {"test_thread.py", "test_executors.py", "test_tune.py", "test_runs.py", "test_processes.py", "test_fuzz.py"}
+SLOW = {
+    "test_thread.py",
+    "test_executors.py",
+    "test_side_by_side.py",
+    "test_tune.py",
+    "test_runs.py",
+    "test_processes.py",
+    "test_fuzz.py",
+}
 
 
 def pytest_collection_modifyitems(items):

@@ -25,7 +25,7 @@ from benchmark.stages import CallResult, Failure, Outcome, StageResult, pull
 from benchmark.stages.report import cohort_facts
 from benchmark.stages.snapshots import FILE
 from benchmark.table.cells import Job, Planner, done
-from benchmark.table.executors import EXECUTORS, machine_decides
+from benchmark.table.executors import at_once, executor, machine_decides
 from benchmark.table.plan import Plan, dry_run
 from benchmark.table.run import run_jobs
 from benchmark.tracking import runs as tracking
@@ -42,17 +42,17 @@ def memorization(config: Config, team: Team | None = None) -> CallResult | Plan:
     where more patients are asked for than there are, before anything is trained, and where every training failed.
     """
     if config.benchmark.dry_run:
-        plan = dry_run(config, jobs(config))
+        plan = dry_run(config, jobs(config), at_once(config))
         if not config.common.json_:
             print(plan)
         return plan
     started = time.monotonic()
     session = Session.begin(config.common.work_dir, team)
-    precision.keep(config, partial(machine_decides, config.benchmark, session.store))
+    precision.keep(config, partial(machine_decides, config, session.store))
     planned = jobs(config)
     tags = {"stage": "memorization", "cohort": config.prepare.cohort, "commit": tracking.commit()}
     with (
-        EXECUTORS[config.benchmark.executor](config.benchmark, session.store) as executor,
+        executor(config, session.store) as workers,
         session.open_run("memorization", tags, config.memorization.model_dump(mode="json")) as tracked,
     ):
         nested = session.within(tracked)
@@ -62,7 +62,7 @@ def memorization(config: Config, team: Team | None = None) -> CallResult | Plan:
         left = [job for job in planned if job.fingerprint not in results]
         folder = config.common.work_dir / "memorization" / tracked.run_id
         folder.mkdir(parents=True, exist_ok=True)
-        run_jobs(planned, left, results, executor, nested, tracked, folder)
+        run_jobs(planned, left, results, workers, nested, tracked, folder)
         ended = [(job, results[job.fingerprint]) for job in planned]
         headline = _conclude(config, ended, test_patients, prepared, folder)
         failed = sum(isinstance(outcome, Failure) for _, outcome in ended)

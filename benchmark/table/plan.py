@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from pathlib import Path
 from statistics import median
 from textwrap import wrap
@@ -79,6 +80,35 @@ class Durations:
         known = sum(seconds * left[work] for work, seconds in each.items() if seconds is not None)
         return known, sum(left[work] for work, seconds in each.items() if seconds is None)
 
+    def ahead(self, left: Collection[Job], width: int, running: Mapping[str, float]) -> tuple[float, int]:
+        """Seconds until these jobs, in the order of the plan, have all ended where `width` run at once, each as soon as
+        those that it needs have ended; and how many of them nothing is known of: they count as if they took no time.
+        running: for how long those have run that do, by fingerprint."""
+        if width == 1:
+            return self.total(Counter(map(Work.of, left)))
+        known = {job.fingerprint: self.seconds(Work.of(job)) for job in left}
+        takes = {digest: max((seconds or 0) - running.get(digest, 0), 0) for digest, seconds in known.items()}
+        awaited = {job.fingerprint: len(known.keys() & set(job.parents.values())) for job in left}
+        children = defaultdict(list)
+        for job in left:
+            for parent in set(job.parents.values()):
+                children[parent].append(job.fingerprint)
+        order = {digest: (digest not in running, place) for place, digest in enumerate(known)}
+        ready = [(order[digest], digest) for digest, parents in awaited.items() if not parents]
+        heapify(ready)
+        ends: list[tuple[float, str]] = []
+        clock = 0.0
+        while ready or ends:
+            while ready and len(ends) < width:
+                _, digest = heappop(ready)
+                heappush(ends, (clock + takes[digest], digest))
+            clock, ended = heappop(ends)
+            for child in children[ended]:
+                awaited[child] -= 1
+                if not awaited[child]:
+                    heappush(ready, (order[child], child))
+        return clock, sum(seconds is None for seconds in known.values())
+
 
 def measured(kinds: Iterable[Kind], work_dir: Path, store: Store | None) -> Durations:
     """From finished runs in the tracking store, if there is one, and from manifests in `work_dir`."""
@@ -109,6 +139,7 @@ class Plan:
     planned: list[Job]
     done: frozenset[str]  # fingerprints
     durations: Durations
+    at_once: int  # jobs
     status: str = "FINISHED"
 
     @property
@@ -120,8 +151,8 @@ class Plan:
         return [job for job in self.planned if job.stage in ("evaluate", "snapshots")]
 
     def summary(self) -> dict[str, Any]:
-        """What `--json` prints; seconds, one run after another, are null where a run's time is unknown."""
-        seconds, unknown = self.durations.total(Counter(map(Work.of, self.left)))
+        """What `--json` prints; seconds until all have ended are null where a run's time is unknown."""
+        seconds, unknown = self.durations.ahead(self.left, self.at_once, {})
         runs = {"done": len(self.done), "left": len(self.left), "unmeasured": unknown}
         return {"cells": len(self.cells), "runs": runs, "seconds": None if unknown else round(seconds, 1)}
 
@@ -151,10 +182,11 @@ class Plan:
         counts = (
             f"{len(self.cells)} cells, {len(self.planned)} stage runs: {len(self.done)} done, {len(self.left)} left"
         )
-        seconds, unknown = self.durations.total(Counter(map(Work.of, self.left)))
+        seconds, unknown = self.durations.ahead(self.left, self.at_once, {})
         if not self.left:
             return f"{counts}."
-        time = f"{in_words(seconds)}, one after another" if unknown < len(self.left) else "unknown"
+        together = "one after another" if self.at_once == 1 else f"up to {self.at_once} at once"
+        time = f"{in_words(seconds)}, {together}" if unknown < len(self.left) else "unknown"
         more = f", and {unknown} runs the like of which were never measured" if 0 < unknown < len(self.left) else ""
         return (
             f"{counts}. Time of what is left: {time}{more}. A time is the median of finished runs of the same stage, "
@@ -168,9 +200,9 @@ def _row(name: str, *columns: Any) -> str:
     return "\n  ".join([f"{first:<{COLUMN}}{numbers}".rstrip(), *more])
 
 
-def dry_run(config: Config, planned: list[Job]) -> Plan:
-    """What a call for the table, whose jobs are planned, would do. Runs nothing, and writes nothing."""
+def dry_run(config: Config, planned: list[Job], at_once: int) -> Plan:
+    """What a call for the table, with these jobs, so many at once, would do. Runs nothing, and writes nothing."""
     store = existing_store(config.common.work_dir)
     ended = frozenset(done(planned, store)) if store else frozenset()
     kinds = [Work.of(job).kind for job in planned if job.fingerprint not in ended]
-    return Plan(planned, ended, measured(kinds, config.common.work_dir, store))
+    return Plan(planned, ended, measured(kinds, config.common.work_dir, store), at_once)

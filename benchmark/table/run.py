@@ -5,7 +5,6 @@ import logging
 import shutil
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -13,9 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import TextIO
 
+import torch
+
 from analysis.text import csv_cell, visible, visible_lines
 from benchmark.config import Config
 from benchmark.errors import UserError
+from benchmark.progress import say
 from benchmark.stages import (
     MANIFEST,
     READ_FILES,
@@ -29,7 +31,7 @@ from benchmark.stages import (
     trained,
 )
 from benchmark.table.cells import Job, cohorts, done, jobs
-from benchmark.table.executors import EXECUTORS, Executor, Serial, machine_decides
+from benchmark.table.executors import Executor, at_once, executor, machine_decides
 from benchmark.table.overview import build_overview
 from benchmark.table.plan import Durations, Plan, Work, dry_run, in_words, measured
 from benchmark.table.probe import expected
@@ -53,7 +55,7 @@ def call(stage: str, config: Config, team: Team | None = None) -> CallResult | P
     if stage in TABLE_STAGES:
         if not config.benchmark.dry_run:
             return run_table(stage, config, team)
-        plan = dry_run(config, jobs(config))
+        plan = dry_run(config, jobs(config), at_once(config))
         if not config.common.json_:
             print(plan)
         return plan
@@ -83,22 +85,22 @@ def run_table(stage: str, config: Config, team: Team | None = None) -> CallResul
     assumed = precision.decision(config)
     planned, by_cohort = jobs(config), cohorts(config)
     session = Session.begin(config.common.work_dir, team)
-    decided = precision.keep(config, partial(machine_decides, config.benchmark, session.store))
+    decided = precision.keep(config, partial(machine_decides, config, session.store))
     if decided != assumed:  # by another machine than this, just now
         planned = jobs(config)
     _deliver_abandoned(session)
     results: dict[str, Outcome] = {**done(planned, session.store)}
     left = [job for job in planned if job.fingerprint not in results]
-    executor_class = EXECUTORS[config.benchmark.executor if left else "serial"]
+    working = config if left else config.replace({"benchmark.executor": "serial"})  # no cluster for nothing
     tags = {"stage": stage, "cohort": ", ".join(by_cohort), "commit": tracking.commit()}
     with (
-        executor_class(config.benchmark, session.store) as executor,
+        executor(working, session.store) as workers,
         session.open_run(stage, tags, config.analyze.model_dump(mode="json")) as tracked,
     ):
         nested = session.within(tracked)
         folder = config.common.work_dir / "benchmark" / tracked.run_id
         folder.mkdir(parents=True, exist_ok=True)
-        run_jobs(planned, left, results, executor, nested, tracked, folder)
+        run_jobs(planned, left, results, workers, nested, tracked, folder)
         ended = {
             name: {job.name: results[job.fingerprint] for job in planned if job.cohort == name} for name in by_cohort
         }
@@ -135,35 +137,38 @@ def run_jobs(
     planned: list[Job],
     left: list[Job],
     results: dict[str, Outcome],
-    executor: Executor,
+    workers: Executor,
     session: Session,
     tracked: StageRun,
     folder: Path,
 ) -> None:
     """Runs what is left of the planned jobs, and adds the outcomes to `results`; jobs.csv in `folder` tells of all."""
     durations = measured({Work.of(job).kind for job in left}, session.store.work_dir, session.store)
-    if isinstance(executor, Serial):  # else other machines do the work
-        _look_ahead(left, durations)
+    if workers.here:
+        _look_ahead(left, durations, workers.threads)
     with (folder / "jobs.csv").open("w", newline="", buffering=1) as file:
-        board = Board(file, tracked, durations, executor.width, len(planned), Counter(map(Work.of, left)))
+        board = Board(file, tracked, durations, workers, len(planned), {job.fingerprint: job for job in left})
         for job in planned:
             if job.fingerprint in results:
                 board.write(job, results[job.fingerprint])
         print(f"{len(planned)} stage runs, {len(results)} of them done before; {file.name}", file=sys.stderr)
-        with closing(executor.run(left, results, session)) as ending:
+        with closing(workers.run(left, results, session)) as ending:
             for job, outcome in ending:
                 board.end(job, outcome)
     tracked.log_artifact(folder / "jobs.csv")
 
 
-def _look_ahead(left: list[Job], durations: Durations) -> None:
-    """Has the machine try a few steps of those models that it has not trained or sampled before."""
+def _look_ahead(left: list[Job], durations: Durations, threads: int) -> None:
+    """Has the machine try, on so many threads, a few steps of the models that it has not trained or sampled before."""
+    own = torch.get_num_threads()
+    torch.set_num_threads(threads)
     for job in {Work.of(job): job for job in left}.values():
         try:
             if durations.seconds(Work.of(job)) is None and (seconds := expected(job)) is not None:
                 durations.expect(Work.of(job), seconds)
         except (UserError, ValueError, RuntimeError) as error:  # no such model, or no memory: for the job to tell
             log.warning("%s: how long it takes cannot be told before: %s", job.title, error)
+    torch.set_num_threads(own)
 
 
 def _conclude(
@@ -209,9 +214,9 @@ class Board:
     file: TextIO
     tracked: StageRun
     durations: Durations
-    width: int  # jobs at once
+    workers: Executor
     total: int
-    left: Counter[Work]
+    left: dict[str, Job]  # by fingerprint, parents first
     failed: int = 0
     started: float = field(default_factory=time.monotonic)
 
@@ -231,31 +236,29 @@ class Board:
     def end(self, job: Job, outcome: Outcome) -> None:
         """A job has ended just now."""
         self.write(job, outcome)
-        work = Work.of(job)
-        self.left[work] -= 1
+        del self.left[job.fingerprint]
         if isinstance(outcome, Failure):
             self.failed += 1
             told = visible_lines(f"FAILED: {outcome.reason}")
             print(outcome.traceback, end="", file=sys.stderr)
         else:
-            self.durations.add(work.kind, outcome.headline)
+            self.durations.add(Work.of(job).kind, outcome.headline)
             told = "reused" if outcome.reused else f"done in {in_words(outcome.headline['stage_seconds'])}"
-        ended = self.total - self.left.total()
+        ended = self.total - len(self.left)
         so_far = in_words(time.monotonic() - self.started)
-        print(
-            f"[{ended}/{self.total}] {visible(job.title)}: {told} | {so_far} so far, {self._ahead()}",
-            file=sys.stderr,
-        )
+        say(f"[{ended}/{self.total}] {visible(job.title)}: {told} | {so_far} so far, {self._ahead()}")
         self.tracked.log_metrics({"jobs_ended": ended, "jobs_failed": self.failed}, ended)
 
     def _ahead(self) -> str:
-        if not self.left.total():
+        if not self.left:
             return "nothing left"
-        seconds, unknown = self.durations.total(+self.left)
-        if unknown == self.left.total():
+        now = time.monotonic()
+        running = {digest: now - since for digest, since in self.workers.running.items()}
+        seconds, unknown = self.durations.ahead(self.left.values(), self.workers.width, running)
+        if unknown == len(self.left):
             return "time left unknown"
         more = f", and {unknown} runs the like of which were never measured" if unknown else ""
-        return f"about {in_words(max(1, seconds / self.width))} left{more}"
+        return f"about {in_words(max(1, seconds))} left{more}"
 
 
 def _copy_report(report: Path, out: Path) -> None:

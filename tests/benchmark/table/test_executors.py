@@ -1,4 +1,5 @@
-"""The table on a Ray cluster, one of whose nodes is lost while it trains, against the table made serially."""
+"""The table on a Ray cluster, one of whose nodes is lost while it trains, and in two processes, against the table made
+serially."""
 
 import json
 import os
@@ -148,7 +149,7 @@ def _books(folder):
 
 @pytest.fixture(scope="module")
 def tables(cluster, tmp_path_factory):
-    """The same table twice, one cell of which must fail: (serial folder, Ray folder, newest checkpoint at the kill)."""
+    """The same table thrice, one cell of which must fail: folder and process of each, newest checkpoint at the kill."""
     address, raylets = cluster
     folder = tmp_path_factory.mktemp("tables")
     meta = {"kind": "synthetic", "cohort": "?", "simulated": True, "spacing": {"sent": [1, 1, 1]}}
@@ -173,9 +174,11 @@ def tables(cluster, tmp_path_factory):
     raylet.wait()
     _until(lambda: (_holder(lock) or [None])[0] != worker, on_ray, log)
     seen = int(checkpoints()[-1].name.partition("-")[0])
-    for process in (serial, on_ray):
+    beside = _start(folder / "processes", *sent, "--executor", "processes")
+    for process in (serial, on_ray, beside):
         process.lines, _ = process.communicate(timeout=PATIENCE)
-    return {"serial": (folder / "serial", serial), "ray": (folder / "ray", on_ray), "seen": seen}
+    made = {"serial": (folder / "serial", serial), "ray": (folder / "ray", on_ray)}
+    return {**made, "processes": (folder / "processes", beside), "seen": seen}
 
 
 def _scores(folder):
@@ -183,20 +186,22 @@ def _scores(folder):
     return pd.read_csv(path)
 
 
-def test_the_scores_are_those_of_the_serial_run_number_for_number(tables):
-    serial, on_ray = (_scores(tables[name][0]) for name in ("serial", "ray"))
+@pytest.mark.parametrize("executor", ["ray", "processes"])
+def test_the_scores_are_those_of_the_serial_run_number_for_number(tables, executor):
+    serial, other = (_scores(tables[name][0]) for name in ("serial", executor))
     assert len(serial) > 100
-    pd.testing.assert_frame_equal(on_ray, serial, check_exact=True)
+    pd.testing.assert_frame_equal(other, serial, check_exact=True)
 
 
-def test_weights_and_samples_are_those_of_the_serial_run_byte_for_byte(tables):
+@pytest.mark.parametrize("executor", ["ray", "processes"])
+def test_weights_and_samples_are_those_of_the_serial_run_byte_for_byte(tables, executor):
     for stage, name in (("train_generator", "weights.safetensors"), ("sample", "images.npy")):
-        (serial,), (on_ray,) = (list(tables[which][0].glob(f"work/{stage}/*/{name}")) for which in ("serial", "ray"))
-        assert on_ray.read_bytes() == serial.read_bytes()
+        (serial,), (other,) = (list(tables[which][0].glob(f"work/{stage}/*/{name}")) for which in ("serial", executor))
+        assert other.read_bytes() == serial.read_bytes()
 
 
 def test_what_fails_is_recorded_with_its_reason_and_not_tried_again(tables):
-    for name in ("serial", "ray"):
+    for name in ("serial", "ray", "processes"):
         folder, process = tables[name]
         assert process.returncode == 1
         assert json.loads(process.lines)["status"] == "FAILED"
@@ -205,7 +210,8 @@ def test_what_fails_is_recorded_with_its_reason_and_not_tried_again(tables):
         assert set(failed["stage"]) == {"train_segmenter", "evaluate", "audit", "fidelity", "attack"}
         assert failed["reason"].str.contains("image_size=8").all()
         assert (books["status"] == "FINISHED").sum() == len(books) - 5
-    assert set(_books(tables["ray"][0]).index) == set(_books(tables["serial"][0]).index)
+    for name in ("ray", "processes"):
+        assert set(_books(tables[name][0]).index) == set(_books(tables["serial"][0]).index)
     tried = [run.data.tags["stage"] for run in _runs(tables, "FAILED")]
     assert sorted(tried) == ["attack", "audit", "fidelity", "train_segmenter"]
 

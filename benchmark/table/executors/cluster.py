@@ -1,86 +1,32 @@
-"""Who runs the table's jobs: this process, one after another, or the workers of a Ray cluster."""
+"""Jobs on the workers of a Ray cluster."""
 
 import logging
 import os
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from benchmark.config import Benchmark
-from benchmark.errors import UserError, was_interrupted
-from benchmark.files import disk_fault
-from benchmark.stages import TRAININGS, Failure, Outcome, pull, tags_of
+from benchmark.errors import UserError
+from benchmark.stages import Failure, Outcome
 from benchmark.table.cells import Job
+from benchmark.table.executors.serial import GRACE, Results, attempt, parents_of
 from benchmark.tracking.session import Session
 from benchmark.tracking.store import Store
-from benchmark.training import precision, processes
-from benchmark.training.devices import pick_device, warn_where_busy
+from benchmark.training import processes
 
 RETRIES = 5  # lost nodes and killed workers that one job survives
-GRACE = 15  # for interrupted runs to say that they were [s]
 
 log = logging.getLogger(__name__)
 
-Results = dict[str, Outcome]
 Answer = TypeVar("Answer")
-
-
-class Executor(Protocol):
-    """Entered as a context manager before the first job runs."""
-
-    width: int  # how many jobs run at once
-
-    def run(self, left: list[Job], results: Results, session: Session) -> Iterator[tuple[Job, Outcome]]:
-        """Each job with its outcome, as jobs end; `left` lists parents first, `results` holds the outcomes of jobs that
-        are done, by fingerprint, and is given every new one."""
-        ...
-
-
-def _attempt(job: Job, parents: Mapping[str, Outcome], session: Session) -> Outcome:
-    """The job's result; its failure where a parent failed, or where it raises whatever error but a disk's: that is
-    every job's, and none could say how it ended."""
-    for parent in parents.values():
-        if isinstance(parent, Failure):
-            return Failure(job.stage, parent.reason, job.folder)
-    try:
-        return pull(job.stage, job.config, session, inputs=parents)
-    except UserError as error:
-        if disk_fault(error):
-            raise
-        return Failure(job.stage, str(error), job.folder)
-    except Exception as error:
-        if disk_fault(error) or was_interrupted(error):
-            raise
-        return Failure(job.stage, f"{type(error).__name__}: {error}", job.folder, traceback.format_exc())
-
-
-class Serial(AbstractContextManager):
-    """One job after another, in this process, whose team helps with trainings."""
-
-    width = 1
-
-    def __init__(self, settings: Benchmark, store: Store) -> None: ...
-
-    def __exit__(self, *_: Any) -> None: ...
-
-    def run(self, left: list[Job], results: Results, session: Session) -> Iterator[tuple[Job, Outcome]]:
-        if trainings := [job for job in left if job.stage in TRAININGS]:
-            warn_where_busy(pick_device(trainings[0].config.common.device))
-            precision.warn_of_mismatch(
-                trainings[0].config, (tags_of(job.stage, job.config)["model"] for job in trainings)
-            )
-        for job in left:
-            parents = {name: results[digest] for name, digest in job.parents.items()}
-            results[job.fingerprint] = _attempt(job, parents, session)
-            yield job, results[job.fingerprint]
 
 
 class OnRay(AbstractContextManager):
@@ -96,6 +42,9 @@ class OnRay(AbstractContextManager):
     Raises UserError where Ray is not installed, the cluster cannot be reached, several machines would share SQLite, or
     torchrun has started this process.
     """
+
+    here = False
+    running: Mapping[str, float] = {}  # Ray alone knows
 
     def __init__(self, settings: Benchmark, store: Store) -> None:
         if processes.world() > 1:
@@ -187,7 +136,7 @@ class OnRay(AbstractContextManager):
 
     def _environment(self) -> dict[str, str]:
         """What has to be set before a worker's libraries load: where our code lies, threads, the allocator."""
-        code = filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")])
+        code = filter(None, [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH")])
         allocator = {key: value for key, value in os.environ.items() if key.startswith("MALLOC_")}
         return {"PYTHONPATH": os.pathsep.join(code), "OMP_NUM_THREADS": str(self.threads), **allocator}
 
@@ -215,16 +164,4 @@ def _work(job: Job, place: Place, known: Mapping[str, Outcome], awaited: list[st
         return Failure(job.stage, reason, job.folder)
     os.chdir(place.folder)
     ended = {**known, **dict(zip(awaited, outcomes, strict=True))}
-    parents = {name: ended[digest] for name, digest in job.parents.items()}
-    return _attempt(job, parents, Session(place.store, parent_run=place.parent_run))
-
-
-EXECUTORS = {"serial": Serial, "ray": OnRay}
-
-
-def machine_decides(settings: Benchmark, store: Store, device: str) -> precision.Decision:
-    """On precision decides a machine that trains, which a cluster's head, where the table is planned, may not be."""
-    if settings.executor == "serial":
-        return precision.own(device)
-    with OnRay(settings, store) as cluster:
-        return cluster.ask(precision.own, device)
+    return attempt(job, parents_of(job, ended), Session(place.store, parent_run=place.parent_run))
