@@ -73,6 +73,12 @@ class Prepare(Section):
         "1:NCR,2:ED,3:ET,4:background; auto decides by all of them, or asks",
     )
     image_size: Whole = Field(64, ge=16, le=1024, multiple_of=8, description="slice height and width [px]")
+    field_of_view: Number = Field(
+        256,
+        ge=64,
+        le=512,
+        description="height and width of what a slice shows; 192 leaves out empty margins [mm]",
+    )
     split: FileOrNone = Field(None, description="the study's .mat file, or CSV (subject, split); else a seeded split")
     test_share: Number = Field(0.15, gt=0, lt=1, description="share of test subjects in a seeded split [0..1]")
     validation_share: Number = Field(

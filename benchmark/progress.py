@@ -1,26 +1,20 @@
 """What people see while work goes on: progress bars that suit both a terminal and a log file, and warnings."""
 
 import logging
+import os
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 from tqdm import tqdm
 
 from analysis.text import visible, visible_lines
 
-
-@dataclass
-class _Screen:
-    row: int | None = None  # below the cursor, of this process's bars, where several processes share the terminal
-
-
-_screen = _Screen()
+ROW = "STAND_IN_ROW"  # environment: how far below the cursor a process has its bars, where several share the terminal
 
 
 def progress_bar(total: int, name: str, unit: str, done: int = 0) -> tqdm:
     """A bar on standard error with rate and time left; into a file it writes a line every 10 s instead of redrawing."""
-    on_terminal = sys.stderr.isatty()
+    on_terminal, row = sys.stderr.isatty(), os.environ.get(ROW)
     interval = 0.5 if on_terminal else 10
     return tqdm(
         total=total,
@@ -31,15 +25,15 @@ def progress_bar(total: int, name: str, unit: str, done: int = 0) -> tqdm:
         dynamic_ncols=True,
         mininterval=interval,
         maxinterval=2 * interval,
-        position=_screen.row if on_terminal else None,
-        leave=_screen.row is None or not on_terminal,
+        position=int(row) if row and on_terminal else None,
+        leave=not (row and on_terminal),
     )
 
 
 def share_screen(row: int, lock: Any) -> None:
     """From now on this process's bars stand `row` lines below the cursor, drawn while it holds the processes' lock."""
     tqdm.set_lock(lock)
-    _screen.row = row
+    os.environ[ROW] = str(row)
 
 
 def say(line: str) -> None:

@@ -19,7 +19,7 @@ from benchmark.data.cohorts import Cohort, Rejection, Subject
 from benchmark.data.patients import grouped, grouping, likeness_warnings, look_alikes, with_patients
 from benchmark.data.reading import Understood, Workers, slice_all, understand, why_unusable
 from benchmark.data.slices import SliceWriter
-from benchmark.data.slicing import SubjectSlices
+from benchmark.data.slicing import FIELD_OF_VIEW, Frame, SubjectSlices
 from benchmark.errors import UserError
 
 REASONS = 5  # in a sentence
@@ -45,6 +45,7 @@ def prepare(
     out: Path,
     *,
     image_size: int,
+    field_of_view: float = FIELD_OF_VIEW,
     split_file: Path | None = None,
     seed: int = 0,
     test_share: float = 0.15,
@@ -80,7 +81,7 @@ def prepare(
     with Workers(workers) as processes:
         understood = _understand(cohort, convention, processes, tell)
         meta |= {"labels": understood.convention.facts()}
-        read = partial(slice_all, understood.cohort, image_size=image_size, workers=processes)
+        read = partial(slice_all, understood.cohort, frame=Frame(image_size, field_of_view), workers=processes)
         with (
             scratch_folder(out / "subjects.partial") as scratch,
             SliceWriter(out, image_size, {**meta, "spacing": {}}) as main,  # closed last: when it opens, `volumes` does

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from benchmark.data import labels
 from benchmark.data.cohorts import Cohort, RejectedSubject, Rejection, Subject, shown
 from benchmark.data.nifti import inspect_annotation
-from benchmark.data.slicing import BRAIN_SHARE, T1_THRESHOLD, SubjectSlices, slice_subject
+from benchmark.data.slicing import BRAIN_SHARE, T1_THRESHOLD, Frame, SubjectSlices, slice_subject
 from benchmark.errors import UserError
 
 
@@ -95,12 +95,12 @@ def understand(cohort: Cohort, wanted: str = "auto", workers: Workers = ALONE) -
 
 
 def slice_all(
-    cohort: Cohort, subjects: Sequence[Subject], every: Sequence[bool], scratch: Path, image_size: int, workers: Workers
+    cohort: Cohort, subjects: Sequence[Subject], every: Sequence[bool], scratch: Path, frame: Frame, workers: Workers
 ) -> Iterator[tuple[Subject, Path, SubjectSlices | Rejection]]:
     """Subjects, the folder of each one's slices, and what is known of them, in their order."""
     scratch.mkdir()
     tasks = [
-        (subject, scratch / str(number), image_size, wanted)
+        (subject, scratch / str(number), frame, wanted)
         for number, (subject, wanted) in enumerate(zip(subjects, every, strict=True))
     ]
     for (subject, folder, *_), outcome in _outcomes(cohort, slice_subject, tasks, workers):

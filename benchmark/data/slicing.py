@@ -4,7 +4,9 @@ This is what a worker process runs, so it imports neither torch nor pandas, whos
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,42 @@ from benchmark.data.anatomy import thumbnail
 from benchmark.data.cohorts import Subject
 from benchmark.data.nifti import read
 
-FIELD_OF_VIEW = 256.0  # mm along both sides of a slice: PROTOCOL pads BraTS's 240 × 240 mm by 8 to this
-T1_THRESHOLD, BRAIN_SHARE = 50, 0.15  # a slice is kept where T1 > 50 of 255 in more than 15 % of its pixels
+FIELD_OF_VIEW = 256.0  # mm along both sides of the study's slices: PROTOCOL pads BraTS's 240 × 240 mm by 8 to this
+T1_THRESHOLD, BRAIN_SHARE = (
+    50,
+    0.15,
+)  # a slice is kept where T1 > 50 of 255 in more than 15 % of that field
+WHOLE_PIXELS = 0.03  # native ones, of up to 8 mm, span a field of view but for so much
 WEIGHT_UNIT = 1 << 16
 AT_A_TIME = 16  # slices that are framed and resized together
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a square slice shows: the centre of the axial plane."""
+
+    image_size: int  # pixels along both sides
+    field_of_view: float = FIELD_OF_VIEW  # mm along both sides
+
+    @property
+    def study_pixels(self) -> float:
+        """Pixels of this size in the study's field, whose share decides which slices are kept, whatever is framed."""
+        return (self.image_size * FIELD_OF_VIEW / self.field_of_view) ** 2
+
+    def contradicted_by(self, spacing: Sequence[float]) -> str | None:
+        """For people: that slices as large, whose pixels have this spacing (mm along z, H, W), show more or less of the
+        head, which would be taken for one of another size."""
+        shown = self.image_size * np.array(spacing[1:])
+        if np.allclose(shown, self.field_of_view, rtol=WHOLE_PIXELS):
+            return None
+        return (
+            f"its slices show {shown[0]:.0f} × {shown[1]:.0f} mm, those of the cohort {self.field_of_view:g} mm: give "
+            f"field_of_view={shown.mean():.0f}, for which the cohort is prepared anew"
+        )
+
+    def native(self, spacing: tuple[float, float, float]) -> tuple[int, int]:
+        """Pixels along H and W that span the field of view, for a spacing in mm along z, H, W."""
+        return round(self.field_of_view / spacing[1]), round(self.field_of_view / spacing[2])
 
 
 @dataclass(frozen=True)
@@ -33,7 +67,7 @@ class SubjectSlices:
     remarks: tuple[str, ...]
 
 
-def slice_subject(subject: Subject, folder: Path, image_size: int, every: bool) -> SubjectSlices:
+def slice_subject(subject: Subject, folder: Path, frame: Frame, every: bool) -> SubjectSlices:
     """Reads a subject and writes its slices to a new `folder`: every slice, or those with enough brain.
 
     Raises RejectedSubject.
@@ -43,10 +77,11 @@ def slice_subject(subject: Subject, folder: Path, image_size: int, every: bool) 
     digest = hashlib.sha256(repr(volume.images.shape).encode() + b"\0")
     digest.update(volume.images.data)
 
-    rows, columns = frame(volume.spacing)
-    inside = window(volume.labels.shape[1], rows)[0], window(volume.labels.shape[2], columns)[0]
-    cropped = volume.images[:, :, *inside]
-    kept = enough_brain(cropped[0], rows * columns)
+    image_size = frame.image_size
+    rows, columns = frame.native(volume.spacing)
+    cropped = _within(volume.images, rows, columns)
+    study = Frame(image_size).native(volume.spacing)
+    kept = enough_brain(_within(volume.images, *study)[0], prod(study))
     z = np.arange(len(kept)) if every else np.flatnonzero(kept)
     images = np.empty((len(z), len(volume.images), image_size, image_size), np.uint8)
     labels = np.empty((len(z), image_size, image_size), np.uint8)
@@ -72,16 +107,17 @@ def slice_subject(subject: Subject, folder: Path, image_size: int, every: bool) 
     )
 
 
-def frame(spacing: tuple[float, float, float]) -> tuple[int, int]:
-    """Native pixels along H and W that span the field of view, for a spacing in mm along z, H, W."""
-    return round(FIELD_OF_VIEW / spacing[1]), round(FIELD_OF_VIEW / spacing[2])
-
-
 def window(length: int, framed: int) -> tuple[slice, slice]:
     """The part of an axis that is inside the centred frame, and where in the frame it lies."""
     before = (framed - length) // 2  # negative where the frame is the smaller
     start, stop = max(before, 0), min(before + length, framed)
     return slice(start - before, stop - before), slice(start, stop)
+
+
+def _within(volume: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Of a volume [C, Z, h, w] what lies inside the centred frame of rows × columns, [C, Z, ≤ rows, ≤ columns]."""
+    inside = window(volume.shape[2], rows)[0], window(volume.shape[3], columns)[0]
+    return volume[:, :, *inside]
 
 
 def centre(volume: np.ndarray, z: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -94,7 +130,7 @@ def centre(volume: np.ndarray, z: np.ndarray, rows: int, columns: int) -> np.nda
     return out
 
 
-def enough_brain(t1: np.ndarray, pixels: int) -> np.ndarray:
+def enough_brain(t1: np.ndarray, pixels: float) -> np.ndarray:
     """Which T1 slices uint8 [Z, h, w] have more than 15 % of `pixels` above 50 of 255; bool [Z]."""
     above = np.array([np.count_nonzero(piece > T1_THRESHOLD) for piece in t1])
     return above > BRAIN_SHARE * pixels

@@ -15,12 +15,14 @@ from benchmark.config import Config, Need
 from benchmark.data.foreign import likeness
 from benchmark.data.foreign.detect import ACCEPTED, is_slice_set, recognised, set_name
 from benchmark.data.slices import CLASSES, SliceSet
+from benchmark.data.slicing import Frame
 from benchmark.errors import UserError
 from benchmark.files import content_hashes
 from benchmark.parsing import nearest
 
 log = logging.getLogger(__name__)
 BATCH = 256  # slices in memory at once
+SMALLEST_HEAD = 60  # mm: who gives pixels of which as many span less has filled in any number
 SELECTED = "selected:"
 
 
@@ -112,8 +114,11 @@ def open_synthetic(config: Config, synthetic: str | None, folders: Mapping[str, 
         )
     if "synthetic" not in folders:  # made elsewhere
         _refuse_unknown_labels(slices)
-        _, differences = likeness.compare(slices, SliceSet.open(folders["prepare"]))
-        for difference in differences:
+        frame = Frame(size, config.prepare.field_of_view)
+        _, differences = likeness.compare(slices, SliceSet.open(folders["prepare"]), frame)
+        spacings = slices.meta["spacing"].values()
+        shown = {frame.contradicted_by(spacing) for spacing in spacings if size * min(spacing[1:]) > SMALLEST_HEAD}
+        for difference in (*differences, *filter(None, shown)):
             log.warning("%s: %s", folder, difference)
     return slices
 

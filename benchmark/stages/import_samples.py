@@ -15,6 +15,7 @@ from benchmark.data.foreign import detect, importing, likeness
 from benchmark.data.foreign.detect import set_name
 from benchmark.data.foreign.package import Package
 from benchmark.data.slices import SliceSet
+from benchmark.data.slicing import Frame
 from benchmark.errors import UserError
 from benchmark.files import content_hashes
 from benchmark.progress import progress_bar
@@ -74,7 +75,8 @@ def run(task: RunningTask) -> Headline:
     config, folder, tracked = task.config, task.folder, task.tracked
     before = settings(config)
     real = SliceSet.open(task.folders["prepare"])
-    found, name, image_size = detect.find(_folder(config)), set_name(_folder(config)), real.meta["image_size"]
+    found, name = detect.find(_folder(config)), set_name(_folder(config))
+    frame = Frame(real.meta["image_size"], config.prepare.field_of_view)
     spacing, simulated = np.median(list(real.meta["spacing"].values()), axis=0).tolist(), real.meta["simulated"]
     if isinstance(found, Package):
         spacing, simulated = found.declared.spacing, found.declared.simulated
@@ -86,16 +88,25 @@ def run(task: RunningTask) -> Headline:
         "spacing": {name: spacing},
     }
     with progress_bar(found.count, f"check {name}", found.unit) as bar:
-        coding = importing.check(found, image_size, workers(config), bar.update, config.import_samples.set_labels)
+        coding = importing.check(found, frame.image_size, workers(config), bar.update, config.import_samples.set_labels)
+    if isinstance(found, Package) and (other := frame.contradicted_by(spacing)):
+        raise UserError(f"{found.folder}: {other}")
     with progress_bar(found.count, f"import {name}", found.unit) as bar:
         imported = importing.write(
-            found, coding, folder, meta, image_size=image_size, workers=workers(config), progress=bar.update
+            found,
+            coding,
+            folder,
+            meta,
+            image_size=frame.image_size,
+            field_of_view=frame.field_of_view,
+            workers=workers(config),
+            progress=bar.update,
         )
     if settings(config) != before:
         raise UserError(f"{found.folder}: files changed while they were read. Call again when nothing writes there")
 
     slices = SliceSet.open(folder)
-    lies, differences = likeness.compare(slices, real)
+    lies, differences = likeness.compare(slices, real, frame)
     warnings = [*coding.remarks, *imported.remarks, *_warnings(imported, folder), *differences]
     for warning in warnings:
         log.warning("%s: %s", name, warning)

@@ -84,6 +84,7 @@ def run(task: RunningTask) -> Headline:
             cohort,
             folder,
             image_size=keys.image_size,
+            field_of_view=keys.field_of_view,
             split_file=keys.split,
             seed=keys.seed,
             test_share=keys.test_share,

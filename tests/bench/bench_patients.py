@@ -22,7 +22,7 @@ from analysis.memorization import Reference
 from benchmark.data import phantom, splits
 from benchmark.data.anatomy import likeness, thumbnail
 from benchmark.data.patients import look_alikes
-from benchmark.data.slicing import centre, enough_brain, frame, resize_images
+from benchmark.data.slicing import Frame, centre, enough_brain, resize_images
 
 GRID = (48, 48, 31)  # voxels of 5 mm
 SPACING = (5.0, 5.0, 5.0)
@@ -108,7 +108,7 @@ def told_apart(people: int) -> None:
 def hidden(people: int) -> None:
     """Memorized share of a set of noisy copies of training patients, with scans or patients split."""
     slices, whose, scans = [], [], []
-    rows, columns = frame(SPACING)
+    rows, columns = Frame(SIZE).native(SPACING)
     for number in range(1, people + 1):
         for second in ("", "same tumour"):
             images = scan(number, False, second)

@@ -10,6 +10,7 @@ from benchmark.data.cohorts import MODALITIES, Rejection
 from benchmark.data.foreign.array_files import MOST_RATIO, StoredArray, array_names
 from benchmark.data.foreign.coding import Coding, decoded
 from benchmark.data.foreign.facts import NO_VALUES, Facts, Part, Progress, refuse
+from benchmark.data.slicing import Frame
 from benchmark.errors import UserError
 
 TINY = 1e-6  # of the range: what rounding adds above 1 or takes below 0
@@ -82,7 +83,7 @@ class Arrays:
                 row += 1
 
     def read(
-        self, image_size: int, coding: Coding, scratch: Path, workers: int, progress: Progress
+        self, frame: Frame, coding: Coding, scratch: Path, workers: int, progress: Progress
     ) -> Iterator[Part | Rejection]:
         """The slices in their order, named by the set and their row."""
         row = 0

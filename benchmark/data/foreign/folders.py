@@ -12,6 +12,7 @@ from benchmark.data.cohorts import MODALITIES, RejectedSubject, Rejection, shown
 from benchmark.data.foreign.coding import Coding, decoded
 from benchmark.data.foreign.facts import BATCH, NO_VALUES, SHOWN, Facts, Part, Progress, parallel, refuse
 from benchmark.data.foreign.slice_files import nifti_header, nifti_pixels, png_header, png_pixels
+from benchmark.data.slicing import Frame
 from benchmark.data.tree import printable
 from benchmark.errors import UserError
 
@@ -72,11 +73,13 @@ class SliceFolders:
         return Facts(file, sizes, problems, values)
 
     def read(
-        self, image_size: int, coding: Coding, scratch: Path, workers: int, progress: Progress
+        self, frame: Frame, coding: Coding, scratch: Path, workers: int, progress: Progress
     ) -> Iterator[Part | Rejection]:
         """The slices, in the order of their names."""
         batch = []
-        for number, outcome in enumerate(parallel(lambda number: self._read(number, image_size), self.count, workers)):
+        for number, outcome in enumerate(
+            parallel(lambda number: self._read(number, frame.image_size), self.count, workers)
+        ):
             progress(1)
             if isinstance(outcome, Rejection):
                 yield outcome

@@ -19,7 +19,7 @@ from benchmark.data.foreign.facts import SHOWN, Progress, Sizes, refuse
 from benchmark.data.foreign.package import Package
 from benchmark.data.foreign.volumes import Volumes
 from benchmark.data.slices import CLASSES, SliceWriter
-from benchmark.data.slicing import BRAIN_SHARE, T1_THRESHOLD, enough_brain
+from benchmark.data.slicing import BRAIN_SHARE, FIELD_OF_VIEW, T1_THRESHOLD, Frame, enough_brain
 from benchmark.errors import UserError
 
 RARE = 1e-3  # of the tumour's pixels: a class that has fewer counts as hardly there
@@ -76,6 +76,7 @@ def write(
     meta: dict,
     *,
     image_size: int,
+    field_of_view: float = FIELD_OF_VIEW,
     workers: int,
     progress: Progress,
 ) -> Imported:
@@ -83,16 +84,16 @@ def write(
 
     Raises UserError where nothing is left, or no slice has enough brain: `out` then has no set that opens.
     """
-    rejections, remarks, pixels = [], [], np.zeros(len(CLASSES), int)
+    frame, rejections, remarks, pixels = Frame(image_size, field_of_view), [], [], np.zeros(len(CLASSES), int)
     brain = isinstance(found, Package)  # its slices are what was released, whatever they show
     with SliceWriter(out, image_size, {**meta, "format": found.format, "annotation": coding.name}) as writer:
-        with closing(found.read(image_size, coding, out, workers, progress)) as parts:
+        with closing(found.read(frame, coding, out, workers, progress)) as parts:
             for part in parts:
                 if isinstance(part, Rejection):
                     rejections.append(part)
                     continue
                 remarks += part.remarks
-                brain = brain or enough_brain(part.images[:, 0], image_size**2).any()
+                brain = brain or enough_brain(part.images[:, 0], frame.study_pixels).any()
                 pixels += np.bincount(part.labels.ravel(), minlength=len(CLASSES))
                 writer.append(
                     part.images,

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmark.data.cohorts import MODALITIES
 from benchmark.data.slices import SliceSet
-from benchmark.data.slicing import enough_brain
+from benchmark.data.slicing import Frame, enough_brain
 
 MOST_SLICES = 512  # the mean of more changes nothing
 AS_IS = "as the cohort"
@@ -45,19 +45,19 @@ class Orientation:
         )
 
 
-def compare(sent: SliceSet, real: SliceSet) -> tuple[Orientation, list[str]]:
+def compare(sent: SliceSet, real: SliceSet, frame: Frame) -> tuple[Orientation, list[str]]:
     """How a set lies against its cohort's training slices, and what to say of that and of its background."""
-    sent_mean, real_mean = mean_image(sent, np.arange(len(sent))), mean_image(real, real.rows("train"))
+    sent_mean = mean_image(sent, np.arange(len(sent)), frame)
+    real_mean = mean_image(real, real.rows("train"), frame)
     lies = orientation(sent_mean, real_mean)
     return lies, [*filter(None, [lies.warning()]), *backgrounds(sent_mean, real_mean)]
 
 
-def mean_image(slices: SliceSet, rows: np.ndarray) -> np.ndarray:
+def mean_image(slices: SliceSet, rows: np.ndarray, frame: Frame) -> np.ndarray:
     """float64 [4, H, W] over those of the rows (at most MOST_SLICES, evenly spaced) that have enough brain, if any."""
     picked = rows[np.unique(np.linspace(0, len(rows) - 1, MOST_SLICES).astype(int))]
-    size = slices.images.shape[2]
     images = [slices.images[row] for row in picked]
-    brains = [image for image in images if enough_brain(image[:1], size**2)[0]]
+    brains = [image for image in images if enough_brain(image[:1], frame.study_pixels)[0]]
     return np.mean(brains or images, axis=0, dtype=np.float64)
 
 

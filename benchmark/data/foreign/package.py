@@ -21,6 +21,7 @@ from benchmark.data.foreign.facts import BATCH, Part, Progress, parallel, refuse
 from benchmark.data.foreign.slice_files import nifti_pixels, png_pixels
 from benchmark.data.layouts import MODALITIES
 from benchmark.data.set_files import open_array
+from benchmark.data.slicing import Frame
 from benchmark.data.tree import printable
 from benchmark.errors import UserError
 
@@ -100,9 +101,9 @@ class Package:
         progress(self.count)
         return CODINGS[self.declared.format]
 
-    def read(self, image_size: int, coding: Coding, scratch: Path, workers: int, progress: Progress) -> Iterator[Part]:
+    def read(self, frame: Frame, coding: Coding, scratch: Path, workers: int, progress: Progress) -> Iterator[Part]:
         """All slices, in their order, whatever they show."""
-        read = self._arrays() if self.declared.format == "arrays" else self._slice(image_size)
+        read = self._arrays() if self.declared.format == "arrays" else self._slice(frame.image_size)
         for start in range(0, self.count, BATCH):
             rows = range(start, min(start + BATCH, self.count))
             channels = np.stack([*parallel(lambda i, first=start: read(first + i), len(rows), workers)])

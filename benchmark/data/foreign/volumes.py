@@ -12,6 +12,7 @@ from benchmark.data.cohorts import Rejection
 from benchmark.data.foreign.coding import Coding, named_for_sets, of_volumes
 from benchmark.data.foreign.facts import Part, Progress
 from benchmark.data.reading import Workers, slice_all, understand, why_unusable
+from benchmark.data.slicing import Frame
 from benchmark.errors import UserError
 
 
@@ -39,7 +40,7 @@ class Volumes:
         return of_volumes(understood, self._cohort.notes)
 
     def read(
-        self, image_size: int, coding: Coding, scratch: Path, workers: int, progress: Progress
+        self, frame: Frame, coding: Coding, scratch: Path, workers: int, progress: Progress
     ) -> Iterator[Part | Rejection]:
         """The slices of each volume, in the order of the volumes' names; those that cannot be used are set aside."""
         cohort = coding.understood.cohort
@@ -48,7 +49,7 @@ class Volumes:
         with (
             preparation.scratch_folder(scratch / "subjects.partial") as folder,
             Workers(workers) as processes,
-            closing(slice_all(cohort, cohort.subjects, every, folder / "all", image_size, processes)) as sliced,
+            closing(slice_all(cohort, cohort.subjects, every, folder / "all", frame, processes)) as sliced,
         ):
             for subject, files, result in sliced:
                 if not isinstance(result, Rejection):

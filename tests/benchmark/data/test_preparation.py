@@ -115,6 +115,26 @@ def test_the_field_of_view_is_in_millimetres(tmp_path, nifti):
     assert "outside the field of view" in result.warnings[0]
 
 
+def test_a_smaller_field_of_view_shows_the_middle_of_the_same_slices(tmp_path, nifti):
+    """192 of 240 mm at 1 mm and 192 px: 24 pixels fall away at every side, and none is changed."""
+    content = {f"s{n}": nifti.make_subject(n, (9, 240, 240)) for n in range(3)}
+    for name, (images, labels) in content.items():
+        nifti.save_brats(tmp_path / "cohort", name, images, labels, spacing=(1, 1, 1), suffix=".nii")
+    result = run(tmp_path / "cohort", tmp_path / "out", image_size=192, field_of_view=192)
+    opened = SliceSet.open(tmp_path / "out")
+    for name, (images, labels) in content.items():
+        images = in_8_bit(images)
+        kept = [z for z in range(9) if (images[0, z] > 50).sum() / 256**2 > 0.15]  # of the study's field, as ever
+        assert 0 < len(kept) < 9
+        found_images, found_labels, found_z = slices_of(opened, name)
+        assert found_z == kept
+        np.testing.assert_array_equal(found_images, images[:, kept, 24:-24, 24:-24].swapaxes(0, 1))
+        np.testing.assert_array_equal(found_labels, labels[kept, 24:-24, 24:-24])
+        assert opened.meta["spacing"][name] == [1, 1, 1]
+        cut = np.count_nonzero(images) - np.count_nonzero(images[..., 24:-24, 24:-24])
+        assert f"{name}: {cut} voxels above 0 lie outside the field of view" in result.warnings
+
+
 @pytest.mark.parametrize("size", [16, 26, 32, 50, 100, 137])
 def test_resizing_is_torchs_antialiased_bilinear_and_nearest(size):
     rng = np.random.default_rng(size)

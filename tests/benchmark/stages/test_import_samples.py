@@ -301,6 +301,17 @@ def test_a_sent_slice_set_that_lies_upside_down_is_warned_of(tmp_path, head, pre
         assert ("the set seems to lie upside down" in caplog.text) == (name == "wrong")
 
 
+@pytest.mark.parametrize(("spacing", "told"), [(256 / SIZE, False), (192 / SIZE, True), (1.0, False)])
+def test_a_sent_slice_set_that_shows_less_of_the_head_is_warned_of(tmp_path, head, prepared, caplog, spacing, told):
+    """Pixels of 1 mm would show a head of 2 cm: a number that somebody filled in."""
+    meta = {"kind": "synthetic", "cohort": "made", "spacing": {"made": [5.0, spacing, spacing]}}
+    with SliceWriter(tmp_path / "made", SIZE, meta) as writer:
+        writer.append(head[None], head[None, 0] * 0, subject="made", z=-1, split="synthetic", off_code=[0.0])
+    config = configured("audit", tmp_path, synthetic=str(tmp_path / "made"))
+    synthetic.open_synthetic(config, config.audit.synthetic, {"prepare": prepared["prepare"].path})
+    assert ("192 × 192 mm, those of the cohort 256 mm: give field_of_view=192" in caplog.text) == told
+
+
 @pytest.mark.parametrize("target", ["/dev/zero", "nowhere", "labels.npy"])
 def test_a_sent_slice_set_is_never_hashed_without_end(tmp_path, target):
     with SliceWriter(tmp_path / "made", SIZE, {"kind": "synthetic", "cohort": "made", "spacing": {}}) as writer:

@@ -383,5 +383,7 @@ def test_what_was_changed_on_the_way_is_named(png, receiver, tmp_path, harm, sai
 def test_another_size_is_refused_and_a_zip_has_to_be_unpacked(png, receiver):
     with pytest.raises(UserError, match="give image_size=16"):
         receiver("import_samples", png.package, image_size="32")
+    with pytest.raises(UserError, match="show 256 × 256 mm, those of the cohort 192 mm: give field_of_view=256"):
+        receiver("import_samples", png.package, field_of_view="192")
     with pytest.raises(UserError, match="unpack it"):
         receiver("import_samples", png.zip)

@@ -6,6 +6,7 @@ import pytest
 from benchmark.data import phantom
 from benchmark.data.foreign.likeness import AS_IS, backgrounds, mean_image, orientation
 from benchmark.data.slices import SliceSet, SliceWriter
+from benchmark.data.slicing import Frame
 
 GRID = (60, 60, 40)  # as other tests have it: the atlas is made once for all
 SIZE = 32
@@ -118,5 +119,5 @@ def test_the_mean_is_over_slices_with_enough_brain(tmp_path):
     with SliceWriter(tmp_path, SIZE, META) as writer:
         writer.append(images, images[:, 0] * 0, subject="a", z=0, split="train")
     opened = SliceSet.open(tmp_path)
-    np.testing.assert_array_equal(mean_image(opened, np.arange(3)), images[:2].mean(0))
-    np.testing.assert_array_equal(mean_image(opened, np.array([2])), images[2])
+    np.testing.assert_array_equal(mean_image(opened, np.arange(3), Frame(SIZE)), images[:2].mean(0))
+    np.testing.assert_array_equal(mean_image(opened, np.array([2]), Frame(SIZE)), images[2])

@@ -11,6 +11,7 @@ from PIL import Image
 
 from benchmark.data.foreign.package import CHANNELS, Declaration, Package
 from benchmark.data.slices import SliceSet, SliceWriter
+from benchmark.data.slicing import Frame
 from benchmark.errors import UserError
 from benchmark.release.encoding import write_slices
 from benchmark.release.writing import PackageFiles
@@ -133,7 +134,7 @@ def test_an_annotation_with_another_value_is_refused(tmp_path, form, value):
     def read():
         package = Package(folder)
         coding = package.understand(16, lambda _: None)
-        return np.concatenate([part.labels for part in package.read(16, coding, tmp_path, 1, lambda _: None)])
+        return np.concatenate([part.labels for part in package.read(Frame(16), coding, tmp_path, 1, lambda _: None)])
 
     np.testing.assert_array_equal(read(), labels)
     path = folder / ("labels.npy" if form == "arrays" else "SEG/000001.png")

@@ -5,8 +5,28 @@ import shutil
 import numpy as np
 import pytest
 
+from benchmark.data import cohorts
+from benchmark.data.foreign import detect, importing
+from benchmark.data.preparation import prepare
+from benchmark.data.slices import SliceSet
+
 BRATS_2020 = ("_t1", "_t1ce", "_t2", "_flair", "_seg")
 BRATS_2023 = ("-t1n", "-t1c", "-t2w", "-t2f", "-seg")
+
+
+def test_volumes_are_framed_as_the_cohort_is(tmp_path, nifti):
+    for n in range(3):
+        nifti.save_brats(tmp_path / "sent", f"s{n}", *nifti.make_subject(n))
+    prepare(cohorts.find(tmp_path / "sent"), tmp_path / "real", image_size=16, field_of_view=200)
+    found = detect.find(tmp_path / "sent")
+    coding = importing.check(found, 16, 1, lambda _: None)
+    told = {"meta": {"kind": "synthetic", "cohort": "c", "simulated": True, "spacing": {}}, "progress": lambda _: None}
+    importing.write(found, coding, tmp_path / "out", image_size=16, field_of_view=200, workers=1, **told)
+    real, sent = SliceSet.open(tmp_path / "real"), SliceSet.open(tmp_path / "out")
+    order = real.index.sort_values(["subject", "z"]).index
+    assert len(order) > 3
+    np.testing.assert_array_equal(sent.images, real.images[order])
+    np.testing.assert_array_equal(sent.labels, real.labels[order])
 
 
 def test_volumes_give_their_slices_with_enough_brain(sets, tmp_path, nifti):
