@@ -1,12 +1,12 @@
-"""What the table costs beside its stages, how much faster two workers of Ray are than one process, and what is lost
-when one of them is killed.
+"""What the table costs beside its stages, how much faster two processes are than one, Ray's or our own, and what is lost
+when one of Ray's is killed.
 
-Overhead: stages that do nothing, so all time is planning, fingerprints, locks, tracking and bookkeeping. Ray against
-serial: real U-Net trainings with one thread each, slices prepared before, and whole calls are timed: the start of Ray
-and of its workers counts. Killed: one such training, its worker killed several times, against the same left alone.
+Overhead: stages that do nothing, so all time is planning, fingerprints, locks, tracking and bookkeeping. Workers
+against serial: real U-Net trainings with one thread each, slices prepared before, and whole calls are timed: the start
+of Ray and of workers counts. Threads: one process gives its trainings both cores. Killed: one such training, its worker killed several times, against the same left alone.
 
     bench_grid.py overhead 10 100 1000    tables of so many cells
-    bench_grid.py ray                     needs two idle cores for about ten minutes
+    bench_grid.py workers                 needs two idle cores for about twenty minutes
     bench_grid.py killed                  and for about five
 """
 
@@ -74,13 +74,15 @@ def overhead(cells: int) -> None:
     )
 
 
-def _table(folder: Path, *arguments: str, trainings: int = TRAININGS, images: int = IMAGES) -> float:
+def _table(
+    folder: Path, *arguments: str, trainings: int = TRAININGS, images: int = IMAGES, threads: int = 1
+) -> float:
     """Seconds of a whole call, slices prepared before."""
     preset = folder / "real_only.yaml"  # no generator: an empty list is a preset's alone to give
     preset.write_text("extends: smoke\nanalyze: {model: []}\n")
     keys = ["--preset", str(preset), "--work_dir", str(folder / "work"), "--out", str(folder / "out")]
     command = [sys.executable, "-m", "benchmark"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
     environment["RAY_worker_niceness"] = "0"  # Ray's default, 15, would lose to whatever else runs here
     options = {"cwd": ROOT, "env": environment, "check": True, "capture_output": True}
     subprocess.run([*command, "prepare", *keys[:4]], **options)
@@ -90,18 +92,23 @@ def _table(folder: Path, *arguments: str, trainings: int = TRAININGS, images: in
     return time.perf_counter() - started
 
 
-def ray_against_serial() -> None:
-    """Interleaved, so that a machine that slows down slows both."""
-    times: dict[str, list[float]] = {"serial": [], "ray": []}
+def workers_against_serial() -> None:
+    """Interleaved, so that a machine that slows down slows all."""
+    ways = {
+        "one process, one thread": ((), 1),
+        "one process, two threads": ((), 2),
+        "two workers of Ray": (("--executor", "ray", "--address", "local"), 1),
+        "two processes": (("--executor", "processes"), 1),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(REPEATS):
-        for name, arguments in (("serial", ()), ("ray", ("--executor", "ray", "--address", "local"))):
+        for name, (arguments, threads) in ways.items():
             with tempfile.TemporaryDirectory() as folder:
-                times[name].append(_table(Path(folder), *arguments))
-    serial, on_ray = (median(times[name]) for name in ("serial", "ray"))
-    print(
-        f"{TRAININGS} cells of one core each: serial {serial:.1f} s, two workers of Ray {on_ray:.1f} s, "
-        f"{serial / on_ray:.2f} × (medians of {REPEATS}, the start of Ray and of its workers included)"
-    )
+                times[name].append(_table(Path(folder), *arguments, threads=threads))
+    serial = median(times["one process, one thread"])
+    print(f"{TRAININGS} trainings of a U-Net; medians of {REPEATS}, the start of Ray and of workers included")
+    for name, seconds in times.items():
+        print(f"  {name}: {median(seconds):.1f} s, {serial / median(seconds):.2f} ×")
 
 
 def _kill_workers(kills: list[int], ended: threading.Event) -> None:
@@ -146,7 +153,7 @@ def main() -> None:
         for count in counts:
             overhead(int(count))
     else:
-        {"ray": ray_against_serial, "killed": killed}[what]()
+        {"workers": workers_against_serial, "killed": killed}[what]()
 
 
 if __name__ == "__main__":
