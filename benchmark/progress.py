@@ -36,10 +36,10 @@ def share_screen(row: int, lock: Any) -> None:
     os.environ[ROW] = str(row)
 
 
-def say(line: str) -> None:
-    """A line for people on standard error, above the bars that other processes may have drawn there."""
-    clear = "\r\x1b[J" if sys.stderr.isatty() else ""
-    print(f"{clear}{line}", file=sys.stderr, flush=True)
+def say(line: str, shared: bool) -> None:
+    """A line for people on standard error, where other processes may have drawn bars, if it is `shared`."""
+    fresh = "\r\x1b[J" if sys.stderr.isatty() else "\n"
+    print(f"{fresh if shared else ''}{line}", file=sys.stderr, flush=True)
 
 
 class _OnScreen(logging.Formatter):

@@ -199,8 +199,14 @@ def cohort_facts(folder: Path) -> CohortFacts:
         slices={split: len(rows) for split, rows in by_split.items()},
         rejected=len(pd.read_csv(folder / "rejected.csv")),
         image_size=slices.images.shape[-1],
+        field_of_view=_field_of_view(slices),
         card=CARD,
     )
+
+
+def _field_of_view(slices: SliceSet) -> int:
+    """mm along both sides of a slice: whole native pixels span it, so a few subjects may have a little more or less."""
+    return round(float(np.median([down for _, down, _ in slices.meta["spacing"].values()])) * slices.images.shape[-1])
 
 
 def _costs(finished: list[StageResult]) -> pd.DataFrame:

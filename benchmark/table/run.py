@@ -246,7 +246,10 @@ class Board:
             told = "reused" if outcome.reused else f"done in {in_words(outcome.headline['stage_seconds'])}"
         ended = self.total - len(self.left)
         so_far = in_words(time.monotonic() - self.started)
-        say(f"[{ended}/{self.total}] {visible(job.title)}: {told} | {so_far} so far, {self._ahead()}")
+        say(
+            f"[{ended}/{self.total}] {visible(job.title)}: {told} | {so_far} so far, {self._ahead()}",
+            shared=self.workers.width > 1,
+        )
         self.tracked.log_metrics({"jobs_ended": ended, "jobs_failed": self.failed}, ended)
 
     def _ahead(self) -> str:

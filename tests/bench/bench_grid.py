@@ -1,9 +1,10 @@
-"""What the table costs beside its stages, how much faster two processes are than one, Ray's or our own, and what is lost
-when one of Ray's is killed.
+"""What the table costs beside its stages, how much faster two processes are than one, Ray's or our own, and what is
+lost when one of Ray's is killed.
 
 Overhead: stages that do nothing, so all time is planning, fingerprints, locks, tracking and bookkeeping. Workers
 against serial: real U-Net trainings with one thread each, slices prepared before, and whole calls are timed: the start
-of Ray and of workers counts. Threads: one process gives its trainings both cores. Killed: one such training, its worker killed several times, against the same left alone.
+of Ray and of workers counts; two threads, of one process, have both cores, too. Killed: one such training, its worker
+killed several times, against the same left alone.
 
     bench_grid.py overhead 10 100 1000    tables of so many cells
     bench_grid.py workers                 needs two idle cores for about twenty minutes
@@ -74,15 +75,17 @@ def overhead(cells: int) -> None:
     )
 
 
-def _table(
-    folder: Path, *arguments: str, trainings: int = TRAININGS, images: int = IMAGES, threads: int = 1
-) -> float:
+def _table(folder: Path, *arguments: str, trainings: int = TRAININGS, images: int = IMAGES, threads: int = 1) -> float:
     """Seconds of a whole call, slices prepared before."""
     preset = folder / "real_only.yaml"  # no generator: an empty list is a preset's alone to give
     preset.write_text("extends: smoke\nanalyze: {model: []}\n")
     keys = ["--preset", str(preset), "--work_dir", str(folder / "work"), "--out", str(folder / "out")]
     command = [sys.executable, "-m", "benchmark"]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+    }
     environment["RAY_worker_niceness"] = "0"  # Ray's default, 15, would lose to whatever else runs here
     options = {"cwd": ROOT, "env": environment, "check": True, "capture_output": True}
     subprocess.run([*command, "prepare", *keys[:4]], **options)

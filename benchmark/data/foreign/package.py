@@ -54,6 +54,11 @@ class Declaration:
     spacing: list[float]  # mm along z, y, x
     simulated: bool
 
+    @property
+    def field_of_view(self) -> int:
+        """mm along both sides of a slice."""
+        return round(self.image_size * self.spacing[1])
+
     def to_json(self) -> str:
         coding = {
             "annotation": "background 0, NCR 1, ED 2, ET 3"
