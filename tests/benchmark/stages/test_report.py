@@ -124,7 +124,8 @@ def test_correlations_take_every_number_of_the_file(missing):
 
 
 def test_a_cohort_counts_patients_of_whom_there_are_several_scans(tmp_path):
-    meta = {"kind": "real", "cohort": "clinic", "simulated": False, "spacing": {}}
+    spacing = {"a1": [5.0, 12, 12], "a2": [5.0, 12, 12], "b1": [5.0, 12, 12], "c": [5.0, 12.1, 12.1]}
+    meta = {"kind": "real", "cohort": "clinic", "simulated": False, "spacing": spacing}
     images, labels = np.zeros((1, 4, 16, 16), np.uint8), np.zeros((1, 16, 16), np.uint8)
     with SliceWriter(tmp_path, 16, meta) as writer:
         for scan, patient, split in (
@@ -138,3 +139,4 @@ def test_a_cohort_counts_patients_of_whom_there_are_several_scans(tmp_path):
     facts = report.cohort_facts(tmp_path)
     assert facts.subjects == {"train": 2, "validation": 0, "test": 1}
     assert facts.slices == {"train": 3, "validation": 0, "test": 1}
+    assert facts.field_of_view == 192
