@@ -125,6 +125,13 @@ def measured(kinds: Iterable[Kind], work_dir: Path, store: Store | None) -> Dura
     return durations
 
 
+def never_measured(runs: int) -> str:
+    """What follows a time in which so many runs do not count."""
+    if not runs:
+        return ""
+    return f", and {runs} run{'s' * (runs > 1)} the like of which {'were' if runs > 1 else 'was'} never measured"
+
+
 def in_words(seconds: float) -> str:
     """'42 s', '12 min', '3.4 h'."""
     if seconds < 100:
@@ -187,7 +194,7 @@ class Plan:
             return f"{counts}."
         together = "one after another" if self.at_once == 1 else f"up to {self.at_once} at once"
         time = f"{in_words(seconds)}, {together}" if unknown < len(self.left) else "unknown"
-        more = f", and {unknown} runs the like of which were never measured" if 0 < unknown < len(self.left) else ""
+        more = never_measured(unknown) if unknown < len(self.left) else ""
         return (
             f"{counts}. Time of what is left: {time}{more}. A time is the median of finished runs of the same stage, "
             "model and slice size."

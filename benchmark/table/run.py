@@ -33,7 +33,7 @@ from benchmark.stages import (
 from benchmark.table.cells import Job, cohorts, done, jobs
 from benchmark.table.executors import Executor, at_once, executor, machine_decides
 from benchmark.table.overview import build_overview
-from benchmark.table.plan import Durations, Plan, Work, dry_run, in_words, measured
+from benchmark.table.plan import Durations, Plan, Work, dry_run, in_words, measured, never_measured
 from benchmark.table.probe import expected
 from benchmark.table.shown import Table, note, show_cells
 from benchmark.tracking import runs as tracking
@@ -260,8 +260,7 @@ class Board:
         seconds, unknown = self.durations.ahead(self.left.values(), self.workers.width, running)
         if unknown == len(self.left):
             return "time left unknown"
-        more = f", and {unknown} runs the like of which were never measured" if unknown else ""
-        return f"about {in_words(max(1, seconds))} left{more}"
+        return f"about {in_words(max(1, seconds))} left{never_measured(unknown)}"
 
 
 def _copy_report(report: Path, out: Path) -> None:
