@@ -10,7 +10,7 @@ import yaml
 from benchmark.errors import UserError
 
 PRESETS = Path(__file__).parent / "presets"
-LARGEST = 2**20  # bytes of a preset's file
+LARGEST = 2**17  # bytes of a preset's file: more would be parsed for a long time
 LONGEST_CHAIN = 20  # presets that extend each other
 _DEEPEST = 20  # values inside each other
 
@@ -71,7 +71,7 @@ def load(path: Path) -> Sections:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     if len(content) > LARGEST:
-        raise UserError(f"{path}: larger than any preset ({LARGEST // 2**20} MiB)")
+        raise UserError(f"{path}: larger than any preset ({LARGEST // 2**10} KiB)")
     try:
         sections = _plain(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
