@@ -113,7 +113,7 @@ def why_unusable(cohort: Cohort, subject: Subject, slices: SubjectSlices, digest
     if first != subject.name:
         return Rejection(subject.name, shown(subject.images[0], cohort.folder), f"same images as {first}")
     if not slices.kept.any():
-        reason = f"no slice has T1 above {T1_THRESHOLD} of 255 in more than {BRAIN_SHARE:.0%} of its pixels"
+        reason = f"no slice has T1 above {T1_THRESHOLD} of 255 in more than {BRAIN_SHARE:.0%} of 256 × 256 mm"
         return Rejection(subject.name, shown(subject.images[0], cohort.folder), reason)
     return None
 

@@ -16,10 +16,7 @@ from benchmark.data.cohorts import Subject
 from benchmark.data.nifti import read
 
 FIELD_OF_VIEW = 256.0  # mm along both sides of the study's slices: PROTOCOL pads BraTS's 240 × 240 mm by 8 to this
-T1_THRESHOLD, BRAIN_SHARE = (
-    50,
-    0.15,
-)  # a slice is kept where T1 > 50 of 255 in more than 15 % of that field
+T1_THRESHOLD, BRAIN_SHARE = 50, 0.15  # kept are slices where T1 > 50 of 255 in more than 15 % of that field
 WHOLE_PIXELS = 0.03  # native ones, of up to 8 mm, span a field of view but for so much
 WEIGHT_UNIT = 1 << 16
 AT_A_TIME = 16  # slices that are framed and resized together

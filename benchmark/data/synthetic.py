@@ -116,9 +116,10 @@ def open_synthetic(config: Config, synthetic: str | None, folders: Mapping[str, 
         _refuse_unknown_labels(slices)
         frame = Frame(size, config.prepare.field_of_view)
         _, differences = likeness.compare(slices, SliceSet.open(folders["prepare"]), frame)
-        spacings = slices.meta["spacing"].values()
-        shown = {frame.contradicted_by(spacing) for spacing in spacings if size * min(spacing[1:]) > SMALLEST_HEAD}
-        for difference in (*differences, *filter(None, shown)):
+        spacings = [each for each in slices.meta["spacing"].values() if size * min(each[1:]) > SMALLEST_HEAD]
+        if spacings and (other := frame.contradicted_by(np.median(spacings, axis=0))):
+            differences.append(other)
+        for difference in differences:
             log.warning("%s: %s", folder, difference)
     return slices
 

@@ -38,7 +38,7 @@ class CohortFacts:
     slices: dict[str, int]
     rejected: int
     image_size: int
-    field_of_view: int = 256  # mm along both sides of a slice
+    field_of_view: int  # mm along both sides of a slice
     card: str = ""  # the page beside the report that shows what was read
 
 

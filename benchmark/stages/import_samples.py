@@ -93,14 +93,7 @@ def run(task: RunningTask) -> Headline:
         raise UserError(f"{found.folder}: {other}")
     with progress_bar(found.count, f"import {name}", found.unit) as bar:
         imported = importing.write(
-            found,
-            coding,
-            folder,
-            meta,
-            image_size=frame.image_size,
-            field_of_view=frame.field_of_view,
-            workers=workers(config),
-            progress=bar.update,
+            found, coding, folder, meta, frame=frame, workers=workers(config), progress=bar.update
         )
     if settings(config) != before:
         raise UserError(f"{found.folder}: files changed while they were read. Call again when nothing writes there")

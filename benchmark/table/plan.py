@@ -4,7 +4,8 @@ import json
 from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from graphlib import TopologicalSorter
+from heapq import heappop, heappush
 from pathlib import Path
 from statistics import median
 from textwrap import wrap
@@ -88,25 +89,17 @@ class Durations:
             return self.total(Counter(map(Work.of, left)))
         known = {job.fingerprint: self.seconds(Work.of(job)) for job in left}
         takes = {digest: max((seconds or 0) - running.get(digest, 0), 0) for digest, seconds in known.items()}
-        awaited = {job.fingerprint: len(known.keys() & set(job.parents.values())) for job in left}
-        children = defaultdict(list)
-        for job in left:
-            for parent in set(job.parents.values()):
-                children[parent].append(job.fingerprint)
         order = {digest: (digest not in running, place) for place, digest in enumerate(known)}
-        ready = [(order[digest], digest) for digest, parents in awaited.items() if not parents]
-        heapify(ready)
-        ends: list[tuple[float, str]] = []
-        clock = 0.0
-        while ready or ends:
+        graph = TopologicalSorter({job.fingerprint: known.keys() & set(job.parents.values()) for job in left})
+        graph.prepare()
+        clock, ready, ends = 0.0, [], []
+        while graph.is_active():
+            ready = sorted([*ready, *graph.get_ready()], key=order.__getitem__)
             while ready and len(ends) < width:
-                _, digest = heappop(ready)
+                digest = ready.pop(0)
                 heappush(ends, (clock + takes[digest], digest))
             clock, ended = heappop(ends)
-            for child in children[ended]:
-                awaited[child] -= 1
-                if not awaited[child]:
-                    heappush(ready, (order[child], child))
+            graph.done(ended)
         return clock, sum(seconds is None for seconds in known.values())
 
 

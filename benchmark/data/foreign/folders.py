@@ -77,9 +77,8 @@ class SliceFolders:
     ) -> Iterator[Part | Rejection]:
         """The slices, in the order of their names."""
         batch = []
-        for number, outcome in enumerate(
-            parallel(lambda number: self._read(number, frame.image_size), self.count, workers)
-        ):
+        outcomes = parallel(lambda number: self._read(number, frame.image_size), self.count, workers)
+        for number, outcome in enumerate(outcomes):
             progress(1)
             if isinstance(outcome, Rejection):
                 yield outcome

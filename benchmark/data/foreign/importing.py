@@ -19,7 +19,7 @@ from benchmark.data.foreign.facts import SHOWN, Progress, Sizes, refuse
 from benchmark.data.foreign.package import Package
 from benchmark.data.foreign.volumes import Volumes
 from benchmark.data.slices import CLASSES, SliceWriter
-from benchmark.data.slicing import BRAIN_SHARE, FIELD_OF_VIEW, T1_THRESHOLD, Frame, enough_brain
+from benchmark.data.slicing import BRAIN_SHARE, T1_THRESHOLD, Frame, enough_brain
 from benchmark.errors import UserError
 
 RARE = 1e-3  # of the tumour's pixels: a class that has fewer counts as hardly there
@@ -75,8 +75,7 @@ def write(
     out: Path,
     meta: dict,
     *,
-    image_size: int,
-    field_of_view: float = FIELD_OF_VIEW,
+    frame: Frame,
     workers: int,
     progress: Progress,
 ) -> Imported:
@@ -84,9 +83,9 @@ def write(
 
     Raises UserError where nothing is left, or no slice has enough brain: `out` then has no set that opens.
     """
-    frame, rejections, remarks, pixels = Frame(image_size, field_of_view), [], [], np.zeros(len(CLASSES), int)
+    rejections, remarks, pixels = [], [], np.zeros(len(CLASSES), int)
     brain = isinstance(found, Package)  # its slices are what was released, whatever they show
-    with SliceWriter(out, image_size, {**meta, "format": found.format, "annotation": coding.name}) as writer:
+    with SliceWriter(out, frame.image_size, {**meta, "format": found.format, "annotation": coding.name}) as writer:
         with closing(found.read(frame, coding, out, workers, progress)) as parts:
             for part in parts:
                 if isinstance(part, Rejection):

@@ -64,8 +64,9 @@ class SideBySide(AbstractContextManager):
                 self._start(waiting, results, session)
                 heard = wait([worker.pipe for worker in self._busy])
                 for worker in [worker for worker in self._busy if worker.pipe in heard]:
-                    outcome = worker.outcome(self._busy[worker])
-                    job = self._busy.pop(worker)
+                    job = self._busy[worker]
+                    outcome = worker.outcome(job)
+                    del self._busy[worker]
                     if worker.process.is_alive():
                         self._idle.append(worker)
                     results[job.fingerprint] = outcome

@@ -29,6 +29,7 @@ FACTS = Facts(
         slices={"train": 900, "validation": 2, "test": 3},
         rejected=0,
         image_size=16,
+        field_of_view=256,
         card="",
     ),
     keep="safe",

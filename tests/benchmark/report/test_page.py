@@ -205,6 +205,7 @@ def report_inputs(
             {"train": 1200, "validation": 230, "test": 355},
             1,
             size,
+            256,
         ),
         "sets": list(generators),
         **tables,
@@ -416,7 +417,7 @@ def test_a_single_training_subject_has_no_copied_share_and_the_card_says_so(tmp_
 
 
 def test_a_patient_cohort_is_not_called_simulated(tmp_path):
-    cohort = CohortFacts("clinic", False, {"test": 12}, {"test": 300}, 0, 64)
+    cohort = CohortFacts("clinic", False, {"test": 12}, {"test": 300}, 0, 64, 256)
     build_report(tmp_path, report_inputs(cohort=cohort, demo_notice=None))
     html = (tmp_path / "index.html").read_text()
     assert "imulated phantom" not in html
@@ -428,7 +429,7 @@ def test_names_from_files_are_escaped_everywhere(tmp_path):
         subject=lambda table: HOSTILE + table["subject"]
     )
     scores = scores.drop(scores.index[(scores["arm"] == "both") & (scores["seed"] == 1)][:7])  # named in the reasons
-    cohort = CohortFacts(HOSTILE, False, {"test": 8}, {"test": 200}, 0, 64)
+    cohort = CohortFacts(HOSTILE, False, {"test": 8}, {"test": 200}, 0, 64, 256)
     missing = pd.DataFrame({"cell": [HOSTILE], "reason": [HOSTILE]})
     written = build_report(
         tmp_path,

@@ -18,7 +18,7 @@ from benchmark.report.release_card import CardInputs, build_release_card, releas
 from benchmark.stages.report import worst_verdicts
 from tests import attacked
 
-COHORT = CohortFacts("clinic", False, {"train": 30, "validation": 4, "test": 12}, {"train": 9, "test": 5}, 0, 16)
+COHORT = CohortFacts("clinic", False, {"train": 30, "validation": 4, "test": 12}, {"train": 9, "test": 5}, 0, 16, 256)
 NAMES = ("Müller_1963", "Meier_1971")
 
 

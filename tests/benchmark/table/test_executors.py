@@ -6,7 +6,6 @@ import os
 import secrets
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,11 +21,11 @@ from benchmark.parsing import parse
 from benchmark.table.executors import OnRay
 from benchmark.tracking.store import Store
 from benchmark.training import processes
+from tests.benchmark.table.watched import PATIENCE, family, holder, while_alive
 
 ROOT = Path(__file__).parents[3]
 TABLE = ["--preset", "smoke", "--model", "diffusion", "--train_on", "synthetic", "--json"]
 LONGER = ["--train_generator.images", "160", "--train_generator.checkpoint_seconds", "0"]
-PATIENCE = 600  # for a busy machine; the whole file takes about a minute on a quiet one [s]
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch, tmp_path):
@@ -55,18 +54,6 @@ with OnRay(parse("benchmark", given).benchmark, connect(Path("work"))):
 """
 
 
-def _family(ancestor):
-    """Process ids of a process and of all that it has started."""
-    parents = {}
-    for status in Path("/proc").glob("[0-9]*/status"):
-        with suppress(OSError):  # gone meanwhile
-            parents[int(status.parts[2])] = int(status.read_text().partition("PPid:")[2].split()[0])
-    family = {ancestor}
-    while found := {child for child, parent in parents.items() if parent in family} - family:
-        family |= found
-    return family
-
-
 def _listening(processes):
     """Addresses that these processes listen on, as /proc/net writes them."""
     sockets = set()
@@ -86,7 +73,7 @@ def test_a_cluster_for_one_call_listens_on_the_loopback_interface_alone(tmp_path
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(call, cwd=tmp_path, env=environment, **pipes) as process:
         process.stdout.readline()
-        addresses = _listening(_family(process.pid))
+        addresses = _listening(family(process.pid))
         process.communicate(b"\n")
     assert process.returncode == 0
     assert len(addresses) >= 3  # the cluster's store, its raylet, the driver
@@ -121,27 +108,6 @@ def _start(folder, *arguments):
         )
 
 
-def _until(condition, process, log):
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert process.poll() is None, log.read_text()[-4000:]
-        assert time.monotonic() < deadline, log.read_text()[-4000:]
-        time.sleep(0.02)
-    return found
-
-
-def _holder(lock):
-    """Process ids of whoever has the file open, and of its parent."""
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
-            if link.readlink() == lock:
-                status = (link.parents[1] / "status").read_text()
-                return int(link.parts[2]), int(status.partition("PPid:")[2].split()[0])
-        except OSError:  # gone meanwhile
-            continue
-    return None
-
-
 def _books(folder):
     (path,) = folder.glob("work/benchmark/*/jobs.csv")
     return pd.read_csv(path).set_index("job")
@@ -165,14 +131,14 @@ def tables(cluster, tmp_path_factory):
     def checkpoints():
         return sorted((folder / "ray" / "work").glob("train_generator/*/checkpoints/*.pt"))
 
-    _until(checkpoints, on_ray, log)
+    while_alive(on_ray, checkpoints, log)
     assert (_books(folder / "ray")["status"] == "FINISHED").any()  # kept while it runs
     lock = checkpoints()[0].parents[1].with_suffix(".lock")
-    worker, parent = _until(lambda: _holder(lock), on_ray, log)
+    worker, parent = while_alive(on_ray, lambda: holder(lock), log)
     (raylet,) = [process for process in raylets if process.pid == parent]
     raylet.kill()
     raylet.wait()
-    _until(lambda: (_holder(lock) or [None])[0] != worker, on_ray, log)
+    while_alive(on_ray, lambda: (holder(lock) or [None])[0] != worker, log)
     seen = int(checkpoints()[-1].name.partition("-")[0])
     beside = _start(folder / "processes", *sent, "--executor", "processes")
     for process in (serial, on_ray, beside):

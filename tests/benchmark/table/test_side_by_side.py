@@ -8,8 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import mlflow
@@ -21,11 +19,11 @@ from benchmark.errors import UserError
 from benchmark.parsing import parse
 from benchmark.table.executors import at_once, side_by_side
 from benchmark.training import processes
+from tests.benchmark.table.watched import PATIENCE, alive, family, holder, until, while_alive
 
 ROOT = Path(__file__).parents[3]
 TABLE = ["--preset", "smoke", "--model", "diffusion", "--train_on", "synthetic"]
 LONGER = ["--train_generator.images", "320", "--train_generator.checkpoint_seconds", "0"]
-PATIENCE = 300  # for a busy machine [s]
 
 
 @pytest.mark.parametrize(("given", "width"), [("0", 8), ("1", 8), ("3", 2), ("16", 1)])
@@ -49,52 +47,19 @@ def _start(folder, name):
         return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=log, stdout=subprocess.DEVNULL)
 
 
-def _workers(leader):
-    """Process ids of what the leader has started."""
-    found = set()
-    for status in Path("/proc").glob("[0-9]*/status"):
-        with suppress(OSError):  # gone meanwhile
-            if f"PPid:\t{leader.pid}\n" in status.read_text():
-                found.add(int(status.parts[2]))
-    return found
-
-
-def _alive(process):
-    with suppress(OSError):
-        return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
-    return False
-
-
-def _until(condition, log):
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, log.read_text()[-4000:]
-        time.sleep(0.02)
-    return found
-
-
 def _newest(folder):
     """Images seen at the generator's newest checkpoint."""
     found = folder.glob("work/train_generator/*/checkpoints/*.pt")
     return max((int(path.name.partition("-")[0]) for path in found), default=0)
 
 
-def _trainer(folder):
-    """Whoever trains the generator: holds its lock."""
-    for link in Path("/proc").glob("[0-9]*/fd/*"):
-        with suppress(OSError):
-            target = link.readlink()
-            if target.suffix == ".lock" and target.parent == folder / "work" / "train_generator":
-                return int(link.parts[2])
-    return None
-
-
 def _training(folder, name):
     """The table, started anew, when its generator's training has gone on from where it was; and who trains it."""
-    before, leader = _newest(folder), _start(folder, name)
-    _until(lambda: _newest(folder) > before or leader.poll() is not None, folder / name)
-    assert leader.poll() is None, (folder / name).read_text()[-4000:]
-    return leader, _until(lambda: _trainer(folder), folder / name)
+    before, leader, log = _newest(folder), _start(folder, name), folder / name
+    while_alive(leader, lambda: _newest(folder) > before, log)
+    (lock,) = folder.glob("work/train_generator/*.lock")
+    trainer, _ = while_alive(leader, lambda: holder(lock), log)
+    return leader, trainer
 
 
 def _statuses(folder, stage):
@@ -111,17 +76,18 @@ def _books(folder):
 @pytest.mark.skipif(cores() < 2, reason="needs two cores")
 def test_whatever_is_killed_the_same_command_goes_on(tmp_path):
     leader = _start(tmp_path, "killed")
-    workers = _until(lambda: _workers(leader), tmp_path / "killed")
+    log = tmp_path / "killed"
+    workers = while_alive(leader, lambda: family(leader.pid) - {leader.pid}, log)
     leader.kill()
     leader.wait()
-    _until(lambda: not any(map(_alive, workers)), tmp_path / "killed")
+    until(lambda: not any(map(alive, workers)), log)
 
     leader, trainer = _training(tmp_path, "stopped")
-    workers = _workers(leader)
+    workers = family(leader.pid) - {leader.pid}
     assert trainer in workers
     leader.send_signal(signal.SIGTERM)
     assert leader.wait(PATIENCE) == 130
-    assert not any(map(_alive, workers))
+    assert not any(map(alive, workers))
     assert _statuses(tmp_path, "train_generator") == ["KILLED"]
     assert "Traceback" not in (tmp_path / "stopped").read_text()
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from benchmark.data.foreign import detect, importing
 from benchmark.data.slices import SliceSet
+from benchmark.data.slicing import Frame
 from benchmark.errors import UserError
 
 SIZE = 16
@@ -58,7 +59,7 @@ def save_nifti(pixels: np.ndarray, path: Path, flips=(-1, -1), dims: int = 2) ->
 def run(folder: Path, out: Path, image_size: int = SIZE, workers: int = 2, set_labels: str = "auto") -> SliceSet:
     found = detect.find(folder)
     coding = importing.check(found, image_size, workers, lambda _: None, set_labels)
-    importing.write(found, coding, out, META, image_size=image_size, workers=workers, progress=lambda _: None)
+    importing.write(found, coding, out, META, frame=Frame(image_size), workers=workers, progress=lambda _: None)
     return SliceSet.open(out)
 
 

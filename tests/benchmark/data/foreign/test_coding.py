@@ -6,6 +6,7 @@ from scipy.ndimage import gaussian_filter
 
 from benchmark.data.foreign import detect, importing
 from benchmark.data.foreign.coding import TIMES_51, TIMES_51_2023, Values
+from benchmark.data.slicing import Frame
 
 BRATS = np.array([0, 1, 2, 4], np.uint8)  # of classes 0–3
 
@@ -190,6 +191,6 @@ def test_classes_that_are_nowhere_are_told(sets, tmp_path, values, absent):
     found = detect.find(save(sets, tmp_path / "sent", np.array(values, np.uint8)[labels]))
     coding = importing.check(found, 16, 1, lambda _: None)
     imported = importing.write(
-        found, coding, tmp_path / "out", sets.META, image_size=16, workers=1, progress=lambda _: None
+        found, coding, tmp_path / "out", sets.META, frame=Frame(16), workers=1, progress=lambda _: None
     )
     assert imported.absent == absent

@@ -9,6 +9,7 @@ from benchmark.data import cohorts
 from benchmark.data.foreign import detect, importing
 from benchmark.data.preparation import prepare
 from benchmark.data.slices import SliceSet
+from benchmark.data.slicing import Frame
 
 BRATS_2020 = ("_t1", "_t1ce", "_t2", "_flair", "_seg")
 BRATS_2023 = ("-t1n", "-t1c", "-t2w", "-t2f", "-seg")
@@ -21,7 +22,7 @@ def test_volumes_are_framed_as_the_cohort_is(tmp_path, nifti):
     found = detect.find(tmp_path / "sent")
     coding = importing.check(found, 16, 1, lambda _: None)
     told = {"meta": {"kind": "synthetic", "cohort": "c", "simulated": True, "spacing": {}}, "progress": lambda _: None}
-    importing.write(found, coding, tmp_path / "out", image_size=16, field_of_view=200, workers=1, **told)
+    importing.write(found, coding, tmp_path / "out", frame=Frame(16, 200), workers=1, **told)
     real, sent = SliceSet.open(tmp_path / "real"), SliceSet.open(tmp_path / "out")
     order = real.index.sort_values(["subject", "z"]).index
     assert len(order) > 3
