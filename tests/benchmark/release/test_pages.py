@@ -88,8 +88,10 @@ def test_weights_are_said_to_draw_what_the_filter_left_out():
 @pytest.mark.parametrize(("millimetres", "given"), [(16.0, False), (15.99, False), (12.0, True)])
 def test_a_receiver_is_told_of_a_field_of_view_that_is_not_the_study_s(millimetres, given):
     declared = replace(FACTS.declared, spacing=[5.0, millimetres, millimetres])
-    commands = text(replace(FACTS, declared=declared)).count("-P image_size=16 -P field_of_view=192 --env-manager local")
-    assert commands == (2 if given else 0)
+    commands = text(replace(FACTS, declared=declared)).count(
+        "-P image_size=16 -P field_of_view=192 --env-manager local"
+    )
+    assert commands == 2 * given
 
 
 @pytest.mark.parametrize("simulated", [True, False])
