@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from scipy.fft import next_fast_len
 from torch import Tensor
-from tqdm import tqdm
+
+from analysis.progress import progress_bar
 
 BRAIN_THRESHOLD = 10  # of 255: generators leave a faint background
 CANDIDATES = 10  # training slices re-scored per query
@@ -127,7 +128,7 @@ def nearest(
     device = torch.device(device)
 
     found = {column: np.empty(len(queries), dtype) for column, dtype in columns.items()}  # small tables pin memory
-    with tqdm(total=len(queries), desc=name, unit="slice", disable=None) as progress:
+    with progress_bar(len(queries), name, "slice") as progress:
         for start in range(0, len(queries), plan.queries):
             chunk = queries[start : start + plan.queries]
             # The slices as they lie, and centred: a shifted copy is often not among the k best until it is moved back.

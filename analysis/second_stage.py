@@ -16,12 +16,12 @@ several searches reach at once.
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from analysis import alignment
 from analysis.alignment import Poses
 from analysis.mixtures import KINDS, Mixtures, evidence
 from analysis.neighbours import Rows
+from analysis.progress import progress_bar
 
 CHUNK = 16  # slices searched at once
 LEAST = 10  # held-out slices with a lesion that the search of lesions needs for its scale
@@ -54,7 +54,7 @@ class SecondStage:
         for lesions where nothing is annotated.
         """
         parts = []
-        with tqdm(total=len(images), desc=name, unit="slice", disable=None) as progress:
+        with progress_bar(len(images), name, "slice") as progress:
             for start in range(0, len(images), CHUNK):
                 piece = slice(start, start + CHUNK)
                 parts.append(self._searched(np.asarray(images[piece]), None if labels is None else labels[piece]))

@@ -1,4 +1,4 @@
-"""What people see while work goes on: progress bars that suit both a terminal and a log file, and warnings."""
+"""What people see while work goes on: warnings, and the bars of several processes on one screen."""
 
 import logging
 import os
@@ -7,27 +7,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from analysis.text import visible, visible_lines
-
-ROW = "STAND_IN_ROW"  # environment: how far below the cursor a process has its bars, where several share the terminal
-
-
-def progress_bar(total: int, name: str, unit: str, done: int = 0) -> tqdm:
-    """A bar on standard error with rate and time left; into a file it writes a line every 10 s instead of redrawing."""
-    on_terminal, row = sys.stderr.isatty(), os.environ.get(ROW)
-    interval = 0.5 if on_terminal else 10
-    return tqdm(
-        total=total,
-        initial=done,
-        desc=visible(name),
-        unit=unit,
-        unit_scale=True,
-        dynamic_ncols=True,
-        mininterval=interval,
-        maxinterval=2 * interval,
-        position=int(row) if row and on_terminal else None,
-        leave=not (row and on_terminal),
-    )
+from analysis.progress import ROW
+from analysis.text import visible_lines
 
 
 def share_screen(row: int, lock: Any) -> None:
@@ -38,8 +19,8 @@ def share_screen(row: int, lock: Any) -> None:
 
 def say(line: str, shared: bool) -> None:
     """A line for people on standard error, where other processes may have drawn bars, if it is `shared`."""
-    fresh = "\r\x1b[J" if sys.stderr.isatty() else "\n"
-    print(f"{fresh if shared else ''}{line}", file=sys.stderr, flush=True)
+    fresh = "\r\x1b[J" if shared and sys.stderr.isatty() else ""
+    print(f"{fresh}{line}", file=sys.stderr, flush=True)
 
 
 class _OnScreen(logging.Formatter):

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.progress import progress_bar
 from analysis.scores import subject_scores
 from analysis.text import csv_frame
 from benchmark.config import Config, Need
 from benchmark.data import synthetic
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
-from benchmark.progress import progress_bar
 from benchmark.stages import Headline, RunningTask, Settings, train_segmenter
 from benchmark.training.devices import pick_device
 from benchmark.training.models import LAST, WEIGHTS, load_segmenter, predict

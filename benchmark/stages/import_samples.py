@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis.progress import progress_bar
 from benchmark.config import Config, Need
 from benchmark.data.foreign import detect, importing, likeness
 from benchmark.data.foreign.detect import set_name
@@ -18,7 +19,6 @@ from benchmark.data.slices import SliceSet
 from benchmark.data.slicing import Frame
 from benchmark.errors import UserError
 from benchmark.files import content_hashes
-from benchmark.progress import progress_bar
 from benchmark.report.sheets import save_sheet
 from benchmark.stages import Headline, RunningTask, Settings, workers
 from benchmark.stages.sample import PREVIEW

@@ -8,6 +8,7 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
+from analysis.progress import progress_bar
 from benchmark.config import PHANTOM, Config, Need
 from benchmark.data import cohorts, phantom, preparation
 from benchmark.data.cohorts import Cohort, shown
@@ -15,7 +16,6 @@ from benchmark.data.preparation import PreparationResult
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
 from benchmark.files import content_hash, content_hashes, write_atomically
-from benchmark.progress import progress_bar
 from benchmark.report.cohort_card import write_card
 from benchmark.report.sheets import save_sheet
 from benchmark.stages import Headline, RunningTask, Settings, workers

@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.limits import Verdict
 from analysis.long_table import Scores
+from analysis.progress import progress_bar
 from analysis.release_risk import use_row
 from analysis.statistics import ratios
 from benchmark import stages
@@ -21,7 +22,6 @@ from benchmark.data.foreign.package import DECLARATION, Declaration
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
 from benchmark.files import content_hash
-from benchmark.progress import progress_bar
 from benchmark.release.croissant import FILE as CROISSANT
 from benchmark.release.croissant import croissant
 from benchmark.release.encoding import write_slices

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from analysis.progress import progress_bar
 from benchmark.config import Config, Need
 from benchmark.data.slices import SliceSet, SliceWriter
-from benchmark.progress import progress_bar
 from benchmark.report.sheets import save_sheet
 from benchmark.stages import Headline, RunningTask, Settings
 from benchmark.training.devices import pick_devices

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.progress import progress_bar
 from analysis.selection import COPIED, NEAREST, left_out
 from benchmark.config import Config, Need
 from benchmark.data import synthetic
 from benchmark.data.slices import COLUMNS, SliceWriter
 from benchmark.errors import UserError
-from benchmark.progress import progress_bar
 from benchmark.report.sheets import save_sheet
 from benchmark.stages import Headline, RunningTask, Settings
 

@@ -12,9 +12,9 @@ import torch
 from analysis.attacks import membership
 from analysis.attacks_statistics import auc
 from analysis.neighbours import Rows
+from analysis.progress import progress_bar
 from benchmark.config import Config, Need
 from benchmark.data.slices import SliceSet
-from benchmark.progress import progress_bar
 from benchmark.stages import Headline, RunningTask, Settings
 from benchmark.training.cohort import trained_on
 from benchmark.training.devices import pick_device

@@ -17,8 +17,8 @@ from typing import Any, Generic, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from analysis.progress import progress_bar
 from benchmark.errors import UserError
-from benchmark.progress import progress_bar
 from benchmark.training import processes
 from benchmark.training.checkpoints import Checkpoints, Progress, Trainable, save_weights
 from benchmark.training.meter import Meter, NotFinite
