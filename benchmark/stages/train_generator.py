@@ -1,18 +1,20 @@
 """Slices of training subjects → a generator's weights: those of the snapshot whose samples teach a U-Net most."""
 
+import io
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 
 from analysis.onset import ALPHA
 from benchmark.config import Config, Need
 from benchmark.data.annotation import to_network
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
+from benchmark.files import write_atomically
 from benchmark.report.sheets import save_sheet
 from benchmark.stages import Headline, RunningTask, Settings, Task, call_helpers, log_model
 from benchmark.training import loop, processes
@@ -62,14 +64,22 @@ def run(task: RunningTask) -> Headline:
     training = training_of(config, slices, device)
     write_canaries(canaries_of(config, slices), folder)
 
+    def kept(seen: int) -> tuple[Path, ...]:
+        """The weights and the samples of a snapshot."""
+        name = folder / "snapshots" / f"{seen:09d}"
+        return (name.with_suffix(".safetensors"), name.with_suffix(".npz")) if keys.keep_snapshots else ()
+
     def snapshot(seen: int) -> dict[str, float]:
         """Always the same seeds, so that sheets of one training show the same brains as they improve."""
         images, labels, off_code = draw(training.model, range(keys.snapshot_samples), keys.annotation)
         sheet = save_sheet(images[:SHOWN], labels[:SHOWN], folder / "snapshots" / f"{seen:09d}.png")
         tracked.log_artifact(sheet, "snapshots")
         if keys.keep_snapshots:
-            save_weights(training.model.weights(), folder / "snapshots" / f"{seen:09d}.safetensors")
-            np.savez_compressed(folder / "snapshots" / f"{seen:09d}.npz", images=images, labels=labels)
+            weights, samples = kept(seen)
+            save_weights(training.model.weights(), weights)
+            content = io.BytesIO()
+            np.savez_compressed(content, images=images, labels=labels)
+            write_atomically(samples, content.getvalue())
         return {
             "judge_dice": judge(config, images, labels, np.arange(len(images)), slices, device),
             "judge_dice_real": judged_real,
@@ -85,6 +95,7 @@ def run(task: RunningTask) -> Headline:
         on_metrics=tracked.log_metrics,
         on_snapshot=snapshot,
         score=_score,
+        kept=kept,
         stop=partial(copies, config) if keys.stop_when_copied else None,
         team=task.team,
         watch=task.watch,
@@ -95,7 +106,7 @@ def run(task: RunningTask) -> Headline:
             f"{keys.model} copies training slices at its first snapshot already, so train_generator.stop_when_copied "
             f"leaves nothing to keep: give more than {keys.snapshots} snapshots, or snapshot_spacing=geometric"
         )
-    save_weights(load_file(folder / "best.safetensors"), folder / WEIGHTS)
+    save_weights(progress.best_weights, folder / WEIGHTS)
     curve.to_csv(folder / "curve.csv", index=False)
     log_model("train_generator", task, training.model, annotation=keys.annotation)
     tracked.log_artifact(folder / "curve.csv")

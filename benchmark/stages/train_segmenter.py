@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from benchmark.config import Config, Need
 from benchmark.data import synthetic
@@ -86,7 +85,7 @@ def run(task: RunningTask) -> Headline:
         team=task.team,
         watch=task.watch,
     )
-    save_weights(load_file(folder / "best.safetensors"), folder / WEIGHTS)
+    save_weights(progress.best_weights, folder / WEIGHTS)
     if config.train_segmenter.train_on == "synthetic":  # annotated real patients chose the best
         save_weights(training.model.weights(), folder / LAST)
     log_model("train_segmenter", task, training.model, classes=len(CLASSES))

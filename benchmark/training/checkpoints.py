@@ -1,10 +1,10 @@
-"""What a training leaves on disk: checkpoints to go on from, and weights to give away."""
+"""What a training leaves on disk: checkpoints to go on from, the best weights in them, and weights to give away."""
 
 import logging
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,6 +38,7 @@ class Progress:
     seconds: float = 0.0  # of training, over all starts, without snapshots
     best_score: float = -math.inf
     best_seen: int = 0
+    best_weights: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)  # in memory of the CPU
     snapshots: int = 0
     since_best: int = 0  # snapshots
     stopped: bool = False  # by what a snapshot showed
@@ -60,6 +61,11 @@ class Progress:
             return False
         self.best_score, self.best_seen, self.since_best = score, self.seen, 0
         return True
+
+    def keep(self, weights: Mapping[str, Tensor]) -> None:
+        """Keeps a copy of the weights as the best. They stand with their score in one file, so that the two agree
+        wherever a training is killed."""
+        self.best_weights = {name: value.detach().to("cpu", copy=True) for name, value in weights.items()}
 
     def cost(self, device: torch.device) -> dict[str, Any]:
         """What the training took, for a stage's headline."""
@@ -104,25 +110,41 @@ class Checkpoints:
         self._saved = time.monotonic()
         return path
 
-    def restore(self, model: Trainable) -> Progress | None:
-        """Loads the newest sound checkpoint into the model; a damaged one is skipped with a warning."""
+    def restore(
+        self, model: Trainable, missing: Callable[[Progress], Path | None] = lambda progress: None
+    ) -> Progress | None:
+        """Loads the newest checkpoint that can be gone on from into the model. One that is damaged, or whose training
+        had left a file that is `missing`, is removed with a warning: kept, it would count as newer than those to come.
+        """
         for path in self._files():
             if content_hash(path) != path.stem.partition("-")[2]:
                 log.warning("checkpoint %s is damaged (its checksum disagrees); going back to the one before", path)
-                continue
-            self.restored = path.name
-            return self.load(path.name, model)
+            else:
+                state, progress = self._read(path.name)
+                if not (gone := missing(progress)):
+                    self.restored = path.name
+                    model.load_state_dict(state)
+                    return progress
+                log.warning("%s is missing: the training goes back to a checkpoint before it, or begins anew", gone)
+            path.unlink()
         return None
 
     def load(self, name: str, model: Trainable) -> Progress:
         """Loads the checkpoint of this name into the model."""
+        state, progress = self._read(name)
+        model.load_state_dict(state)
+        return progress
+
+    def _read(self, name: str) -> tuple[dict, Progress]:
         content = torch.load(self.folder / name, map_location="cpu", weights_only=True)
-        model.load_state_dict(content["model"])
-        return Progress(**content["progress"])
+        return content["model"], Progress(**content["progress"])
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Safetensors, written beside and renamed."""
+    """Safetensors: written beside, synced, renamed."""
     partial = path.with_suffix(".partial")
     save_file(dict(weights), partial)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
     partial.replace(path)
+    sync_folder(path.parent)

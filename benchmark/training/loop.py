@@ -7,7 +7,7 @@ Of several processes (see benchmark.training.processes) the leader is in `train`
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -15,22 +15,26 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from analysis.progress import progress_bar
 from benchmark.errors import UserError
 from benchmark.training import processes
-from benchmark.training.checkpoints import Checkpoints, Progress, Trainable, save_weights
+from benchmark.training.checkpoints import Checkpoints, Progress, Trainable
 from benchmark.training.meter import Meter, NotFinite
 from benchmark.training.order import mix
 from benchmark.training.processes import Team
 
 LOG_POINTS = 200  # points of a training curve
+OLDER_BEST = "best.safetensors"  # where earlier versions had the best weights, whose checkpoints have none
 
 Model = TypeVar("Model", bound=Trainable)
 Metrics = Mapping[str, float]
 # Is told number and score of every snapshot that counts; what it raises ends the training.
 Watch = Callable[[int, float], None]
+# The files that the snapshot at so many images seen leaves behind, and the finished training is to have.
+Kept = Callable[[int], Iterable[Path]]
 
 
 class Diverged(UserError):
@@ -105,19 +109,21 @@ def train(
     on_snapshot: Callable[[int], Metrics],
     score: Callable[[Metrics], float],
     keep_from: int = 0,
+    kept: Kept = lambda seen: (),
     stop: Callable[[Metrics], bool] | None = None,
     team: Team | None = None,
     watch: Watch | None = None,
 ) -> Progress:
-    """Trains until the budget is seen, going on from the newest sound checkpoint in folder/checkpoints.
+    """Trains until the budget is seen, going on from the newest sound checkpoint in folder/checkpoints whose training
+    still has the files that are to be `kept`.
 
-    on_snapshot(seen) measures; the weights whose `score` is highest, from `keep_from` images on, are kept in
-    folder/best.safetensors. A snapshot of whose metrics `stop` is true ends the training and is not kept.
+    on_snapshot(seen) measures; the weights whose `score` is highest, from `keep_from` images on, are the progress's
+    best_weights. A snapshot of whose metrics `stop` is true ends the training and is not kept.
     on_metrics(metrics, seen) gets every point of the curve, those from before a restart too.
     Raises Diverged, with the step and the last good checkpoint, for a loss that is not finite.
     """
     model, budget, team = training.model, training.budget, team or Team()
-    checkpoints, progress = _restored(model, folder)
+    checkpoints, progress = _restored(training, folder, kept)
     for seen, metrics in progress.history:
         on_metrics(metrics, seen)
     meter = Meter(progress, budget.batch_size)
@@ -140,7 +146,7 @@ def train(
                     on_metrics(metrics, progress.seen)
                     progress.stopped = stop is not None and stop(metrics)
                     if progress.judge(score(metrics), counts=progress.seen >= keep_from and not progress.stopped):
-                        save_weights(model.weights(), folder / "best.safetensors")
+                        progress.keep(model.weights())
                     if watch and not progress.stopped:  # what is not kept is nobody's score
                         watch(progress.snapshots, score(metrics))
                 ended = team.agree(budget.ended(progress))
@@ -153,7 +159,7 @@ def train(
 
 def assist(training: Training, folder: Path) -> None:
     """What a helper does while the leader is in `train` with the same arguments: its steps, and nothing else."""
-    seen = _restored(training.model, folder)[1].seen
+    seen = _restored(training, folder)[1].seen
     ended = processes.announce()
     with closing(training.steps(seen)) as steps:
         while not ended:
@@ -170,13 +176,22 @@ def advice(name: str, config: Any) -> str:
     return f"Lower {' and '.join(rates)}{precise}."
 
 
-def _restored(model: Trainable, folder: Path) -> tuple[Checkpoints, Progress]:
-    """Loads the newest sound checkpoint into the model, in every process the one that the leader finds."""
-    checkpoints = Checkpoints(folder / "checkpoints")
-    progress = checkpoints.restore(model) if processes.leads() else None
+def _restored(training: Training, folder: Path, kept: Kept = lambda seen: ()) -> tuple[Checkpoints, Progress]:
+    """Loads the newest checkpoint to go on from into the model, in every process the one that the leader finds."""
+    checkpoints, older_best = Checkpoints(folder / "checkpoints"), folder / OLDER_BEST
+
+    def missing(progress: Progress) -> Path | None:
+        passed = sorted(seen for seen in training.budget.snapshot_at if seen <= progress.seen)
+        files = [path for seen in passed for path in kept(seen)]
+        files += [older_best] if progress.best_seen and not progress.best_weights else []
+        return next((path for path in files if not path.is_file()), None)
+
+    progress = checkpoints.restore(training.model, missing) if processes.leads() else None
     name = processes.announce(checkpoints.restored)
     if name and progress is None:
-        progress = checkpoints.load(name, model)
+        progress = checkpoints.load(name, training.model)
+    elif progress and progress.best_seen and not progress.best_weights:
+        progress.best_weights = load_file(older_best)
     return checkpoints, progress or Progress()
 
 

@@ -107,6 +107,24 @@ def test_copying_stops_a_training_which_keeps_the_best_before_it(work, monkeypat
     assert all(np.array_equal(before[0][key], before[1][key]) for key in before[0])
 
 
+def test_a_finished_training_whose_kept_snapshot_was_deleted_trains_anew(work, monkeypatch, caplog):
+    config = work(**KEYS)
+    planted(monkeypatch, [1] * 4, [0.3, 0.2, 0.8, 0.1])
+    path = train(config).path
+    weights = (path / "weights.safetensors").read_bytes()
+    for name in ("000000016.npz", "000000016.safetensors"):
+        (path / "snapshots" / name).unlink()
+        planted(monkeypatch, [1] * 4, [0.3, 0.2, 0.8, 0.1])
+        assert not train(config).reused
+        assert f"{name} is missing: the training goes back" in caplog.text
+        assert (path / "snapshots" / name).is_file()
+        assert (path / "weights.safetensors").read_bytes() == weights
+    (path / "weights.safetensors").unlink()
+    planted(monkeypatch, [], [])  # nothing is trained
+    assert train(config).headline["kept_at_images"] == 48
+    assert (path / "weights.safetensors").read_bytes() == weights
+
+
 def test_a_training_whose_first_snapshot_copies_keeps_nothing_and_says_so(work, monkeypatch):
     planted(monkeypatch, [0.0], [0.3])
     with pytest.raises(UserError, match="copies training slices at its first snapshot already"):

@@ -37,19 +37,31 @@ def test_the_newest_is_restored_whole(checkpoints):
     assert model.steps == 3
 
 
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 def test_a_damaged_checkpoint_is_skipped_with_a_warning(checkpoints, caplog):
     files = sorted(checkpoints.folder.glob("*.pt"))
     assert len(files) == 2
     damaged = files[-1]
-    content = bytearray(damaged.read_bytes())
-    content[len(content) // 2] ^= 1
-    damaged.write_bytes(content)
+    damage(damaged)
 
     model = Counter()
     assert checkpoints.restore(model).seen == 16
     assert model.steps == 2
     assert "damaged" in caplog.text
     assert str(damaged) in caplog.text
+
+
+def test_damaged_checkpoints_do_not_displace_those_that_come_after_them(checkpoints):
+    for path in checkpoints.folder.glob("*.pt"):
+        damage(path)
+    assert checkpoints.restore(Counter()) is None
+    checkpoints.save(Counter(1), Progress(seen=8))
+    assert checkpoints.restore(Counter()).seen == 8
 
 
 def test_a_half_written_checkpoint_counts_for_nothing(checkpoints):

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import save_file
 
 from benchmark.errors import GivenUp
 from benchmark.training.checkpoints import Checkpoints
@@ -31,7 +31,7 @@ def _train(name, folder, images=96, pause=0.0):
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_killed_and_restarted_training_ends_in_the_same_weights(name, tmp_path):
-    whole, _, curve = _train(name, tmp_path / "whole")
+    whole, whole_progress, curve = _train(name, tmp_path / "whole")
 
     folder, processes = tmp_path / "killed", multiprocessing.get_context("forkserver")
     for kills, wait in enumerate((0.0, 0.03, 0.011)):  # at the checkpoint, and at two moments after it
@@ -53,7 +53,8 @@ def test_a_killed_and_restarted_training_ends_in_the_same_weights(name, tmp_path
     assert progress.seen == 96
     for key, tensor in whole.weights().items():
         assert torch.equal(tensor, resumed.weights()[key]), key
-    best, best_killed = load_file(tmp_path / "whole/best.safetensors"), load_file(folder / "best.safetensors")
+    best, best_killed = whole_progress.best_weights, progress.best_weights
+    assert best.keys() == best_killed.keys() == whole.weights().keys()
     assert all(torch.equal(best[key], best_killed[key]) for key in best)
 
     def losses(points):
@@ -68,7 +69,7 @@ def test_a_killed_and_restarted_training_ends_in_the_same_weights(name, tmp_path
 def test_the_weights_with_the_best_score_are_kept(tmp_path):
     model, progress, _ = _train("unet", tmp_path)
     at_48, _, _ = _train("unet", tmp_path / "short", images=48)
-    best = load_file(tmp_path / "best.safetensors")
+    best = progress.best_weights
     assert progress.best_seen == 48
     # The learning-rate schedule belongs to the model (96 images), so 48 images of either training are the same.
     assert all(torch.equal(best[key], value) for key, value in at_48.weights().items())
@@ -155,6 +156,68 @@ def test_who_watches_is_not_told_of_the_snapshot_that_stops_the_training(tmp_pat
     assert told == [(1, 0.1), (2, 0.2)]
 
 
+@pytest.mark.parametrize("again", [0.49, 0.51])
+def test_best_weights_agree_with_their_score_where_a_snapshot_is_taken_again_with_another_rounding(tmp_path, again):
+    """Killed between the snapshot at 32 images and the next checkpoint."""
+
+    def attempt(scores, watch=None):
+        work = _toy(_Lazy(), budget(48, 3))
+        return run(work, tmp_path, lambda seen: {"score": scores[seen]}, watch=watch)[0]
+
+    def kill(number, score):
+        if number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt({16: 0.5, 32: 0.6}, kill)
+    progress = attempt({16: 0.5, 32: again, 48: 0.1})
+    assert progress.best_seen == (32 if again > 0.5 else 16)
+    assert progress.best_weights["steps"] * BATCH == progress.best_seen
+
+
+@pytest.mark.parametrize("checkpoint_seconds", [0.0, 1e9])
+def test_a_training_that_lost_a_file_of_a_snapshot_makes_it_again(tmp_path, caplog, checkpoint_seconds):
+    def kept(seen):
+        return [tmp_path / f"{seen}.kept"]
+
+    def snapshot(seen):
+        kept(seen)[0].touch()
+        return {"score": float(seen == 16)}
+
+    def attempt():
+        return run(_toy(_Lazy(), budget(48, 3, checkpoint_seconds)), tmp_path, snapshot, kept=kept)
+
+    whole, points = attempt()
+    for lost in (48, 16):
+        kept(lost)[0].unlink()
+        progress, again = attempt()
+        assert f"{lost}.kept is missing" in caplog.text
+        assert kept(lost)[0].is_file()
+        assert (progress.seen, progress.best_seen, len(again)) == (48, 16, len(points))
+        assert torch.equal(progress.best_weights["steps"], whole.best_weights["steps"])
+    newest = Checkpoints(tmp_path / "checkpoints").newest()
+    assert newest.name.startswith(f"{48:012d}")  # nothing of what was removed stands in its way
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_training_of_an_earlier_version_has_its_best_weights_in_a_file(tmp_path, caplog, there):
+    def attempt(on_snapshot):
+        return run(_toy(_Lazy(), budget(48, 3)), tmp_path, on_snapshot)[0]
+
+    progress = attempt(lambda seen: {"score": float(seen == 16)})
+    (tmp_path / "checkpoints").rename(tmp_path / "since")
+    best, progress.best_weights = progress.best_weights, {}
+    model = _Lazy()
+    model.steps += 6
+    Checkpoints(tmp_path / "checkpoints").save(model, progress)
+    if there:
+        save_file(best, tmp_path / "best.safetensors")
+        assert attempt(lambda seen: pytest.fail("it had ended")).best_weights["steps"] == 2
+    else:
+        assert attempt(lambda seen: {"score": float(seen == 32)}).best_weights["steps"] == 4
+        assert "best.safetensors is missing" in caplog.text
+
+
 def test_advice_names_the_model_s_own_keys():
     assert advice("stylegan3", create("stylegan3").config) == (
         "Lower stylegan3.generator_learning_rate (0.0025) and stylegan3.discriminator_learning_rate (0.002)."
@@ -188,6 +251,7 @@ class _Lazy(_Diverging):
     """Its loss is the number of the step; every third step it adds a regularizer of 6."""
 
     def train_step(self, images, seen):
+        self.steps += 1
         step = seen // BATCH
         return {"loss": torch.tensor(float(step))} | ({"penalty": torch.tensor(6.0)} if step % 3 == 0 else {})
 
