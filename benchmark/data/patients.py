@@ -59,12 +59,14 @@ def named_patient(subject: str) -> str:
 
 
 def patients_of(subjects: Iterable[str], declared: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The patient of every subject: as declared, else by the names.
+    """The patient of every subject: as declared, else by the names, in upper or lower case alike.
 
     By name, a person with a single scan is called as the subject is: a cohort without second scans stays as it was.
     """
     declared = declared or {}
-    named = {subject: named_patient(subject) for subject in subjects}
+    spelled: dict[str, str] = {}  # as the patient's first scan has it
+    patients = ((subject, named_patient(subject)) for subject in subjects)
+    named = {subject: spelled.setdefault(patient.casefold(), patient) for subject, patient in patients}
     scans = Counter(named.values())
     return {
         subject: declared.get(subject) or (patient if scans[patient] > 1 else subject)

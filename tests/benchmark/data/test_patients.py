@@ -74,6 +74,11 @@ def test_a_single_scan_keeps_its_name():
     assert found["BraTS-GLI-00002-000"] == found["BraTS-GLI-00002-001"] == "BraTS-GLI-00002"
 
 
+def test_identifiers_that_differ_in_case_alone_are_one_patient_s_called_as_the_first():
+    found = patients_of(["UPENN-GBM-00001_11", "upenn-gbm-00001_21", "upenn-gbm-00002_11", "case7", "Case7_time02"])
+    assert list(found.values()) == ["UPENN-GBM-00001", "UPENN-GBM-00001", "upenn-gbm-00002_11", "case7", "case7"]
+
+
 def test_what_is_declared_overrides_names():
     scans = ["BraTS-GLI-00001-000", "BraTS-GLI-00001-001", "a", "b"]
     declared = {"BraTS-GLI-00001-000": "P1", "BraTS-GLI-00001-001": "P2", "a": "P3", "b": "P3"}
