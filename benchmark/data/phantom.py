@@ -25,6 +25,7 @@ from scipy.spatial.transform import Rotation
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
+from benchmark.cores import end_with_parent
 from benchmark.errors import UserError
 
 RECIPE = 1  # version of everything below that changes a voxel: callers hash it
@@ -432,6 +433,7 @@ def _write_each(
             yield write_subject(folder, number, seed, grid)
         return
     # Spawned, not forked: the caller may hold threads (torch, MLflow), which a fork would copy mid-flight.
-    with ProcessPoolExecutor(min(workers, len(numbers)), multiprocessing.get_context("spawn")) as pool:
+    spawned = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(numbers)), spawned, end_with_parent) as pool:
         for future in as_completed([pool.submit(write_subject, folder, number, seed, grid) for number in numbers]):
             yield future.result()

@@ -12,6 +12,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from benchmark.cores import end_with_parent
 from benchmark.data import labels
 from benchmark.data.cohorts import Cohort, RejectedSubject, Rejection, Subject, shown
 from benchmark.data.nifti import inspect_annotation
@@ -25,7 +26,7 @@ class Workers:
     def __init__(self, count: int) -> None:
         self.count = count
         # Spawned, because forking a process that has threads (torch, MLflow) can hang.
-        self._pool = ProcessPoolExecutor(count, get_context("spawn"), threadpool_limits, (1,)) if count > 1 else None
+        self._pool = ProcessPoolExecutor(count, get_context("spawn"), _begin) if count > 1 else None
 
     def __enter__(self) -> "Workers":
         return self
@@ -45,6 +46,12 @@ class Workers:
             yield from (future.result for future in futures)
         finally:
             wait([future for future in futures if not future.cancel()])
+
+
+def _begin() -> None:
+    """In a worker process, before its first subject."""
+    end_with_parent()
+    threadpool_limits(1)
 
 
 ALONE = Workers(1)

@@ -15,7 +15,7 @@ from benchmark.data.cohorts import Cohort, shown
 from benchmark.data.preparation import PreparationResult
 from benchmark.data.slices import SliceSet
 from benchmark.errors import UserError
-from benchmark.files import content_hash, content_hashes, write_atomically
+from benchmark.files import content_hash, content_hashes, locked, write_atomically
 from benchmark.report.cohort_card import write_card
 from benchmark.report.sheets import save_sheet
 from benchmark.stages import Headline, RunningTask, Settings, workers
@@ -134,7 +134,10 @@ def _write_phantom(config: Config) -> Path:
     folder = (
         config.common.work_dir / PHANTOM / f"recipe{phantom.RECIPE}-seed{keys.seed}-grid{grid}-{keys.phantom_subjects}"
     )
-    with progress_bar(keys.phantom_subjects, "simulate phantom", "subject") as bar:
+    with (  # calls that differ in what they make of the phantom share its files
+        locked(folder.with_suffix(".lock"), waiting_for=str(folder)),
+        progress_bar(keys.phantom_subjects, "simulate phantom", "subject") as bar,
+    ):
         phantom.write_cohort(
             folder, keys.phantom_subjects, keys.seed, keys.phantom_grid, workers(config), lambda _: bar.update()
         )

@@ -2,19 +2,17 @@
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import RLock
-from threading import Thread
 from typing import Any
 
 from benchmark import progress
 from benchmark.config import Benchmark
-from benchmark.cores import cores
+from benchmark.cores import cores, end_with_parent
 from benchmark.errors import UserError, was_interrupted
 from benchmark.files import disk_fault
 from benchmark.stages import Failure, Outcome
@@ -157,7 +155,7 @@ def _serve(pipe: Connection, row: int, screen: RLock, store: Store, parent_run: 
     """In the process: jobs as they come through the pipe, until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all of us; the first one tells
     signal.signal(signal.SIGTERM, _interrupt)
-    Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     progress.log_on_screen()
     progress.share_screen(row, screen)
     session = Session(store, parent_run=parent_run)
@@ -185,9 +183,3 @@ def _answer(job: Job, parents: Mapping[str, Outcome], session: Session) -> Outco
 def _interrupt(*_: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: a run says meanwhile that it was interrupted
     raise KeyboardInterrupt
-
-
-def _end_with_parent() -> None:
-    parent_process().join()
-    print("the table's process has ended, so does this one", file=sys.stderr)
-    os._exit(1)

@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -24,6 +26,24 @@ def write_subject(folder, name, seed=0):
     folder.mkdir(parents=True, exist_ok=True)
     for ending in ("t1", "t1ce", "t2", "flair", "seg"):
         (folder / f"{name}_{ending}.nii.gz").write_text(f"{ending} of {seed}")
+
+
+def test_calls_that_share_a_phantom_write_it_one_after_the_other(tmp_path, monkeypatch):
+    """Each removes what it takes for the other's leftovers."""
+    inside, most = [], []
+
+    def write_cohort(folder, *_):
+        inside.append(folder)
+        most.append(len(inside))
+        time.sleep(0.1)
+        inside.pop()
+
+    monkeypatch.setattr(prepare.phantom, "write_cohort", write_cohort)
+    sizes = ({"preset": "smoke", "work_dir": str(tmp_path), "image_size": size} for size in ("16", "32"))
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(prepare._write_phantom, [parse("prepare", keys) for keys in sizes])
+    assert first == second
+    assert most == [1, 1]
 
 
 @pytest.fixture
