@@ -74,8 +74,8 @@ def _check_file(path: Path, info: ValidationInfo) -> Path:
 
 
 def _check_folder(path: Path, info: ValidationInfo) -> Path:
-    """That something can be written into it, or that it can be made."""
-    place = path.expanduser()
+    """That something can be written into it, or that it can be made; `~` is the home folder from here on."""
+    place = path = path.expanduser()
     try:
         while not place.exists() and place != place.parent:
             place = place.parent

@@ -74,15 +74,15 @@ def needs_of(config: Config, synthetic: str | None) -> dict[str, Need]:
 
 
 def settings_of(config: Config, synthetic: str | None) -> dict[str, str]:
-    """The content of a SliceSet, hashed; nothing where another stage makes it, which has its own fingerprint."""
+    """Name and content of a SliceSet, hashed; nothing where another stage makes it, which has its own fingerprint."""
     if needs_of(config, synthetic):
         return {}
     folder = _folder(str(synthetic))
-    files = [folder / name for name in ("images.npy", "labels.npy", "index.parquet")]
+    files = [folder / name for name in ("images.npy", "labels.npy", "index.parquet", "meta.json")]
     if not all(os.path.isfile(path) for path in files):  # a pipe or a device would be hashed for ever
         SliceSet.open(folder)  # says which
     hashes = content_hashes(files, config.common.work_dir / "hashes.json")
-    return {path.name: value for path, value in hashes.items()}
+    return {"name": name_of(config, synthetic), **{path.name: value for path, value in hashes.items()}}
 
 
 def people_of(made: SliceSet) -> np.ndarray:
@@ -143,6 +143,8 @@ def _folder(name: str) -> Path:
     folder = _path(name)
     if not (is_slice_set(folder) or recognised(folder)):
         known = ", ".join(generators.names())
+        if not folder.exists() and len(Path(name).parts) > 1:
+            raise UserError(f"synthetic: '{name:.200}' does not exist")
         raise UserError(
             f"synthetic: '{name:.200}' is neither a generator ({known}) nor the folder of a SliceSet (images.npy, "
             f"labels.npy, index.parquet, meta.json) or of a set to import ({ACCEPTED})"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.config import PHANTOM, Config
-from benchmark.data.synthetic import name_of
+from benchmark.data.synthetic import generator_of, name_of, whole_of
 from benchmark.errors import UserError
 from benchmark.stages import READ_FILES, StageResult, fingerprint, finished, folder_of, needs, run_name, seed_of, topic
 from benchmark.tracking.store import Store
@@ -97,7 +97,8 @@ def jobs(config: Config) -> list[Job]:
     """
     sets = [*config.analyze.model, *config.analyze.synthetic]
     _refuse_twins("synthetic sets", [*(name_of(config, given) for given in sets), *RESERVED])
-    _refuse_missing("synthetic", config.analyze.synthetic)
+    folders = [given for given in config.analyze.synthetic if generator_of(config, given) is None]
+    _refuse_missing("synthetic", [whole_of(given) or given for given in folders])
     by_cohort = cohorts(config)
     cells = _cells(config, sets, len(by_cohort))
     planner = Planner(several_cohorts=len(by_cohort) > 1)

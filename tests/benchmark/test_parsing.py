@@ -5,6 +5,7 @@ import os
 import pytest
 
 from benchmark.__main__ import main
+from benchmark.config import TrainGenerator
 from benchmark.errors import UserError
 from benchmark.parsing import parse, resolve_model
 from benchmark.preset_files import LONGEST_CHAIN
@@ -96,6 +97,14 @@ def test_what_cannot_be_a_file_is_refused_in_one_sentence(path, says, tmp_path, 
 def test_what_cannot_be_a_folder_to_work_in_is_refused(tmp_path):
     (tmp_path / "file").touch()
     assert "needs a folder" in _refused("prepare", work_dir=str(tmp_path / "file" / "work"))
+
+
+def test_a_folder_to_write_into_may_lie_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.yaml").write_text("extends: smoke\ncommon: {work_dir: ~/preset}\n")
+    assert parse("prepare", {"preset": str(tmp_path / "own.yaml")}).common.work_dir == tmp_path / "preset"
+    config = parse("benchmark", {"preset": "smoke", "work_dir": "~/work", "out": "~/out"})
+    assert (config.common.work_dir, config.report.out) == (tmp_path / "work", tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -234,3 +243,27 @@ def test_a_preset_with_a_byte_order_mark_is_read(tmp_path):
 def test_a_model_without_a_key_is_no_key():
     with pytest.raises(UserError, match=r"unknown key 'stylegan3\.' for train_segmenter"):
         parse("train_segmenter", {"stylegan3.": "1"})
+
+
+@pytest.mark.parametrize(
+    ("given", "preset"),
+    [
+        ({}, "demo"),
+        ({"data": "phantom"}, "demo"),
+        ({"data": "phantom", "preset": "cpu"}, "cpu"),
+        ({"data": "/data/glioma"}, "auto"),
+        ({"prepare.data": "/data/glioma", "preset": "auto"}, "auto"),
+        ({"data": "/data/glioma", "preset": "demo"}, "demo"),
+    ],
+)
+def test_nobody_s_cohort_gets_the_budgets_of_a_demonstration_unasked(given, preset):
+    config = parse("train_generator", given)
+    assert config.common.preset == preset
+    if preset == "auto":
+        assert config.train_generator == TrainGenerator()
+        assert config.prepare.field_of_view == 256
+
+
+def test_a_table_of_cohorts_one_of_them_somebody_s_has_no_demonstration(tmp_path):
+    (tmp_path / "glioma").mkdir()
+    assert parse("benchmark", {"data": f"phantom,{tmp_path / 'glioma'}"}).common.preset == "auto"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -68,7 +69,8 @@ def test_a_slice_set_is_used_as_it_is(tmp_path, prepared):
         writer.append(images, images[:, 0] * 0, subject="made", z=-1, split="synthetic", off_code=[0.0, 0.0])
     config = configured("audit", tmp_path, synthetic=str(tmp_path / "made"))
     assert needs("audit", config).keys() == {"prepare"}
-    assert synthetic.settings_of(config, config.audit.synthetic).keys() == {"images.npy", "labels.npy", "index.parquet"}
+    files = {"images.npy", "labels.npy", "index.parquet", "meta.json"}
+    assert synthetic.settings_of(config, config.audit.synthetic).keys() == {"name", *files}
     np.testing.assert_array_equal(
         synthetic.open_synthetic(config, config.audit.synthetic, {"prepare": prepared["prepare"].path}).images, images
     )
@@ -78,12 +80,35 @@ def test_a_slice_set_is_used_as_it_is(tmp_path, prepared):
         fingerprint("audit", config)
 
 
+def test_a_slice_set_is_known_by_its_name_and_by_what_it_says_of_itself(tmp_path):
+    meta = {"kind": "synthetic", "cohort": "made", "spacing": {}}
+    with SliceWriter(tmp_path / "made", SIZE, meta) as writer:
+        images = np.full((2, 4, SIZE, SIZE), 100, np.uint8)
+        writer.append(images, images[:, 0] * 0, subject="made", z=-1, split="synthetic", off_code=[0.0, 0.0])
+
+    def mark(name) -> str:
+        return fingerprint("audit", configured("audit", tmp_path, synthetic=str(tmp_path / name)))
+
+    before = mark("made")
+    shutil.copytree(tmp_path / "made", tmp_path / "copied")
+    assert mark("copied") != before
+    (tmp_path / "made").rename(tmp_path / "renamed")
+    assert mark("renamed") not in (before, mark("copied"))
+    (tmp_path / "renamed").rename(tmp_path / "made")
+    assert mark("made") == before
+    said = json.loads((tmp_path / "made" / "meta.json").read_text())
+    (tmp_path / "made" / "meta.json").write_text(json.dumps(said | {"spacing": {"a": [1, 1, 1]}}))
+    assert mark("made") != before
+
+
 def test_what_is_no_set_is_refused_with_what_would_be(tmp_path):
     (tmp_path / "empty").mkdir()
     for name in (str(tmp_path / "empty"), "stylegan4"):
         config = configured("audit", tmp_path, synthetic=name)
         with pytest.raises(UserError, match=r"neither a generator.*SliceSet.*PNG.*NIfTI volumes.*arrays"):
             fingerprint("audit", config)
+    with pytest.raises(UserError, match=r"synthetic: '.*/mistyped' does not exist"):
+        fingerprint("audit", configured("audit", tmp_path, synthetic=str(tmp_path / "mistyped")))
     with pytest.raises(UserError, match="give synthetic=FOLDER"):
         fingerprint("import_samples", configured("import_samples", tmp_path))
 

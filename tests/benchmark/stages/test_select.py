@@ -6,6 +6,7 @@ from benchmark.data import synthetic
 from benchmark.errors import UserError
 from benchmark.parsing import parse
 from benchmark.stages import fingerprint, needs
+from benchmark.table.cells import jobs
 
 
 def configured(stage, **keys):
@@ -57,6 +58,17 @@ def test_a_release_pulls_the_same_audits_as_a_call_for_them():
 def test_what_was_filtered_is_not_filtered_again():
     with pytest.raises(UserError, match="filtered already"):
         needs("select", configured("select", synthetic="selected:stylegan2"))
+
+
+def test_several_in_a_table_are_no_paths_unless_they_name_folders(tmp_path):
+    keys = {"model": "progressive_gan", "train_on": "synthetic", "work_dir": str(tmp_path)}
+    planned = jobs(configured("benchmark", synthetic="selected:diffusion,selected:stylegan2", **keys))
+    filtered = {job.config.select.synthetic for job in planned if job.stage == "select"}
+    assert filtered == {"diffusion", "stylegan2"}
+    (tmp_path / "there").mkdir()
+    given = f"selected:{tmp_path}/there,selected:{tmp_path}/gone"
+    with pytest.raises(UserError, match=rf"synthetic: '{tmp_path}/gone' does not exist"):
+        jobs(configured("benchmark", synthetic=given, **keys))
 
 
 def test_what_is_selected_must_be_a_set():
