@@ -60,11 +60,12 @@ def why_unknown(*matrices: np.ndarray) -> str:
 def ratio(arm: np.ndarray, real: np.ndarray) -> Estimate:
     """Mean of `arm` over that of `real`, both [seeds, subjects], the same subjects in the same order.
 
-    The ratio is linearized: u_k = m̄_k / M − r̄_k / D carries the subjects, and each arm's seeds its own part.
+    The ratio R = M / D is linearized: u_k = (m̄_k − R r̄_k) / D carries the subjects, and each arm's seeds its own part.
+    An arm that never finds anything has 0 for certain.
     """
-    M, D = arm.mean(), real.mean()
-    variance, df = _variance(arm.mean(0) / M - real.mean(0) / D, (arm / M, real / D))
-    return Estimate(M / D, (M / D) ** 2 * variance, df)
+    D = real.mean()
+    R = arm.mean() / D
+    return Estimate(R, *_variance((arm.mean(0) - R * real.mean(0)) / D, (arm / D, R * real / D)))
 
 
 def difference(arm: np.ndarray, real: np.ndarray) -> Estimate:

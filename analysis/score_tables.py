@@ -144,8 +144,8 @@ def _study_table(cohort: str, segmenter: str, data: pd.DataFrame, more_notes: li
     notes = [
         f"Mean ± standard deviation over seeds (no ± with one seed) of the mean Dice over {subjects} test subjects. "
         "Bold: best of its column among generators with the same original images. *: differs from the real-only row "
-        f"with the same augmentation, for other trainings and other patients, too (crossed t, Holm over each column, "
-        f"p < {ALPHA})."
+        f"with the same augmentation, for other trainings and other patients, too (crossed t, Holm over this "
+        f"table, p < {ALPHA})."
     ]
     return Table(
         name=f"dice_{cohort}_{segmenter}",

@@ -20,7 +20,8 @@ ALPHA = 0.05
 EXACT = 20  # most nonzero differences of which all signs are enumerated
 ARM = ["cohort", *ARM_COLUMNS]
 SETTING = ["cohort", "segmenter", "augmentation", "arm"]  # what generators that compete have in common
-COLUMN = ["segmenter", "region"]  # arms that stand below each other in a table: one family of tests
+COLUMN = ["segmenter", "region"]  # arms that stand below each other in a table: one family of margins
+STARRED = ("ET", "ED", "NCR", "mean")  # columns of a segmenter's table, in the study's order: one family of stars
 
 
 def ratios(scores: Scores) -> pd.DataFrame:
@@ -64,10 +65,11 @@ def paired_tests(scores: Scores) -> pd.DataFrame:
     """Difference of every arm from its real-only reference.
 
     Returns one row per arm and region: the arm's five columns, region, difference (of mean Dice), p (crossed t, two-
-    sided: for other trainings and other patients) and p_holm (over the `family` arms of the same segmenter and region:
-    one column of a table), which decides every star; then, of these trainings only and with seeds averaged first, shift
-    (Hodges–Lehmann: median of the Walsh averages of the differences), rank_biserial (matched pairs, −1..1, positive
-    where the arm is better) and p_wilcoxon (signed-rank, Pratt's zeros); family, subjects, reason.
+    sided: for other trainings and other patients) and p_holm (over the `family` tests of the segmenter's table, all
+    arms and columns; of WT and TC, which it leaves out, over theirs), which decides every star; then, of these
+    trainings only and with seeds averaged first, shift (Hodges–Lehmann: median of the Walsh averages of the
+    differences), rank_biserial (matched pairs, −1..1, positive where the arm is better) and p_wilcoxon (signed-rank,
+    Pratt's zeros); family, subjects, reason.
     """
     rows = []
     for pair in scores.pairs():
@@ -81,7 +83,8 @@ def paired_tests(scores: Scores) -> pd.DataFrame:
         rows.append(row)
     numbers = ["difference", "p", "p_holm", "shift", "rank_biserial", "p_wilcoxon"]
     table = table_of(rows, [*ARM, "region", *numbers, "family", "subjects", "reason"], scores)
-    return holm(table.astype(dict.fromkeys(numbers, "float64")), COLUMN)
+    table = table.astype(dict.fromkeys(numbers, "float64")).assign(starred=table["region"].isin(STARRED))
+    return holm(table, ["segmenter", "starred"]).drop(columns="starred")
 
 
 def amounts(scores: Scores) -> pd.DataFrame:

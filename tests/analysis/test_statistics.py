@@ -299,12 +299,29 @@ def test_holm_equals_statsmodels_and_passes_over_what_has_no_p():
     assert set(table["family"]) == {8}
 
 
-def test_holm_families_are_the_columns_of_a_table(dice):
+def test_stars_are_one_family_over_a_segmenter_s_table(dice):
     settings = ({}, {"augmentation": "off"}, {"segmenter": "swin"})
+    regions = ["ET", "ED", "NCR", "mean", "WT", "TC"]
     table = statistics.paired_tests(
-        Scores(pd.concat([long_table(dice, regions=["mean"], **setting) for setting in settings]))
+        Scores(pd.concat([long_table(dice, regions=regions, **setting) for setting in settings]))
     )
-    assert table.groupby("segmenter")["family"].unique().map(list).to_dict() == {"swin": [3], "unet": [6]}
+    starred = table[table["region"].isin(["ET", "ED", "NCR", "mean"])]
+    sizes = starred.groupby("segmenter")["family"].unique().map(list).to_dict()
+    assert sizes == {"swin": [3 * 4], "unet": [6 * 4]}
+    unet = starred[starred["segmenter"] == "unet"]
+    assert unet["p_holm"].to_numpy() == pytest.approx(multipletests(unet["p"], method="holm")[1])
+    assert set(table[~table["region"].isin(starred["region"])].groupby("segmenter")["family"].first()) == {6, 12}
+
+
+def test_an_arm_that_finds_nothing_fails_every_margin_and_counts_in_its_family(dice):
+    nothing = {**dict(dice), ("stylegan2", "synthetic"): np.zeros_like(dice["none", "real"])}
+    table = statistics.ratios(Scores(long_table(nothing, regions=["mean"])))
+    row = row_of(table, generator="stylegan2")
+    assert (row["ratio"], row["low"], row["high"], row["lower_bound"], row["reason"]) == (0, 0, 0, 0, "")
+    assert not row[list(statistics.PASSES)].any()
+    barely = dict(nothing) | {("stylegan2", "synthetic"): np.full_like(dice["none", "real"], 1e-6)}
+    others = [statistics.ratios(Scores(long_table(each, regions=["mean"]))) for each in (nothing, barely)]
+    assert others[0][statistics.PASSES].equals(others[1][statistics.PASSES])
 
 
 # --- ranks ----------------------------------------------------------------------------------------------------------
