@@ -43,5 +43,5 @@ faults: env ## Bad luck, measured: full disk, damaged files, two at once, 100 si
 ui: env ## MLflow's pages on http://127.0.0.1:5000 (PORT=…)
 	$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
 
-clean: ## Remove what runs made: work/, mlflow.db, mlruns/ (asks nothing, keeps .venv)
+clean: ## Remove what runs made: work/, reports/out/, mlflow.db, mlruns/, mlartifacts/ (asks nothing, keeps .venv)
 	rm -rf work mlruns mlartifacts reports/out mlflow.db

@@ -8,6 +8,7 @@ from typing import Any
 
 from analysis.text import visible_lines
 from benchmark import parsing
+from benchmark.config import Config
 from benchmark.cores import cores
 from benchmark.errors import UserError, was_interrupted
 from benchmark.files import disk_fault
@@ -30,31 +31,41 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-def _describe(field: Any) -> str:
+def _describe(field: Any, value: Any) -> str:
     bounds = ", ".join(
         f"{symbol} {getattr(bound, name)}"
         for bound in field.metadata
         for name, symbol in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
         if hasattr(bound, name)
     )
-    default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-    return f"{field.description or ''}{f' ({bounds})' if bounds else ''}; default: {default}"
+    default = _plain(field.default)
+    here = "" if _plain(value) == default else f"; in this call: {_plain(value)}"
+    return f"{field.description or ''}{f' ({bounds})' if bounds else ''}; default: {default}{here}"
 
 
-def _help(stage: str, given: dict[str, Any]) -> str:
+def _plain(value: Any) -> str:
+    return ",".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value).removesuffix(".0")
+
+
+def _help(stage: str, given: dict[str, Any], config: Config) -> str:
     """Every key of the stage, then those of the stages it pulls, then the common ones; a named model's keys too."""
     lines = [f"{stage}: {parsing.stage_help(stage)}", ""]
     section_before = None
+    values = config.model_dump(by_alias=True)
     for section, key, field in parsing.reachable(stage):
         if section != section_before:
             lines += ["", f"keys of {section}:" if section != "common" else "keys of every stage:"]
             section_before = section
         bare = section == "common" or section in parsing.places(stage, key)
-        lines.append(f"  --{key if bare else f'{section}.{key}':<26} {_describe(field)}")
+        lines.append(f"  --{key if bare else f'{section}.{key}':<26} {_describe(field, values[section][key])}")
     models = [str(given[key]) for key in ("model", "segmenter") if given.get(key) in parsing.model_names()]
     for name in models:
         lines += ["", f"keys of {name}:"]
-        lines += [f"  --{f'{name}.{key}':<26} {_describe(field)}" for key, field in parsing.model_fields(name).items()]
+        values = parsing.resolve_model(config, name)
+        lines += [
+            f"  --{f'{name}.{key}':<26} {_describe(field, values[key])}"
+            for key, field in parsing.model_fields(name).items()
+        ]
     if not models:
         lines += ["", "A model's own keys are written --MODEL.key; '--model NAME --help' lists them."]
     return "\n".join(lines)
@@ -137,6 +148,14 @@ def _sync(config: Any) -> Any:
     return CallResult("sync", "", config.common.work_dir / "tracking", False, found, status)
 
 
+def _print(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # who reads has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at the end
+    return 0
+
+
 def _interrupted() -> int:
     print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
     return 130
@@ -145,16 +164,14 @@ def _interrupted() -> int:
 def main(arguments: list[str]) -> int:
     """Exit code: 0 done, 1 something failed, 2 the call was wrong, 130 interrupted."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_overview())
-        return 0
+        return _print(_overview())
     stage, *rest = arguments
     try:
         wants_help = "--help" in rest or "-h" in rest
         given = _read([token for token in rest if token not in ("-h", "--help")])
         config = parsing.parse(stage, given)
         if wants_help:
-            print(_help(stage, given))
-            return 0
+            return _print(_help(stage, given, config))
     except UserError as error:
         print(visible_lines(f"error: {error}"), file=sys.stderr)
         return 2

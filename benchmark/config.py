@@ -40,6 +40,7 @@ from benchmark.values import (
 
 BATCH_PIXELS = 2**29  # most of a batch's slices together: 14 GiB of seven channels in float32
 PHANTOM = "phantom"  # in place of a folder: the simulated cohort
+AUTO = "auto"  # in place of a preset: by whose cohort it is
 PHANTOM_VOXELS = 2**25  # most of a phantom's volume: a process holds a score of such arrays
 SYNTHETIC = "synthetic set: a generator, or a folder; default: the generator in 'model'"
 
@@ -53,7 +54,11 @@ class Section(BaseModel):
 class Common(Section):
     """How and where to run; nothing here changes a result, so nothing here is part of a fingerprint."""
 
-    preset: Text = Field("demo", description="named preset, or a YAML file that lists only differences")
+    preset: Text = Field(
+        AUTO,
+        description="named preset, or a YAML file that lists only differences; auto: demo for the phantom cohort, none "
+        "for a cohort of yours",
+    )
     work_dir: Folder = Field(Path("work"), description="folder of slices, checkpoints and samples")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     workers: Whole = Field(0, ge=0, le=256, description="processes that read data; 0 takes every core [processes]")

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 import generators
 import segmenters
-from benchmark.config import Common, Config
+from benchmark.config import AUTO, PHANTOM, Config
 from benchmark.errors import UserError
 from benchmark.preset_files import chain
 from benchmark.values import split_commas
@@ -178,6 +178,18 @@ def read_preset(name: str) -> dict[str, dict[str, Any]]:
     return merged
 
 
+def _preset(given: Mapping[str, Any]) -> str:
+    """The call's preset. A demonstration's budgets would make a toy of somebody's cohort, so only the phantom has them
+    unasked."""
+    preset = given.get("preset", AUTO)
+    if not isinstance(preset, str) or not preset.strip():
+        raise UserError("preset is empty: give a preset's name or a .yaml file, or leave the key out")
+    if preset != AUTO:
+        return preset
+    data = [str(given[key]) for key in ("data", "prepare.data", "analyze.data") if key in given]
+    return "demo" if all(value == PHANTOM for value in data) else AUTO
+
+
 def _message(error: ValidationError) -> str:
     """Pydantic's findings, one line each: the key, what was wrong, the value."""
     lines = []
@@ -204,16 +216,15 @@ def parse(stage: str, given: Mapping[str, Any]) -> Config:
     if stage not in STAGES:
         raise UserError(f"unknown stage '{stage[:100]}'{nearest(stage, STAGES)} (stages: {', '.join(STAGES)})")
     tree: dict[str, dict[str, Any]] = {name: {} for name in Config.model_fields}
-    preset = given.get("preset", Common.model_fields["preset"].default)
-    if not isinstance(preset, str) or not preset.strip():
-        raise UserError("preset is empty: give a preset's name or a .yaml file, or leave the key out")
-    for section, values in read_preset(preset).items():
+    preset = _preset(given)
+    for section, values in read_preset(preset).items() if preset != AUTO else ():
         if section in model_names():
             tree["models"].setdefault(section, {}).update(values)
         else:
             tree[section].update(values)
     for key, value in given.items():
         _assign(tree, stage, key, value, "command line")
+    tree["common"]["preset"] = preset
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:

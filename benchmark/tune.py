@@ -24,7 +24,7 @@ from optuna.visualization import matplotlib as plots
 import generators
 import segmenters
 from analysis.text import csv_frame
-from benchmark.config import Config
+from benchmark.config import AUTO, Config
 from benchmark.errors import GivenUp, UserError
 from benchmark.names import for_file, for_store
 from benchmark.parsing import resolve_model
@@ -265,7 +265,13 @@ def _write(study: optuna.Study, best: FrozenTrial, config: Config, folder: Path,
     mine = folder / tracked.run_id  # other workers of the study write theirs
     mine.mkdir()
     resolve_model(config, model, **best.params)  # what is written can be read
-    preset = {"extends": config.common.preset, model: {**config.models.get(model, {}), **best.params}}
+    kind, stage = ("model", "train_generator") if model in generators.names() else ("segmenter", "train_segmenter")
+    preset = {
+        **({} if config.common.preset == AUTO else {"extends": config.common.preset}),
+        stage: {kind: model},
+        "analyze": {kind: [model]},
+        model: {**config.models.get(model, {}), **best.params},
+    }
     (mine / "best.yaml").write_text(yaml.safe_dump(preset, sort_keys=False))
     csv_frame(study.trials_dataframe()).to_csv(mine / "trials.csv", index=False)
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

@@ -77,6 +77,7 @@ class CardInputs:
     was filtered. limits: `analysis.limits` applied to images and to weights; may be empty.
     forced: made although a limit is not kept. weights: whether the weights are in the package, too; None where there is
     no package. sent: whether somebody sent the set, so that nobody knows whom its generator learned from.
+    demonstration: whether trainings were too short to show anything.
     """
 
     name: str
@@ -90,6 +91,7 @@ class CardInputs:
     forced: bool = False
     weights: bool | None = None
     sent: bool = False
+    demonstration: bool = False
 
 
 def build_release_card(folder: Path, inputs: CardInputs, stem: str = "card") -> list[Path]:
@@ -149,6 +151,10 @@ def _banners(inputs: CardInputs) -> list[str]:
     banners = []
     if inputs.forced:
         banners += ["Forced: this was made although it does not keep its limits."]
+    if inputs.demonstration:
+        banners += [
+            "Demonstration: training was cut to a small part of what it needs. No number here says what is good."
+        ]
     if inputs.cohort.simulated and inputs.sent:
         banners += [
             "Compared with a simulated phantom cohort alone, whose “patients” were computed, and with no people."

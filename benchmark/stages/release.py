@@ -31,12 +31,12 @@ from benchmark.release.writing import PackageFiles, write_zip
 from benchmark.report.release_card import CardInputs, build_release_card, worst_patient
 from benchmark.stages import PACKAGE, Headline, RunningTask, Settings
 from benchmark.stages.judge import KEYS, VERDICTS, read_found
-from benchmark.stages.report import cohort_facts
+from benchmark.stages.report import cohort_facts, is_demonstration
 from benchmark.stages.sample import TRAINING, trainings
 from benchmark.tracking import runs as tracking
 from benchmark.training.models import WEIGHTS, create_generator
 
-SCHEMA = 2  # 2: pages say what is known of a sent set, and what attacks find of the whole set
+SCHEMA = 3  # 3: the card of a demonstration says so; pages give the field of view
 EVALUATION = "evaluate"  # names of parents begin with it, one for each arm and repeat
 MOST_LICENCE = 1 << 20  # bytes
 
@@ -98,7 +98,7 @@ def run(task: RunningTask) -> Headline:
             write_slices(files, made, facts.declared, facts.name, stages.workers(config), bar.update)
         if keys.weights:
             _write_weights(files, task, facts)
-        _write_pages(files, facts, kept, licence, folder, task.folders["audit"])
+        _write_pages(files, task, facts, kept, licence, folder, task.folders["audit"])
     with (package / "checksums.sha256").open() as lines:
         count = sum(1 for _ in lines)
     zipped = folder / f"{facts.name}.zip"
@@ -209,7 +209,7 @@ def _write_weights(files: PackageFiles, task: RunningTask, facts: Facts) -> None
 
 
 def _write_pages(
-    files: PackageFiles, facts: Facts, kept: pd.DataFrame, licence: bytes, folder: Path, audit: Path
+    files: PackageFiles, task: RunningTask, facts: Facts, kept: pd.DataFrame, licence: bytes, folder: Path, audit: Path
 ) -> None:
     """All but slices and weights; the card is drawn into `folder` first. audit: where that of the slices lies."""
     for name, content in pages(facts).items():
@@ -227,6 +227,7 @@ def _write_pages(
         forced=facts.forced,
         weights=facts.weights,
         sent=facts.generator is None,
+        demonstration=is_demonstration(task.config),
     )
     for path in build_release_card(folder, inputs):
         files.add(path.name, lambda path=path: [path.read_bytes()])

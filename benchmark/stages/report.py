@@ -33,9 +33,10 @@ from benchmark.stages.audit import PAIRS
 from benchmark.tracking import runs as tracking
 from benchmark.training.precision import resolve_model
 
-SCHEMA = 12  # 12: limits that what is found does not keep; sent sets claim no training
+SCHEMA = 13  # 13: cards of demonstrations say so; budgets that teach at 32 px are none
 SHOWN = 8  # slices of each set
-DEMO_IMAGES = 100_000  # seen in training: with fewer, neither a generator nor a segmenter shows what it can do
+# Seen in training: with fewer, a generator or a segmenter shows at no size what it can do (docs/learning.md, at 32 px).
+DEMO_GENERATOR, DEMO_SEGMENTER = 50_000, 12_000
 DEMO_NOTICE = (
     "Training was cut to a small part of what it needs. This proves that the whole thread works, from "
     "NIfTI files to this page. It says nothing about the methods: generators of this quality come nowhere near what "
@@ -46,7 +47,7 @@ PACKAGES = ("torch", "monai", "nibabel", "mlflow", "numpy", "scipy", "pandas")
 
 
 def settings(config: Config) -> Settings:
-    return {**config.report.model_dump(mode="json", exclude={"out"}), "demo": _is_demo(config)}
+    return {**config.report.model_dump(mode="json", exclude={"out"}), "demo": is_demonstration(config)}
 
 
 def needs(config: Config) -> dict[str, Need]:
@@ -99,7 +100,7 @@ def run(task: RunningTask) -> Headline:
             curves=_curves(config, finished, sets),
             nearest={name: _nearest([*paths.values()]) for name, paths in audits.items()},
             sample_images=_sample_images(prepared.path, {name: made[name] for name in sets if name in made}),
-            demo_notice=DEMO_NOTICE if _is_demo(config) else None,
+            demo_notice=DEMO_NOTICE if is_demonstration(config) else None,
             warnings=_fewer_patients(config),
             truncation={name: resolve_model(config, name).get("truncation", 1.0) for name in config.analyze.model},
             release_cards=_release_cards(config, folder, cohort, audits, attacks, tables["ratios"]),
@@ -134,6 +135,7 @@ def _release_cards(
             ratios=ratios[ratios["generator"] == name],
             limits=worst_verdicts([(audited[s], attacked[s]) for s in audited], sent=sent) if judged else [],
             sent=sent,
+            demonstration=is_demonstration(config),
         )
         page, paper = (
             quote(path.relative_to(folder).as_posix()) for path in build_release_card(folder / "cards", inputs, file)
@@ -172,7 +174,7 @@ def _by_set(config: Config, finished: list[StageResult], stage: str, sets: list[
     seeds = seeds if len(seeds) == len(repeats) else {}
     found: dict[str, dict[str, Path]] = {name: {} for name in sets}
     for result in finished:
-        if result.stage == stage:
+        if result.stage == stage and result.tags["model"] in found:  # not of the whole set behind one that was filtered
             found[result.tags["model"]][seeds.get(result.tags.get("seed"), ALL)] = result.path
     return {name: paths for name, paths in found.items() if paths}
 
@@ -184,8 +186,9 @@ def _read(results: dict[str, dict[str, Path]], file: str) -> dict[str, dict[str,
     }
 
 
-def _is_demo(config: Config) -> bool:
-    return min(config.train_generator.images, config.train_segmenter.images) < DEMO_IMAGES
+def is_demonstration(config: Config) -> bool:
+    """Whether trainings of this configuration are too short to show what a generator or a segmenter can do."""
+    return config.train_generator.images < DEMO_GENERATOR or config.train_segmenter.images < DEMO_SEGMENTER
 
 
 def cohort_facts(folder: Path) -> CohortFacts:
@@ -237,10 +240,11 @@ def _correlations(config: Config, fidelity: Fidelities, ratios: pd.DataFrame) ->
 
 
 def _curves(config: Config, finished: list[StageResult], sets: list[str]) -> dict[str, pd.DataFrame]:
-    """What was measured at every generator's snapshots, the trainings of all repeats and ensembles together."""
+    """What was measured at every generator's snapshots, the trainings of all repeats and ensembles together; of a
+    generator whose set is only there filtered, nothing."""
     trainings: dict[str, list[pd.DataFrame]] = {name: [] for name in sets}
     for result in finished:
-        if result.stage == "train_generator":
+        if result.stage == "train_generator" and result.tags["model"] in trainings:
             curve = pd.read_csv(result.path / "curve.csv")
             samples = config.train_generator.snapshot_samples
             trainings[result.tags["model"]].append(curve.assign(seed=result.tags["seed"], samples=samples))

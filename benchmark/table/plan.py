@@ -190,7 +190,7 @@ class Plan:
         more = never_measured(unknown) if unknown < len(self.left) else ""
         return (
             f"{counts}. Time of what is left: {time}{more}. A time is the median of finished runs of the same stage, "
-            "model and slice size."
+            "model and slice size, a training's per image of its budget, whatever else was set."
         )
 
 

@@ -141,6 +141,27 @@ def test_help_with_a_model_lists_its_keys():
     assert "--stylegan3.channel_base" in listed.stdout
 
 
+def test_help_gives_a_default_and_what_this_call_has():
+    lines = {
+        line.split()[0]: line
+        for line in _command("train_generator", "--images", "777", "--help").stdout.split("\n")
+        if line
+    }
+    assert lines["--images"].endswith("default: 1000000; in this call: 777")
+    assert lines["--model"].endswith("default: stylegan3")
+    own = _command("train_generator", "--model", "stylegan2", "--preset", "cpu", "--help").stdout
+    assert "default: logistic; in this call: wasserstein" in own
+
+
+def test_who_stops_reading_help_gets_no_traceback():
+    call = subprocess.Popen(
+        [sys.executable, "-m", "benchmark", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    call.stdout.close()
+    assert call.stderr.read() == ""
+    assert call.wait() == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

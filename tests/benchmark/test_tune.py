@@ -78,7 +78,9 @@ def test_a_study_ends_in_a_preset_and_is_not_repeated(work):
 
     preset = result.path / "best.yaml"
     assert yaml.safe_load(preset.read_text())["extends"] == "smoke"
-    config = parse("train_generator", {"preset": str(preset), "model": "diffusion"})
+    config = parse("train_generator", {"preset": str(preset)})
+    assert config.train_generator.model == "diffusion"
+    assert parse("benchmark", {"preset": str(preset)}).analyze.model == ("diffusion",)  # nobody tuned the others
     resolved = resolve_model(config, "diffusion")
     assert {key: resolved[key] for key in best.params} == best.params
     assert resolved["widths"] == [8, 16]  # the smoke preset's own settings stay

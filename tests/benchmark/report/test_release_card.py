@@ -123,9 +123,18 @@ def test_a_limit_that_is_not_kept_stands_on_both(inputs, tmp_path):
         assert "Forced" not in text
 
 
+def test_a_demonstration_says_so_on_both(inputs, tmp_path):
+    for text in both(tmp_path, replace(inputs, demonstration=True)):
+        assert squeezed("Demonstration: training was cut to a small part of what it needs.") in text
+    for text in both(tmp_path, inputs):
+        assert "Demonstration" not in text
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's chromium")
 def test_the_page_prints_on_one_sheet(inputs, tmp_path):
-    page, _ = build_release_card(tmp_path, replace(inputs, removed={"nearer than τ99": 3}, forced=True))
+    page, _ = build_release_card(
+        tmp_path, replace(inputs, removed={"nearer than τ99": 3}, forced=True, demonstration=True)
+    )
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
     command += [f"--user-data-dir={tmp_path / 'browser'}", f"--print-to-pdf={tmp_path / 'printed.pdf'}", page.as_uri()]
     subprocess.run(command, check=True, capture_output=True, timeout=120)

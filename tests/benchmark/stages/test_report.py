@@ -30,6 +30,14 @@ def test_the_curves_of_an_ensemble_stand_side_by_side(tmp_path):
     assert set(curves["diffusion"]["samples"]) == {96}
 
 
+def test_of_the_whole_set_behind_a_filtered_one_the_table_does_not_ask(tmp_path):
+    sets = ["stylegan3", "diffusion (selected)"]
+    results = [trained(tmp_path, "stylegan3", 0), trained(tmp_path, "diffusion", 0)]
+    assert list(report._curves(Config(), results, sets)) == ["stylegan3"]
+    audits = [_audited("diffusion", seed=0), _audited("diffusion (selected)", seed=0)]
+    assert report._by_set(Config(), audits, "audit", sets).keys() == {"diffusion (selected)"}
+
+
 def _audited(model: str, **tags) -> StageResult:
     path = Path(model, str(tags.get("seed")))
     return StageResult("audit", "", "", path, False, tags={"model": model, "generator": model, **tags})
@@ -94,6 +102,7 @@ def test_a_table_says_where_its_generators_saw_fewer_patients_than_the_real_arm(
     [
         ({"preset": "demo"}, True),
         ({"preset": "smoke"}, True),
+        ({"preset": "cpu"}, False),
         ({"preset": "gpu"}, False),
         ({"preset": "brats2021"}, False),
         ({"preset": "demo", "train_generator.images": "1e6", "train_segmenter.images": "1e6"}, False),
