@@ -171,13 +171,12 @@ def judge_all(people: pd.DataFrame, *, seed: int = 0) -> tuple[dict[str, dict], 
     return found, reasons
 
 
-def linked_shares(people: pd.DataFrame) -> dict:
+def linked_shares(people: pd.DataFrame, pool: int) -> dict:
     """How many patients' halves were linked, by `linked` of `attacks.linkage`: shares of members and of held-out
     patients, the control, with their exact intervals (conservative: a probability varies less than a yes or no), what
-    chance gives, and the risk."""
+    chance gives among the `pool` patients whose halves were shuffled at a time, and the risk."""
     shares, intervals = {}, {}
     for name, group in (("members", people[people["member"]]), ("held_out", people[~people["member"]])):
         shares[name] = float(group["linked"].mean())
         intervals[f"{name}_interval"] = share_interval(float(group["linked"].sum()), len(group))
-    chance = 1 / people["member"].value_counts().min()
-    return {**shares, **intervals, "by_chance": float(chance), "risk": risk(shares["members"], shares["held_out"])}
+    return {**shares, **intervals, "by_chance": 1 / pool, "risk": risk(shares["members"], shares["held_out"])}

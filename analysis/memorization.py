@@ -67,7 +67,8 @@ class Audit:
         from resampling people, in the set and in the null.
     copied_share, copied_interval, copied_p_value : the same for slices whose combined evidence exceeds the null's. All
         that is said of copies is None with a single training subject.
-    honest_share : by level, the share that 1 in 20 sets of this size exceeds though it copies nobody.
+    honest_share, honest_memorized_share : by level, the copied and the memorized share that 1 in 20 sets of this size
+        exceeds though it copies nobody; the former is the latter with a single training subject.
     sharpness : mean gain of the upper half of spatial frequencies by which held-out slices were made as smooth as the
         set; 1 for a set as sharp as they are.
     leaked_patients : "count" and "share" of training subjects with a synthetic slice above tau99 whose nearest slice
@@ -99,6 +100,7 @@ class Audit:
     copied_interval: dict[str, list[float] | None]
     copied_p_value: dict[str, float | None]
     honest_share: dict[str, float]
+    honest_memorized_share: dict[str, float]
     sharpness: float
     leaked_patients: dict[str, float]
     copied_patients: dict[str, float | None]
@@ -261,12 +263,14 @@ def audit(
     seed : of planted copies, resampled people and k-means cells.
     device, memory_gib, k : see `neighbours.nearest`.
 
-    Raises ValueError for arrays that do not fit together, shared subjects, or a training or held-out set without brain.
+    Raises ValueError for arrays that do not fit together, shared subjects, or a set without brain.
     """
     rng = np.random.default_rng(seed)
     if any(each.labels is None for each in (synthetic, training, held_out)):
         synthetic, training, held_out = (replace(each, labels=None) for each in (synthetic, training, held_out))
     subjects = _subjects(synthetic.subjects, synthetic.images)
+    if not _has_brain(synthetic.images).any():
+        raise ValueError("no synthetic slice has a brain (a pixel above 10 of 255): there is nothing to compare")
     smooth, gain = sharpness.matched(held_out.images, synthetic.images)
     finder = Finder(training, replace(held_out, images=smooth), k=k, device=device, memory_gib=memory_gib)
     reference, null = finder.reference, finder.null
@@ -281,13 +285,16 @@ def audit(
         "evidence": finder.tau.get("copied", dict.fromkeys(LEVELS)),
         "sharpness": float(gain[len(gain) // 2 :].mean()),
     }
-    found = {"memorized": ("memorized_share", "memorized_interval", "p_value", "honest_share", "leaked_patients")}
-    found["copied"] = ("copied_share", "copied_interval", "copied_p_value", "honest_share", "copied_patients")
+    found = {
+        "memorized": ("memorized_share", "memorized_interval", "p_value", "honest_memorized_share", "leaked_patients"),
+        "copied": ("copied_share", "copied_interval", "copied_p_value", "honest_share", "copied_patients"),
+    }
     for question, names in found.items():
         if question in finder.tau:
             verdict = _verdict(finder, question, slices, subjects, rng)
         else:
-            verdict = [*[dict.fromkeys(LEVELS)] * 3, result["honest_share"], dict.fromkeys(result["leaked_patients"])]
+            nobody = dict.fromkeys(result["leaked_patients"])
+            verdict = [*[dict.fromkeys(LEVELS)] * 3, result["honest_memorized_share"], nobody]
         result |= dict(zip(names, verdict, strict=True))
     planted = min(PLANTED, max(PLANTED_LEAST, len(synthetic.images) // PLANTED_SHARE))
     result |= {

@@ -253,17 +253,17 @@ def unsettled(row: Row) -> Row:
 
 def _judged(attack: Attack, judged: Sequence[Mapping], more: Sequence[str] = ()) -> Row:
     """The verdict on the worst of several sets, and the range of all."""
-    worst = max(judged, key=lambda each: each["auc"])
+    found = [each for each in judged if each["p_adjusted"] <= ALPHA]
+    worst = max(found or judged, key=lambda each: each["auc"])
     low, high = worst["auc_interval"]
     band = worst["control"]["auc_band"]
     reach = f"95 % interval {of_100(low)} to {of_100(high)}; control, by chance, {of_100(band[0])} to {of_100(band[1])}"
     if len(judged) > 1:
-        least = of_100(min(each["auc"] for each in judged))
-        reach += f"; the worst of {len(judged)} sets, the best {least}"
+        least, most = (of_100(choose(each["auc"] for each in judged)) for choose in (min, max))
+        reach += f"; one of {len(judged)} sets, which have {least} to {most}"
     words = [f"({reach}).", _gained(worst), attack.how, *more]
     if attack.accuses:
         words += [_recognised(worst), *_canaries(worst)]
-    found = min(each["p_adjusted"] for each in judged) <= ALPHA
     numbers = (
         f"AUC {number(worst['auc'], '.2f')} [{number(low, '.2f')}, {number(high, '.2f')}] · control "
         f"{number(worst['control']['auc'], '.2f')} [{number(band[0], '.2f')}, {number(band[1], '.2f')}] · risk "
@@ -364,7 +364,8 @@ def copies_row(audits: Sequence[Mapping], removed: Mapping[str, int] | None) -> 
     if not known:
         why = "there is one training patient, so nobody can stand out" if audits else "the set was not audited"
         return Row(title, asked, "none", "Not judged", [f"There is no verdict: {why}.", _removed(removed)])
-    worst = max(known, key=lambda audit: audit["copied_share"]["tau99"])
+    more = [audit for audit in known if audit["copied_p_value"]["tau99"] <= ALPHA]
+    worst = max(more or known, key=lambda audit: audit["copied_share"]["tau99"])
     low, high = worst["copied_interval"]["tau99"]
     rates = _planted(known)
     missed = [kind for kind, rate in rates.items() if rate < OVERLOOKED]
@@ -382,7 +383,7 @@ def copies_row(audits: Sequence[Mapping], removed: Mapping[str, int] | None) -> 
         _removed(removed),
         "Experts advise against likeness as a measure of identification [4]: the attacks weigh more.",
     ]
-    if min(audit["copied_p_value"]["tau99"] for audit in known) <= ALPHA:
+    if more:
         status, verdict = "bad", "More than by chance"
     elif missed:
         status, verdict = "open", f"No more than by chance, but blind to {counted(len(missed), 'kind')}"

@@ -13,6 +13,7 @@ from analysis.long_table import AMOUNT, Scores
 from analysis.score_tables import SHARED, is_shared
 from analysis.statistics import MARGINS
 
+SHARED_NOTE = f"\n{SHARED} seeds share one synthetic set:\nthe generator's own variance is left out"
 WIDEST = 1.5  # ratio to which intervals are drawn at least; beyond, an arrow says that they go on
 ARM_STYLES = {
     "real": (GREY, "D"),
@@ -88,7 +89,8 @@ def dice_against_amount(amounts: pd.DataFrame, segmenter: str, by: str) -> Figur
         for arm, rows in shown.groupby("arm", sort=False):
             handles[arm] = _amount_line(axis, rows, by, arm)
         remark(axis, [f"{ARMS[arm].lower()}: incomplete" for arm in shown.loc[shown["dice"].isna(), "arm"].unique()])
-        axis.set_title(f"{'Real only' if generator == 'none' else label(generator)}, aug. {augmentation}")
+        mark = f" {SHARED}" if shown.apply(is_shared, axis=1).any() else ""
+        axis.set_title(f"{'Real only' if generator == 'none' else label(generator)}{mark}, aug. {augmentation}")
         axis.grid(True)
     ticks = sorted(here[by].unique())
     axes[0].set_xscale("log")  # shared: doubling the data is the same step everywhere
@@ -96,7 +98,8 @@ def dice_against_amount(amounts: pd.DataFrame, segmenter: str, by: str) -> Figur
     axes[0].xaxis.set_minor_locator(NullLocator())
     what = {"real_subjects": "real training subjects used [%]", "synthetic_share": "synthetic set used [%]"}[by]
     n = f"n = {span(here['subjects'])} test subjects × {span(here['seeds'])} seeds"
-    figure.supxlabel(f"{what}\nband: 95 % interval; {n}", fontsize=9)
+    shared = SHARED_NOTE * bool(here.apply(is_shared, axis=1).any())
+    figure.supxlabel(f"{what}\nband: 95 % interval; {n}{shared}", fontsize=9)
     figure.supylabel("mean Dice over NCR, ED, ET", fontsize=9)
     figure.legend(handles=[handles[arm] for arm in ARMS if arm in handles], loc="outside upper center", ncols=2)
     return figure
@@ -133,7 +136,6 @@ def forest_plot(ratios: pd.DataFrame, segmenter: str) -> Figure:
     known = rows[["low", "high", "ratio"]].to_numpy(dtype=float)
     low, high = (np.nanmin(known), np.nanmax(known)) if np.isfinite(known).any() else (0.75, 1.0)
     right = min(max(high, 1.0), max(rows["ratio"].max(), WIDEST)) + 0.03  # few seeds: bars of several axes' length
-    shared = f"\n{SHARED} seeds share one synthetic set:\nthe generator's own variance is left out"
     for y, (_, row) in enumerate(rows.iterrows()):
         text, (colour, marker) = ARMS[row["arm"]].lower(), ARM_STYLES[row["arm"]]
         mark = f" {SHARED}" if is_shared(row) else ""
@@ -156,7 +158,7 @@ def forest_plot(ratios: pd.DataFrame, segmenter: str) -> Figure:
         xlim=(min(low, 0.78) - 0.02, right),
         xlabel="mean Dice relative to real-only training (ratio)\nbar: 95 % interval, tick: lower 5 % bound\n"
         f"n = {span(rows['subjects'])} subjects × {span(rows['seeds'])} seeds"
-        + shared
+        + SHARED_NOTE
         * bool(rows.apply(is_shared, axis=1).any()),
     )
     axis.tick_params(axis="y", length=0)

@@ -96,7 +96,7 @@ def similarity_histogram(synthetic: np.ndarray, null: np.ndarray, tau95: float, 
         axis.text(
             tau, 1.0, f" {text} {tau:.3f} ", transform=axis.get_xaxis_transform(), va="bottom", ha=side, fontsize=8
         )
-    axis.set(xlabel="similarity to the nearest training slice (correlation)", ylabel="share of slices")
+    axis.set(xlabel="similarity to the nearest training slice", ylabel="share of slices")
     axis.set_title(label(name), pad=16)
     axis.grid(True, axis="y")
     figure.legend(loc="outside lower center", ncols=1)

@@ -88,7 +88,9 @@ def _audit_column(audits: list[dict]) -> dict[str, str]:
                 f"{share}: interval": reach(ends, percent),
                 f"{share}: p": reach([audit[f"{prefix}p_value"][level] for audit in audits], p_value),
             }
-    column |= {"1 in 20 honest sets exceed, τ95 / τ99": _levels([audit["honest_share"] for audit in audits], percent)}
+    for what, key in (("copied", "honest_share"), ("memorized", "honest_memorized_share")):
+        reached = _levels([audit[key] for audit in audits], percent)
+        column |= {f"1 in 20 honest sets exceed as {what} share, τ95 / τ99": reached}
     column |= {"Sharpness beside held-out slices": spread([audit["sharpness"] for audit in audits], _two, MISSING)}
     column |= {"Similarity at τ95 / τ99": _levels(audits, "{:.3f}".format)}
     column |= {"Evidence of a copy at τ95 / τ99": _levels([audit["evidence"] for audit in audits], "{:.2f}".format)}

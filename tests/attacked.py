@@ -19,7 +19,7 @@ def found(strength, seed=0, canaries=0, columns=COLUMNS, critic="denoiser", **re
     attacks, unjudged = judge_all(people.drop(columns="linked"))
     return {
         "attacks": attacks,
-        "linked": linked_shares(people),
+        "linked": linked_shares(people, int(people["member"].value_counts().min())),
         "critic": None if "white_box" in reasons else critic,
         "reasons": unjudged | reasons,
         "seconds": {"membership": 12.0, "linkage": 1.4},

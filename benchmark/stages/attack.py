@@ -22,7 +22,7 @@ from benchmark.training.cohort import seen_by
 from benchmark.training.critics import NoCritic, familiarity, load_critic
 from benchmark.training.devices import pick_device
 
-SCHEMA = 3  # 3: canaries are nowhere among the members
+SCHEMA = 4  # 4: what chance links, canaries among the pool
 
 
 def settings(config: Config) -> Settings:
@@ -77,7 +77,8 @@ def run(task: RunningTask) -> Headline:
         seconds[name] = round(time.monotonic() - started, 3)
 
     usual = people[~people["member"] | (people["times"] == 1)]
-    linked = linked_shares(usual) if "linked" in people else None
+    pool = int(people["member"].value_counts().min())  # canaries among them: linkage knows no difference
+    linked = linked_shares(usual, pool) if "linked" in people else None
     verdicts, unjudged = judge_all(people.drop(columns="linked", errors="ignore"), seed=keys.seed)
     found = {
         "attacks": verdicts,

@@ -62,7 +62,8 @@ def show_cells(table: Table, session: Session) -> None:
 def _cells(table: Table) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
     """Each cell with its numbers; the real-only ones, which the others are measured by, have ratio 1."""
     ratios = table.ratios
-    real = ratios.assign(arm="real", generator="none", dice=ratios["dice_real"], ratio=1.0, low=None, high=None)
+    real = ratios[ratios["dice_real"].notna()]
+    real = real.assign(arm="real", generator="none", dice=real["dice_real"], ratio=1.0, low=None, high=None)
     for row in pd.concat([real.drop_duplicates([*CELL]), ratios]).to_dict("records"):
         cell = {key: row[key] for key in CELL}
         numbers = {

@@ -135,6 +135,14 @@ def test_dice_against_amount_draws_its_numbers_and_a_level_where_there_is_one_am
     assert ([0, 1], [reference, reference]) in drawn_lines
 
 
+def test_an_amount_whose_seeds_share_a_set_is_marked(amounts):
+    assert not has(drawn(score_figures.dice_against_amount(amounts, "unet", "real_subjects")), "‡")
+    amounts.loc[amounts["generator"] == "diffusion", "generator_seeds"] = 1
+    texts = drawn(score_figures.dice_against_amount(amounts, "unet", "real_subjects"))
+    assert has(texts, "Diffusion ‡")
+    assert has(texts, "the generator's own variance is left out")
+
+
 def test_an_amount_without_number_is_left_out_and_named(amounts):
     amounts.loc[(amounts["arm"] == "both") & (amounts["real_subjects"] < 1), ["dice", "low", "high"]] = np.nan
     texts = drawn(score_figures.dice_against_amount(amounts, "unet", "real_subjects"))

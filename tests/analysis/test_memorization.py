@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from analysis import data_copying, memorization
+from analysis import data_copying, memorization, shares
 from analysis.memorization import Reference, Slices, audit
 from analysis.neighbours import Rows, nearest
 
@@ -136,7 +136,13 @@ class TestAudit:
         assert honest.memorized_share["tau95"] < 0.2
         assert honest.copied_share["tau95"] < 0.2
         assert honest.copied_interval["tau95"][0] <= 0.05
-        assert 0.05 < honest.honest_share["tau95"] < 0.25
+        for question, named in (("copied", honest.honest_share), ("memorized", honest.honest_memorized_share)):
+            values = honest.slices[memorization.MEASURE[question]].to_numpy()
+            n = shares.effective_size(values, np.arange(len(values)))
+            null = honest.null[memorization.MEASURE[question]].to_numpy(), honest.null["subject"].to_numpy()
+            expected = shares.expected_above(len(null[0]), 0.95)
+            assert named["tau95"] == shares.honest_share(n, shares.effective_size(*null), expected)
+            assert 0.05 < named["tau95"] < 0.25
         assert honest.sharpness > 0.9
         assert abs(honest.c_t) < 4
         assert honest.counts_above["0.99"] == 0
@@ -289,3 +295,5 @@ class TestAudit:
             audit(training, Slices(training.images, training.subjects[1:]), held_out)
         with pytest.raises(ValueError, match="no training slice"):
             audit(training, Slices(np.zeros_like(training.images), training.subjects), held_out)
+        with pytest.raises(ValueError, match="no synthetic slice has a brain"):
+            audit(alone(np.zeros_like(training.images)), training, held_out)

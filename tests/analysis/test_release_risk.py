@@ -82,11 +82,22 @@ def test_with_a_hundred_outsiders_one_may_be_accused():
 
 
 def test_of_several_sets_the_worst_decides():
-    sets = [attack(link=verdict(auc=auc, p=p)) for auc, p in ((0.5, 0.01), (0.66, 0.3), (0.6, 0.3))]
+    sets = [attack(link=verdict(auc=auc, p=0.3)) for auc in (0.5, 0.66, 0.6)]
     row = attack_row("Linkability", sets)
     assert "in 66 of 100 pairs" in row.finding
-    assert "the worst of 3 sets, the best 50" in words(row)
+    assert "one of 3 sets, which have 50 to 66" in words(row)
+
+
+def test_of_several_sets_one_on_which_something_was_found_is_shown():
+    sets = [attack(link=verdict(auc=auc, p=p)) for auc, p in ((0.645, 0.02), (0.649, 0.08), (0.6, 0.3))]
+    row = attack_row("Linkability", sets)
     assert row.verdict == "Found"  # on one of them is enough
+    assert "p 0.02" in row.numbers
+    assert "which have 60 to 65" in words(row)
+    audits = [audit(share, p) for share, p in ((0.05, 0.2), (0.04, 0.01))]
+    copies = copies_row(audits, None)
+    assert copies.verdict == "More than by chance"
+    assert "Of 100 synthetic slices 4 look" in copies.finding
 
 
 def test_linked_parts_are_told_of_patients_and_of_outsiders():

@@ -360,7 +360,15 @@ def audit(copied: float, patients: int, n: int = 100) -> dict:
     rates = {"tau95": copied, "tau99": copied / 2}
     bounds = {level: [0.5 * value, 1.0] for level, value in rates.items()}
     who = {"count": patients, "share": patients / 40, "count_by_chance": 2.0}
-    same = ("memorized_share", "copied_share", "p_value", "copied_p_value", "evidence", "honest_share")
+    same = (
+        "memorized_share",
+        "copied_share",
+        "p_value",
+        "copied_p_value",
+        "evidence",
+        "honest_share",
+        "honest_memorized_share",
+    )
     kinds = ("exact", "turned 10°", *set_tables.STRANGERS)
     return dict.fromkeys(same, rates) | {
         "n_synthetic": n,

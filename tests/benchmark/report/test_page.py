@@ -84,6 +84,7 @@ def audit(rng: np.random.Generator, share: float) -> tuple[dict, Nearest]:
         "copied_p_value": {"tau95": 0.2, "tau99": 0.04},
         "evidence": {"tau95": 2.1, "tau99": 3.4},
         "honest_share": {"tau95": 0.08, "tau99": 0.02},
+        "honest_memorized_share": {"tau95": 0.11, "tau99": 0.04},
         "sharpness": 0.7,
         "searches": {"pose": round(20 * share), "half": 2},
         "copied_patients": {"count": round(20 * share), "share": round(20 * share) / 40, "count_by_chance": 5.2},
