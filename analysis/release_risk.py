@@ -35,6 +35,7 @@ SOURCES = (
     "Pilgram et al., A consensus privacy metrics framework for synthetic data, Patterns 2025.",
     "EMA policy 0070 and Health Canada’s Public Release of Clinical Information, as Real Life Sciences reports them.",
 )
+UNTAUGHT = 0.2  # mean Dice after real images below which a share of it says nothing
 
 
 @dataclass(frozen=True)
@@ -443,9 +444,12 @@ def use_row(ratios: pd.DataFrame) -> Row:
         f"{label(worst['segmenter'])}" + (f", the worst of {len(alone)} settings)." if len(alone) > 1 else ")."),
         "Dice: how well a network’s outline of the tumour agrees with the expert’s.",
     ]
+    if worst["dice_real"] < UNTAUGHT:
+        words += ["Real images taught their network hardly anything, so this share says nothing."]
     if alone.apply(is_shared, axis=1).any():  # PROTOCOL, section 3
         words += ["All trainings learned from one set: how much another training of its generator differs is left out."]
     numbers = f"{ARMS[worst['arm']]}, augmentation {worst['augmentation']} · ratio {worst['ratio']:.3f}"
+    numbers += f" = {worst['dice']:.3f} / {worst['dice_real']:.3f}"
     unknown = alone[alone["low"].isna()]
     if len(unknown):
         words += [f"No margin can be judged: {unknown['reason'].iloc[0]}."]

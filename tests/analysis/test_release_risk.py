@@ -297,7 +297,16 @@ def test_of_a_sent_set_only_what_was_found_counts():
 
 def ratios(**changes):
     row = {"generator": "diffusion", "arm": "synthetic", "segmenter": "unet", "augmentation": "on", "region": "mean"}
-    row |= {"ratio": 0.84, "low": 0.78, "high": 0.9, "subjects": 26, "seeds": 3, "reason": ""} | {"generator_seeds": 3}
+    row |= {
+        "ratio": 0.84,
+        "dice": 0.63,
+        "dice_real": 0.75,
+        "low": 0.78,
+        "high": 0.9,
+        "subjects": 26,
+        "seeds": 3,
+        "reason": "",
+    } | {"generator_seeds": 3}
     row |= {"passes_0.80": True, "passes_0.90": False, "passes_0.95": False}
     return row | changes
 
@@ -309,6 +318,13 @@ def test_use_is_told_by_the_worst_setting():
     assert "95 % interval 70 to 93; 26 test patients, 3 trainings, U-Net, the worst of 2 settings" in words(row)
     assert (row.status, row.verdict) == ("open", "Margin of 80 % not passed")
     assert use_row(pd.DataFrame(rows[:1])).verdict == "Margin of 80 % passed"
+
+
+def test_a_share_of_hardly_anything_is_called_so_and_both_dice_stand_there():
+    row = use_row(pd.DataFrame([ratios(ratio=1.46, dice=0.025, dice_real=0.017)]))
+    assert "this share says nothing" in words(row)
+    assert "ratio 1.460 = 0.025 / 0.017" in row.numbers
+    assert "says nothing" not in words(use_row(pd.DataFrame([ratios()])))
 
 
 def test_use_that_is_not_known_says_why():
