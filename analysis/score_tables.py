@@ -16,7 +16,7 @@ RATIO_NOTE = (
     "Ratio: mean Dice over NCR, ED, ET relative to real-only training, same segmenter and augmentation; its "
     "interval is for other trainings and other patients (crossed, Satterthwaite's degrees of freedom). A "
     "margin is passed when the lower 5 % bound lies above it, after Holm's step-down over the rows. "
-    "Difference of mean Dice: crossed t, Holm over the rows. †: of these trainings only, seeds averaged: "
+    "Difference of mean Dice: crossed t, Holm over the table of Dice. †: of these trainings only, seeds averaged: "
     "matched pairs of subjects (rank sum over all ranks, zeros ranked), Wilcoxon's signed-rank test. n: "
     "subjects × seeds of the arm/of its reference."
 )
