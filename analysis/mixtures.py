@@ -3,7 +3,8 @@
 Of a slice that is not one patient's as a whole, the search of `neighbours` sees too little. Four kinds are searched
 here as the slices lie, as is and mirrored left–right, averaged to few pixels, over all training slices:
 
-half : the mean over modalities of |r| inside one half of the picture (left, right, upper, lower), the best half;
+half : the mean over modalities of |r| inside one part of the picture (a half, a quarter, the centre), of the part in
+    which one subject stands out most;
 swap : the mean over the slice's modalities of |r| with whichever of the reference's modalities fits best;
 pair : the multiple correlation of the slice with two subjects at once, as of the mean of both;
 single : |r| with the reference's same modality alone, of the modality in which one subject stands out most.
@@ -26,7 +27,7 @@ KINDS = ("half", "swap", "pair", "single")
 
 
 class Mixtures:
-    """Training slices, prepared for `nearest`. 20 kB of memory a slice."""
+    """Training slices, prepared for `nearest`. 25 kB of memory a slice."""
 
     def __init__(self, images: np.ndarray | Rows, codes: np.ndarray, device: torch.device, chunk: int = 256) -> None:
         """images uint8 [N, C, H, W]; codes [N]: subjects 0 … S − 1."""
@@ -34,28 +35,26 @@ class Mixtures:
         starts = range(0, len(images), chunk)
         values = torch.cat([_small(np.asarray(images[s : s + chunk]), device) for s in starts])
         self.whole = unit(_centred(values)).flatten(2).permute(1, 2, 0).contiguous()  # [C, P, N]
-        self.halves = [unit(_centred(values[piece])).flatten(2).permute(1, 2, 0).contiguous() for piece in _halves()]
+        self.parts = [unit(_centred(values[part])).flatten(2).permute(1, 2, 0).contiguous() for part in _parts()]
         self.vectors = torch.cat([_whole(np.asarray(images[s : s + chunk]), device) for s in starts])
 
     def nearest(self, images: np.ndarray) -> dict[str, tuple[Tensor, Tensor]]:
         """By kind: likeness [M, 2] to the nearest subject and to the nearest other, and the first one's row [M]."""
         a = _small(images, self.device)
         a = torch.stack([a, a.flip(-1)])  # as is, mirrored
-        half = torch.zeros(len(images), len(self.codes), device=self.device)
-        for piece, references in zip(_halves(), self.halves, strict=True):
-            queries = unit(_centred(a[(slice(None), *piece)])).flatten(3).permute(2, 0, 1, 3)  # [C, 2, M, P]
+        halves = []  # each by itself: where two subjects have a half each, neither stands out from the other over all
+        for part, references in zip(_parts(), self.parts, strict=True):
+            queries = unit(_centred(a[(slice(None), *part)])).flatten(3).permute(2, 0, 1, 3)  # [C, 2, M, P]
             r = (queries.flatten(1, 2) @ references).abs_().mean(0)
-            half = torch.maximum(half, r.unflatten(0, (2, -1)).amax(0))
+            halves.append(self._first(r.unflatten(0, (2, -1)).amax(0)))
         swap, alone = 0, []
         for number, modality in enumerate(unit(_centred(a)).unbind(2)):
             r = (modality.flatten(2).flatten(0, 1) @ self.whole).abs_()
             swap = swap + r.amax(0)
             alone.append(self._first(r[number].unflatten(0, (2, -1)).amax(0)))
         swap = (swap / images.shape[1]).unflatten(0, (2, -1)).amax(0)
-        likeness, rows = (torch.stack(each) for each in zip(*alone, strict=True))  # [C, M, 2], [C, M]
-        best = evidence(likeness).argmax(0), torch.arange(len(images), device=self.device)
-        single = likeness[best], rows[best]
-        return {"half": self._first(half), "swap": self._first(swap), "pair": self._pairs(images), "single": single}
+        half, single = _clearest(halves), _clearest(alone)
+        return {"half": half, "swap": self._first(swap), "pair": self._pairs(images), "single": single}
 
     def _first(self, likeness: Tensor) -> tuple[Tensor, Tensor]:
         rows = best_rows(likeness, self.codes, 2)
@@ -87,6 +86,13 @@ class Mixtures:
         return torch.where(better[:, None], mirrored, plain), torch.where(better, other_row, row)
 
 
+def _clearest(found: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Of several searches, likeness [M, 2] and row [M] each, for every slice the one with most evidence."""
+    likeness, rows = (torch.stack(each) for each in zip(*found, strict=True))
+    best = evidence(likeness).argmax(0), torch.arange(likeness.shape[1], device=likeness.device)
+    return likeness[best], rows[best]
+
+
 def evidence(likeness: Tensor) -> Tensor:
     """log (1 − l₂ + ε) / (1 − l₁ + ε) [...] from the likenesses l₁ ≥ l₂ [..., 2] to two subjects."""
     away = (1 - likeness).clamp(min=0) + SLACK
@@ -106,10 +112,13 @@ def _whole(images: np.ndarray, device: torch.device) -> Tensor:
     return F.normalize(values - values.mean(1, keepdim=True))
 
 
-def _halves() -> list[tuple[slice, ...]]:
-    """Without the pixels beside the cut, where what the other half is changes the rim."""
+def _parts() -> list[tuple[slice, ...]]:
+    """Halves, quarters and the centre, without the pixels beside a cut, where what the rest is changes the rim."""
     every, first, second = slice(None), slice(None, SIDE // 2 - 1), slice(SIDE // 2 + 1, None)
-    return [(every, every, *half) for half in ((every, first), (every, second), (first, every), (second, every))]
+    centre = slice(SIDE // 5, SIDE - SIDE // 5)
+    halves = [(every, first), (every, second), (first, every), (second, every)]
+    quarters = [(y, x) for y in (first, second) for x in (first, second)]
+    return [(every, every, *part) for part in (*halves, *quarters, (centre, centre))]
 
 
 def _centred(values: Tensor) -> Tensor:

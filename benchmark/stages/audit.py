@@ -16,7 +16,7 @@ from benchmark.stages import Headline, RunningTask, Settings
 from benchmark.training import devices
 from benchmark.training.cohort import seen_by
 
-SCHEMA = 11  # 11: what honest sets reach, for memorized as for copied shares
+SCHEMA = 11  # 11: parts of several patients; what honest sets reach, for memorized as for copied shares
 PAIRS = 6  # kept for the report
 
 

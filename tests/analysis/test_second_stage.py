@@ -129,6 +129,20 @@ class TestMixtures:
             assert likeness[number].tolist() == pytest.approx([max(found), second], abs=1e-4)
             assert codes[rows[number]] in subjects
 
+    def test_parts_of_several_patients_do_not_hide_each_other(self, cohort):
+        images, codes, others = cohort
+        search = Mixtures(images, codes, CPU)
+        strangers = evidence(search.nearest(others)["half"][0]).max()
+        left, right = np.array([1, 5, 8, 12]), np.array([17, 26, 20, 3])
+        assert not set(codes[left]) & set(codes[right])
+        halves = np.concatenate([images[left][..., :16], images[right][..., 16:]], 3)
+        quarter = others[:4].copy()
+        quarter[..., 16:, 16:] = images[left][..., 16:, 16:]
+        for mixed, patients in ((halves, (left, right)), (quarter, (left,))):
+            likeness, rows = search.nearest(mixed)["half"]
+            assert evidence(likeness).min() > strangers
+            assert all(codes[row] in {codes[part[n]] for part in patients} for n, row in enumerate(rows))
+
     def test_halves_and_swapped_modalities_are_found(self, cohort):
         images, codes, others = cohort
         originals = np.array([1, 5, 8, 12, 17, 26])
