@@ -50,6 +50,7 @@ from analysis.shares import (
 FIXED_CORRELATIONS = (0.90, 0.95, 0.99)
 PLANTED = 10  # copies of each kind, at most, and strangers
 PLANTED_LEAST, PLANTED_SHARE = 3, 20  # of a small set one in so many, for its controls not to outweigh it
+CLEARLY = 2  # evidence of one slice, over the null's largest, at which no share is needed to suspect a copy
 OVERLOOKED = 0.8  # where fewer of a kind are counted, a low copied share says nothing of that kind
 BLUR = 0.04  # of the width: the standard deviation of the control that resembles everybody and copies nobody
 TABLE_COLUMNS = [
@@ -270,7 +271,10 @@ def audit(
         synthetic, training, held_out = (replace(each, labels=None) for each in (synthetic, training, held_out))
     subjects = _subjects(synthetic.subjects, synthetic.images)
     if not _has_brain(synthetic.images).any():
-        raise ValueError("no synthetic slice has a brain (a pixel above 10 of 255): there is nothing to compare")
+        raise ValueError(
+            "no synthetic slice has a brain (a pixel above 10 of 255): the set is black. Look at it: a generator can "
+            "have failed, and values of 0..1 can have been stored as integers"
+        )
     smooth, gain = sharpness.matched(held_out.images, synthetic.images)
     finder = Finder(training, replace(held_out, images=smooth), k=k, device=device, memory_gib=memory_gib)
     reference, null = finder.reference, finder.null
@@ -308,7 +312,8 @@ def audit(
         copied = slices.loc[finder.above(slices, "copied", "tau99"), "search"]
         result["searches"] = {search: int((copied == search).sum()) for search in finder.combined.searches}
         result["authenticity"] = _authenticity(slices, reference)
-    return Audit(**result, warnings=_warnings(result, _has_brain(synthetic.images)), slices=slices, null=null)
+    warnings = [*_warnings(result, _has_brain(synthetic.images)), *_few_clear_copies(slices, null)]
+    return Audit(**result, warnings=warnings, slices=slices, null=null)
 
 
 def margin(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -413,6 +418,19 @@ def _has_brain(images: np.ndarray | Rows) -> np.ndarray:
     """Which slices have a brain, bool [N]."""
     pieces = [masked(images[start : start + 64], torch.device("cpu"))[1] for start in range(0, len(images), 64)]
     return torch.cat(pieces).any((1, 2)).numpy()
+
+
+def _few_clear_copies(slices: pd.DataFrame, null: pd.DataFrame) -> list[str]:
+    """That single slices are copies beyond doubt: too few of a large set to move its share."""
+    if "evidence" not in slices:
+        return []
+    clear = int((slices["evidence"] > CLEARLY * null["evidence"].max()).sum())
+    if not clear:
+        return []
+    return [
+        f"{clear} synthetic slice{'s point' if clear > 1 else ' points'} at one training patient more than {CLEARLY} "
+        "times as clearly as any held-out slice does at anyone: look at what lies closest, whatever the share"
+    ]
 
 
 def _warnings(result: dict, brain: np.ndarray) -> list[str]:

@@ -367,6 +367,7 @@ def copies_row(audits: Sequence[Mapping], removed: Mapping[str, int] | None) -> 
         return Row(title, asked, "none", "Not judged", [f"There is no verdict: {why}.", _removed(removed)])
     more = [audit for audit in known if audit["copied_p_value"]["tau99"] <= ALPHA]
     worst = max(more or known, key=lambda audit: audit["copied_share"]["tau99"])
+    least, most = (of_100(choose(audit["copied_share"]["tau99"] for audit in known)) for choose in (min, max))
     low, high = worst["copied_interval"]["tau99"]
     rates = _planted(known)
     missed = [kind for kind, rate in rates.items() if rate < OVERLOOKED]
@@ -376,7 +377,7 @@ def copies_row(audits: Sequence[Mapping], removed: Mapping[str, int] | None) -> 
     )
     words = [
         f"(95 % interval {of_100(low)} to {of_100(high)}"
-        + (f"; the worst of {len(known)} sets)." if len(known) > 1 else ")."),
+        + (f"; one of {len(known)} sets, which have {least} to {most})." if len(known) > 1 else ")."),
         "They point at one patient more clearly than nearly all slices of outsiders do.",
         f"Copies planted on purpose: of {counted(len(rates), 'kind')}, {len(rates) - len(missed)} are found at least "
         f"{10 * OVERLOOKED:.0f} times in 10"

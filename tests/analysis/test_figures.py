@@ -70,6 +70,7 @@ def test_every_chart_names_its_axes_and_prints_n(scores):
         set_figures.similarity_histogram(np.linspace(0.5, 0.9, 30), np.linspace(0.4, 0.8, 20), 0.78, 0.79, "mine")
     )
     assert has(texts, "similarity to the nearest training slice")
+    assert not has(texts, "correlation")  # similarities are that of shifted slices and SSIM, too
     assert has(texts, "share of slices")
     assert has(texts, "n = 30")
     assert has(texts, "n = 20")

@@ -147,6 +147,14 @@ class TestAudit:
         assert abs(honest.c_t) < 4
         assert honest.counts_above["0.99"] == 0
 
+    def test_a_single_copy_is_told_of_whatever_the_share(self, cohort, honest, few_controls):
+        assert not any("whatever the share" in warning for warning in honest.warnings)
+        one = np.concatenate([cohort["others"], cohort["training"][0][:1]])
+        found = audit(alone(one), *(Slices(*cohort[part]) for part in ("training", "held_out")))
+        assert found.copied_share["tau99"] < 0.1
+        (told,) = [warning for warning in found.warnings if "whatever the share" in warning]
+        assert told.startswith("1 synthetic slice points at one training patient")
+
     def test_blurred_strangers_pass_and_blurred_copies_do_not(self, reference, cohort, few_controls):
         both = np.concatenate([cohort["others"][:24], cohort["training"][0][:24]]).astype(float)
         both = ndimage.gaussian_filter(both, (0, 0, 1, 1)).astype(np.uint8)
@@ -295,5 +303,5 @@ class TestAudit:
             audit(training, Slices(training.images, training.subjects[1:]), held_out)
         with pytest.raises(ValueError, match="no training slice"):
             audit(training, Slices(np.zeros_like(training.images), training.subjects), held_out)
-        with pytest.raises(ValueError, match="no synthetic slice has a brain"):
+        with pytest.raises(ValueError, match=r"no synthetic slice has a brain .*: the set is black\. Look at it"):
             audit(alone(np.zeros_like(training.images)), training, held_out)

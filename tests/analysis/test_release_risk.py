@@ -98,6 +98,8 @@ def test_of_several_sets_one_on_which_something_was_found_is_shown():
     copies = copies_row(audits, None)
     assert copies.verdict == "More than by chance"
     assert "Of 100 synthetic slices 4 look" in copies.finding
+    assert "one of 2 sets, which have 4 to 5" in words(copies)
+    assert "p 0.010" in copies.numbers
 
 
 def test_linked_parts_are_told_of_patients_and_of_outsiders():
@@ -256,7 +258,7 @@ def test_copies_of_several_sets_the_worst_share_and_the_fewest_found():
     row = copies_row(sets, None)
     assert (row.status, row.verdict) == ("bad", "More than by chance")
     assert "slices 20 look like copies" in row.finding
-    assert "the worst of 2 sets" in words(row)
+    assert "one of 2 sets, which have 2 to 20" in words(row)
     assert "exact 90 %" in row.numbers
     assert copies_row(sets[:1], None).status == "good"
 

@@ -360,15 +360,7 @@ def audit(copied: float, patients: int, n: int = 100) -> dict:
     rates = {"tau95": copied, "tau99": copied / 2}
     bounds = {level: [0.5 * value, 1.0] for level, value in rates.items()}
     who = {"count": patients, "share": patients / 40, "count_by_chance": 2.0}
-    same = (
-        "memorized_share",
-        "copied_share",
-        "p_value",
-        "copied_p_value",
-        "evidence",
-        "honest_share",
-        "honest_memorized_share",
-    )
+    same = ("memorized_share", "copied_share", "p_value", "copied_p_value", "evidence")
     kinds = ("exact", "turned 10°", *set_tables.STRANGERS)
     return dict.fromkeys(same, rates) | {
         "n_synthetic": n,
@@ -380,6 +372,8 @@ def audit(copied: float, patients: int, n: int = 100) -> dict:
         "tau99": 0.95,
         "memorized_interval": bounds,
         "copied_interval": bounds,
+        "honest_share": {"tau95": 0.04, "tau99": 0.02},
+        "honest_memorized_share": {"tau95": 0.12, "tau99": 0.06},
         "copied_patients": who,
         "leaked_patients": who,
         "counts_above": {"0.90": 3},
@@ -402,6 +396,9 @@ def test_audits_of_a_generator_s_repeats_are_one_column(scores):
     assert cells["Copied share, τ95: p"] == ["0.100–0.300", "0.200"]
     assert cells["Copied share, τ95: interval"][0] == "5.0\u00a0%–100.0\u00a0%"  # a mean of intervals is none
     assert cells["Slices with correlation above 0.90"] == ["6", "3"]
+    honest = {what: f"1 in 20 honest sets exceed as {what} share, τ95 / τ99" for what in ("copied", "memorized")}
+    assert cells[honest["copied"]][0] == "4.0\u00a0% / 2.0\u00a0%"
+    assert cells[honest["memorized"]][0] == "12.0\u00a0% / 6.0\u00a0%"
     assert "Diffusion: seed 1 missing, see the missing cells." in table.notes
     assert not any(note.startswith("sent: seed") for note in table.notes)
     assert list(zip(table.data["generator"], table.data["seed"], strict=True)) == [
