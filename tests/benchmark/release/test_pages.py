@@ -94,6 +94,21 @@ def test_a_receiver_is_told_what_the_slices_show_whatever_presets_say(millimetre
     assert commands == 2
 
 
+@pytest.mark.parametrize(
+    ("millimetres", "said"),
+    [
+        (16.0, "15 % of 256 × 256 mm) were kept, 256 × 256 mm around"),
+        (
+            12.0,
+            "15 % of 256 × 256 mm, the study's size and not that of the slices here) were kept, 192 × 192 mm around",
+        ),
+    ],
+)
+def test_the_datasheet_says_what_slices_show_and_of_what_the_rule_speaks(millimetres, said):
+    declared = replace(FACTS.declared, spacing=[5.0, millimetres, millimetres])
+    assert text(replace(FACTS, declared=declared)).count(said) == 1
+
+
 @pytest.mark.parametrize("simulated", [True, False])
 def test_of_a_sent_set_only_what_is_known_is_said(simulated):
     of = replace(FACTS.cohort, simulated=simulated)

@@ -312,6 +312,12 @@ def test_the_verdict_stands_before_tables_and_figures(report):
     assert order == sorted(order)
 
 
+def test_patients_at_risk_by_chance_are_an_expectation_not_a_bound(report):
+    _, _, page = report
+    assert "about 5.2 by chance) may be recognised" in page.words
+    assert "up to 5.2 by chance" not in page.words
+
+
 def test_a_card_for_whoever_has_to_sign_is_led_to_with_its_verdict(report):
     _, _, page = report
     assert {"cards/diffusion.html", "cards/diffusion.pdf"} < set(page.links)
