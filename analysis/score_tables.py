@@ -8,10 +8,10 @@ import pandas as pd
 
 from analysis.arms import ARM_COLUMNS, ARMS, ORIGINALS, Arm, facts, in_order, label
 from analysis.long_table import AMOUNT, Scores
-from analysis.statistics import ALPHA, ARM, MARGINS, PASSES, SETTING
+from analysis.statistics import ALPHA, ARM, MARGINS, PASSES, SETTING, STARRED
 from analysis.tables import Cell, Table, interval, missing_seeds, number, p_value, passes
 
-STUDY_COLUMNS = {"ET": "ET", "ED": "ED", "NCR": "NCR", "mean": "Mean"}
+STUDY_COLUMNS = {region: region.replace("mean", "Mean") for region in STARRED}
 RATIO_NOTE = (
     "Ratio: mean Dice over NCR, ED, ET relative to real-only training, same segmenter and augmentation; its "
     "interval is for other trainings and other patients (crossed, Satterthwaite's degrees of freedom). A "

@@ -35,7 +35,7 @@ from benchmark.training.precision import resolve_model
 
 SCHEMA = 13  # 13: cards of demonstrations say so; budgets that teach at 32 px are none
 SHOWN = 8  # slices of each set
-# Seen in training: with fewer, a generator or a segmenter shows at no size what it can do (docs/learning.md, at 32 px).
+# Seen in training: fewer are called a demonstration. Ours, between the budgets of the presets demo and cpu.
 DEMO_GENERATOR, DEMO_SEGMENTER = 50_000, 12_000
 DEMO_NOTICE = (
     "Training was cut to a small part of what it needs. This proves that the whole thread works, from "
