@@ -1,13 +1,12 @@
 """The training subjects that a part of a slice, its modalities in another order, or half of its signal come from.
 
-Of a slice that is not one patient's as a whole, the search of `neighbours` sees too little. Four kinds are searched
+Of a slice that is not one patient's as a whole, the search of `neighbours` sees too little. Three kinds are searched
 here as the slices lie, as is and mirrored left–right, averaged to few pixels, over all training slices:
 
 half : the mean over modalities of |r| inside one part of the picture (a half, a quarter, the centre), of the part in
     which one subject stands out most;
 swap : the mean over the slice's modalities of |r| with whichever of the reference's modalities fits best;
-pair : the multiple correlation of the slice with two subjects at once, as of the mean of both;
-single : |r| with the reference's same modality alone, of the modality in which one subject stands out most.
+pair : the multiple correlation of the slice with two subjects at once, as of the mean of both.
 
 r is Pearson's correlation of what lies inside the brain, without its rim, as in `alignment`.
 """
@@ -23,7 +22,6 @@ from analysis.neighbours import Rows, masked
 SIDE = 16  # px
 SLACK = 0.005  # ε: likenesses nearer to 1 than that are all the same
 PAIRED = 24  # subjects of whose best slices all pairs are tried
-KINDS = ("half", "swap", "pair", "single")
 
 
 class Mixtures:
@@ -47,14 +45,11 @@ class Mixtures:
             queries = unit(_centred(a[(slice(None), *part)])).flatten(3).permute(2, 0, 1, 3)  # [C, 2, M, P]
             r = (queries.flatten(1, 2) @ references).abs_().mean(0)
             halves.append(self._first(r.unflatten(0, (2, -1)).amax(0)))
-        swap, alone = 0, []
-        for number, modality in enumerate(unit(_centred(a)).unbind(2)):
-            r = (modality.flatten(2).flatten(0, 1) @ self.whole).abs_()
-            swap = swap + r.amax(0)
-            alone.append(self._first(r[number].unflatten(0, (2, -1)).amax(0)))
+        swap = 0
+        for modality in unit(_centred(a)).unbind(2):
+            swap = swap + (modality.flatten(2).flatten(0, 1) @ self.whole).abs_().amax(0)
         swap = (swap / images.shape[1]).unflatten(0, (2, -1)).amax(0)
-        half, single = _clearest(halves), _clearest(alone)
-        return {"half": half, "swap": self._first(swap), "pair": self._pairs(images), "single": single}
+        return {"half": clearest(halves), "swap": self._first(swap), "pair": self._pairs(images)}
 
     def _first(self, likeness: Tensor) -> tuple[Tensor, Tensor]:
         rows = best_rows(likeness, self.codes, 2)
@@ -86,7 +81,7 @@ class Mixtures:
         return torch.where(better[:, None], mirrored, plain), torch.where(better, other_row, row)
 
 
-def _clearest(found: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def clearest(found: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Of several searches, likeness [M, 2] and row [M] each, for every slice the one with most evidence."""
     likeness, rows = (torch.stack(each) for each in zip(*found, strict=True))
     best = evidence(likeness).argmax(0), torch.arange(likeness.shape[1], device=likeness.device)

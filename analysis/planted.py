@@ -73,6 +73,8 @@ def plant(
         for modality in rng.permutation(len(image))[:2]:
             image[modality, inside] = 255 - image[modality, inside]
     left, last = np.arange(size) < size // 2, np.arange(x.shape[1])[:, None, None] == x.shape[1] - 1
+    quarter = left & left[:, None]
+    apart = [_moved(x[:, m : m + 1], y, np.tile(step, (n, 1)))[0] for m, step in enumerate(_apart(x.shape[1], size))]
     others = np.array([rng.choice(np.flatnonzero(subjects != subjects[row])) for row in rows if len(set(subjects)) > 1])
     made |= {
         "blurred": (ndimage.gaussian_filter(x, (0, 0, size / 64, size / 64)), y),
@@ -81,12 +83,15 @@ def plant(
         "two modalities inverted": (inverted, y),
         "modalities swapped": (x[:, ::-1], y),
         "half, the rest a stranger's": (np.where(left, x, strangers), y * left),
+        "quarter, the rest a stranger's": (np.where(quarter, x, strangers), y * quarter),
         "one modality, the rest a stranger's": (np.where(last, x, strangers), y),
+        "modalities moved apart": (np.concatenate(apart, 1), y),
     }
     copies = {kind: Copies(_bytes(made), where[:, None], rows[:, None]) for kind, (made, where) in made.items()}
     if len(others):
-        mean = (x + np.asarray(images[others]).astype(np.float32)) / 2
-        copies["mean of two patients"] = Copies(_bytes(mean), y[:, None], np.stack([rows, others], 1))
+        two, second = np.stack([rows, others], 1), np.asarray(images[others]).astype(np.float32)
+        copies["mean of two patients"] = Copies(_bytes((x + second) / 2), y[:, None], two)
+        copies["halves of two patients"] = Copies(_bytes(np.where(left, x, second)), (y * left)[:, None], two)
     with_tumour = np.flatnonzero((y > 0).mean((1, 2)) >= LEAST_TUMOUR)
     if len(with_tumour):
         x, y, strangers = x[with_tumour], y[with_tumour], strangers[with_tumour]
@@ -94,11 +99,19 @@ def plant(
         share = ndimage.gaussian_filter(near, (0, 1, 1))[:, None]
         pasted = share * x + (1 - share) * strangers
         copies["tumour in another brain"] = Copies(_bytes(pasted), y[:, None], rows[with_tumour, None])
+        unlabelled = Copies(_bytes(pasted), np.zeros_like(y)[:, None], rows[with_tumour, None])
+        copies["tumour in another brain, not annotated"] = unlabelled
     return copies
 
 
 def _bytes(images: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(images), 0, 255).astype(np.uint8)
+
+
+def _apart(modalities: int, size: int) -> np.ndarray:
+    """Whole pixels (down, right) that part modalities [modalities, 2]: each its own way."""
+    angle = 2 * np.pi * np.arange(modalities) / modalities
+    return (size / 16 * np.stack([np.sin(angle), np.cos(angle)], 1)).round().astype(int)
 
 
 def _affine(degrees: float, down: float, right: float) -> np.ndarray:

@@ -19,17 +19,20 @@ import torch
 
 from analysis import alignment
 from analysis.alignment import Poses
-from analysis.mixtures import KINDS, Mixtures, evidence
+from analysis.blends import Blends
+from analysis.mixtures import Mixtures, evidence
 from analysis.neighbours import Rows
 from analysis.progress import progress_bar
+from analysis.single_modalities import SingleModalities
+from analysis.tumours import Tumours
 
 CHUNK = 16  # slices searched at once
 LEAST = 10  # held-out slices with a lesion that the search of lesions needs for its scale
-SEARCHES = ("as is", "pose", "bent", "lesion", *KINDS)
+SEARCHES = ("as is", "pose", "bent", "lesion", "tumour", "half", "swap", "pair", "single", "blend")
 
 
 class SecondStage:
-    """Training slices, prepared for all searches; see the module. 33 kB of memory a slice, 46 with annotations."""
+    """Training slices, prepared for all searches. 50 kB of memory a slice, up to 83 with annotations."""
 
     def __init__(
         self,
@@ -38,12 +41,16 @@ class SecondStage:
         labels: np.ndarray | Rows | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        """images uint8 [N, C, H, W], subjects [N], two at least; labels uint8 [N, 1, H, W], for lesions."""
+        """images uint8 [N, C, H, W], subjects [N], two at least; labels uint8 [N, 1, H, W], for lesions and tumours."""
         device = torch.device(device)
         codes = np.unique(subjects, return_inverse=True)[1]
         self.brains = Poses(images, codes, None, alignment.brains, device)
         self.lesions = None if labels is None else Poses(images, codes, labels, alignment.lesions, device)
         self.mixtures = Mixtures(images, codes, device)
+        self.others = {"single": SingleModalities(images, codes, device), "blend": Blends(images, codes, device)}
+        if labels is not None:
+            tumours = Tumours(images, codes, labels, device)
+            self.others |= {"tumour": tumours} if tumours.known else {}
 
     def search(
         self, images: np.ndarray | Rows, labels: np.ndarray | Rows | None = None, name: str = "second stage"
@@ -72,7 +79,8 @@ class SecondStage:
             table[f"{search}_row"] = rows.gather(1, order)[:, 0]
             if search == "lesion":
                 table[search] = torch.where(values[:, 0] > 0, table[search], torch.nan)
-        for search, (values, row) in self.mixtures.nearest(images).items():
+        others = {search: prepared.nearest(images) for search, prepared in self.others.items()}
+        for search, (values, row) in (self.mixtures.nearest(images) | others).items():
             table |= {search: evidence(values), f"{search}_row": row}
         return pd.DataFrame({column: values.cpu().numpy() for column, values in table.items()})
 

@@ -34,10 +34,12 @@ FOUND = {  # how a training slice was found: the searches of `second_stage`, in 
     "pose": "in another pose",
     "bent": "bent",
     "lesion": "its lesion",
-    "half": "a half of it",
+    "tumour": "its tumour, in place",
+    "half": "a part of it",
     "swap": "modalities in another order",
     "pair": "two patients at once",
     "single": "one modality of it",
+    "blend": "in a blend",
 }
 
 

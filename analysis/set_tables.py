@@ -35,7 +35,7 @@ def audit_table(audits: Audits, seeds: Iterable[int] = ()) -> Table:
         for seed, audit in sets.items()
     ]
     notes = [
-        "Copied: one training subject, a part of one or the mean of two, in any pose, contrast or small deformation, "
+        "Copied: one training subject, a part of one or a blend, in any pose, contrast or small deformation, "
         "stands out among all of them more clearly than it does for 95 % and 99 % (τ95, τ99) of held-out real slices. "
         "Memorized: more similar to a training slice than 95 % and 99 % of them are, for whichever reason. Held-out "
         "slices are first made as smooth as the set; sharpness 1: it is as sharp as they are.",

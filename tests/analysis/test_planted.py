@@ -31,6 +31,18 @@ def test_copies_by_hand(planted):
     one = copies["one modality, the rest a stranger's"].images
     assert np.array_equal(one[:, 3], originals[:, 3])
     assert np.array_equal(one[:, :3], strangers[:, :3])
+    quarter = copies["quarter, the rest a stranger's"].images
+    assert np.array_equal(quarter[..., :16, :16], originals[..., :16, :16])
+    assert np.array_equal(quarter[..., 16:, :], strangers[..., 16:, :])
+    assert np.array_equal(quarter[..., :16, 16:], strangers[..., :16, 16:])
+    apart = copies["modalities moved apart"].images  # right, down, left, up by 2 of 32 px
+    assert np.array_equal(apart[:, 0, :, 2:], originals[:, 0, :, :-2])
+    assert np.array_equal(apart[:, 1, 2:], originals[:, 1, :-2])
+    assert np.array_equal(apart[:, 2, :, :-2], originals[:, 2, :, 2:])
+    assert np.array_equal(apart[:, 3, :-2], originals[:, 3, 2:])
+    halves = copies["halves of two patients"]
+    assert np.array_equal(halves.images[..., :16], originals[..., :16])
+    assert np.array_equal(halves.images[..., 16:], images[halves.rows[:, 1]][..., 16:])
     mean = copies["mean of two patients"]
     assert (subjects[mean.rows[:, 0]] != subjects[mean.rows[:, 1]]).all()
     assert mean.images == pytest.approx(images[mean.rows].mean(1), abs=0.51)
@@ -54,9 +66,13 @@ def test_a_pasted_tumour_is_the_patient_s_in_a_stranger_s_brain(planted):
     inside = labels[[1, 8], 0][:, None] > 0
     assert np.abs(np.where(inside, pasted.images - images[[1, 8]].astype(float), 0)).max() <= 1
     assert np.array_equal(pasted.images[..., 24:], strangers[[0, 2]][..., 24:])
+    unlabelled = copies["tumour in another brain, not annotated"]
+    assert np.array_equal(unlabelled.images, pasted.images)
+    assert not unlabelled.labels.any()
 
 
 def test_what_cannot_be_planted_is_left_out(patients):
     images, subjects = patients(40, 1, 2)
     copies = plant(images, None, subjects, np.array([0]), patients(41, 1)[0], np.random.default_rng(0))
-    assert not {"mean of two patients", "tumour in another brain"} & set(copies)
+    left_out = {"mean of two patients", "halves of two patients", "tumour in another brain"}
+    assert not left_out & set(copies)

@@ -2,13 +2,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy import ndimage
+from scipy import linalg, ndimage
 
-from analysis import alignment, mixtures
+from analysis import alignment
 from analysis.alignment import ANGLES, Framed, Poses, best_rows, turned
+from analysis.blends import RIDGE, Blends
 from analysis.mixtures import Mixtures
 from analysis.second_stage import Combined, SecondStage, evidence
 from analysis.shares import threshold
+from analysis.single_modalities import SingleModalities
+from analysis.tumours import SIGMA, Tumours
 
 CPU = torch.device("cpu")
 
@@ -87,18 +90,6 @@ def cohort(patients):
 
 
 class TestMixtures:
-    def test_one_modality_of_a_patient_in_a_stranger_s_slice(self, cohort):
-        images, codes, others = cohort
-        queries, planted = others[:4].copy(), [3, 8, 17, 26]
-        for modality, row in enumerate(planted):
-            queries[modality, modality] = images[row, modality, :, :: (-1) ** modality]  # mirrored or not
-        search = Mixtures(images, codes, CPU)
-        likeness, rows = search.nearest(queries)["single"]
-        assert codes[rows].tolist() == codes[planted].tolist()
-        assert likeness[:, 0].min() > 0.9
-        strangers, _ = search.nearest(others)["single"]
-        assert evidence(likeness).min() > evidence(strangers).max()
-
     def test_pairs_are_least_squares_on_all_pairs(self, cohort):
         images, codes, others = cohort
         queries = np.concatenate([((images[[0, 4]].astype(int) + images[[9, 20]]) // 2).astype(np.uint8), others[:2]])
@@ -155,7 +146,112 @@ class TestMixtures:
         assert swapped[:, 0].tolist() == pytest.approx(np.ones(6), abs=1e-4)
         strangers = search.nearest(others)
         assert likeness[:, 0].min() > strangers["half"][0][:, 0].max()
-        assert tuple(strangers) == mixtures.KINDS
+
+
+class TestSingleModalities:
+    def test_one_modality_in_a_stranger_s_slice_however_it_lies(self, cohort):
+        images, codes, others = cohort
+        queries, planted = others[:4].copy(), [3, 8, 17, 26]
+        ways = (np.asarray, np.rot90, np.fliplr, lambda picture: ndimage.shift(picture, (2, -3), order=0))
+        for modality, (row, way) in enumerate(zip(planted, ways, strict=True)):
+            queries[modality, modality] = way(images[row, modality])
+        search = SingleModalities(images, codes, CPU)
+        likeness, rows = search.nearest(queries)
+        assert codes[rows].tolist() == codes[planted].tolist()
+        assert likeness[:, 0].min() > 0.9
+        assert evidence(likeness).min() > evidence(search.nearest(others)[0]).max()
+
+    def test_modalities_moved_apart_do_not_hide_each_other(self, cohort):
+        images, codes, others = cohort
+        originals = np.array([1, 5, 8, 12, 17, 26])
+        steps = [(3, 0), (-3, 0), (0, 3), (0, -3)]
+        apart = np.stack([ndimage.shift(images[originals, m], (0, *step), order=0) for m, step in enumerate(steps)], 1)
+        search = SingleModalities(images, codes, CPU)
+        likeness, rows = search.nearest(apart)
+        assert codes[rows].tolist() == codes[originals].tolist()
+        assert evidence(likeness).min() > evidence(search.nearest(others)[0]).max()
+
+
+class TestBlends:
+    def test_whitening_is_the_inverse_root_of_the_covariance(self, cohort):
+        images, codes, others = cohort
+
+        def vectors(images):
+            inside = np.where((images > 10).any(1, keepdims=True), images, 0).astype(float)
+            return inside.reshape(len(images), 4, 16, 2, 16, 2).mean((3, 5)).reshape(len(images), -1)
+
+        references, mean = vectors(images), vectors(images).mean(0)
+        covariance = np.cov(references.T, bias=True)
+        ridge = RIDGE * np.trace(covariance) / len(covariance)
+        whitening = np.linalg.inv(linalg.sqrtm(covariance + ridge * np.eye(len(covariance))).real)
+
+        def cosines(images):
+            a, b = ((x - mean) @ whitening for x in (vectors(images), references))
+            return a @ b.T / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
+
+        expected = np.maximum(cosines(others), cosines(others[..., ::-1]))
+        by_subject = np.sort(expected.reshape(len(others), 14, 2).max(2), 1)
+        likeness, rows = Blends(images, codes, CPU).nearest(others)
+        assert likeness.numpy() == pytest.approx(by_subject[:, :-3:-1], abs=1e-3)
+        assert rows.tolist() == expected.argmax(1).tolist()
+
+    def test_patients_shine_through_a_mean_of_three(self, cohort):
+        images, codes, others = cohort
+        three = np.stack([images[[1, 9, 16, 24]], others[:4], others[[4, 5, 0, 1]]]).mean(0).astype(np.uint8)
+        search = Blends(images, codes, CPU)
+        likeness, rows = search.nearest(three)
+        assert codes[rows].tolist() == codes[[1, 9, 16, 24]].tolist()
+        assert evidence(likeness).min() > evidence(search.nearest(others)[0]).max()
+
+    def test_slices_that_are_all_alike_are_no_division_by_zero(self, cohort):
+        images = np.repeat(cohort[0][:1], 4, 0)
+        likeness, _ = Blends(images, np.array([0, 0, 1, 1]), CPU).nearest(images)
+        assert torch.isfinite(evidence(likeness)).all()
+
+
+class TestTumours:
+    @pytest.fixture
+    def labels(self):
+        labels = np.zeros((28, 1, 32, 32), np.uint8)
+        for number, label in enumerate(labels[:, 0]):
+            label[10 : 17 + number % 3, 9 + number % 4 : 17] = 1
+        return labels
+
+    def test_a_tumour_is_found_in_a_stranger_s_brain_without_annotation(self, cohort, labels):
+        images, codes, others = cohort
+        originals = np.array([1, 8, 17, 26])
+        pasted = np.where(
+            ndimage.binary_dilation(labels[originals] > 0, np.ones((1, 1, 3, 3))), images[originals], others[:4]
+        )
+        search = Tumours(images, codes, labels, CPU)
+        for queries in (pasted, pasted[..., ::-1].copy()):
+            likeness, rows = search.nearest(queries)
+            assert rows.tolist() == originals.tolist()
+            assert evidence(likeness).min() > evidence(search.nearest(others)[0]).max()
+
+    def test_likeness_by_the_formula(self, cohort, labels):
+        images, _, others = cohort
+        codes = np.array([0] + [1] * 27)  # so that the first slice's own likeness is one of the two
+        likeness, rows = Tumours(images, codes, labels, CPU).nearest(others[:1])
+        inside = ndimage.binary_dilation(labels[0, 0] > 0, np.ones((3, 3))) & (images[0] > 10).any(0)
+        best = 0
+        for way in (others[0], others[0, ..., ::-1]):
+            x = np.where((way > 10).any(0), way, 0).astype(float)[:, inside]
+            t = images[0].astype(float)[:, inside]
+            x, t = (each - each.mean(1, keepdims=True) for each in (x, t))
+            spread = np.sqrt((x**2).sum(1) + inside.sum() * SIGMA**2)
+            best = max(best, np.mean(np.abs((x * t).sum(1)) / np.linalg.norm(t, axis=1) / spread))
+        assert best == pytest.approx(likeness[0, 0 if rows[0] == 0 else 1].item(), abs=1e-4)
+
+    def test_who_has_no_tumour_is_not_searched(self, cohort, labels):
+        images, codes, _ = cohort
+        labels[4:] = 0
+        labels[2, 0, :, 10:] = labels[2, 0, 14:] = 0  # a small one
+        assert Tumours(images, codes, labels, CPU).rows.tolist() == [0, 1, 3]
+        assert not Tumours(images, codes, np.where(codes[:, None, None, None] == 0, labels, 0), CPU).known
+        assert "tumour" not in SecondStage(images, codes.astype(str), np.zeros_like(labels)).search(
+            images[:2], labels[:2]
+        )
 
 
 class TestCombined:
