@@ -295,11 +295,11 @@ def audit(
     }
     for question, names in found.items():
         if question in finder.tau:
-            verdict = _verdict(finder, question, slices, subjects, rng)
+            shown = verdict(finder, question, slices, subjects, rng)
         else:
             nobody = dict.fromkeys(result["leaked_patients"])
-            verdict = [*[dict.fromkeys(LEVELS)] * 3, result["honest_memorized_share"], nobody]
-        result |= dict(zip(names, verdict, strict=True))
+            shown = [*[dict.fromkeys(LEVELS)] * 3, result["honest_memorized_share"], nobody]
+        result |= dict(zip(names, shown, strict=True))
     planted = min(PLANTED, max(PLANTED_LEAST, len(synthetic.images) // PLANTED_SHARE))
     result |= {
         "searches": {},
@@ -312,7 +312,7 @@ def audit(
         copied = slices.loc[finder.above(slices, "copied", "tau99"), "search"]
         result["searches"] = {search: int((copied == search).sum()) for search in finder.combined.searches}
         result["authenticity"] = _authenticity(slices, reference)
-    warnings = [*_warnings(result, _has_brain(synthetic.images)), *_few_clear_copies(slices, null)]
+    warnings = [*_warnings(result, _has_brain(synthetic.images)), *few_clear_copies(slices, null)]
     return Audit(**result, warnings=warnings, slices=slices, null=null)
 
 
@@ -321,7 +321,7 @@ def margin(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.maximum(first - second, 0) / np.where(second < 1, 1 - second, 1)
 
 
-def _verdict(
+def verdict(
     finder: Finder, question: str, slices: pd.DataFrame, subjects: np.ndarray, rng: np.random.Generator
 ) -> tuple[dict, dict, dict, dict, dict]:
     """Share above the null's thresholds, its interval, its p value, and what honest sets reach, each by level; and the
@@ -420,7 +420,7 @@ def _has_brain(images: np.ndarray | Rows) -> np.ndarray:
     return torch.cat(pieces).any((1, 2)).numpy()
 
 
-def _few_clear_copies(slices: pd.DataFrame, null: pd.DataFrame) -> list[str]:
+def few_clear_copies(slices: pd.DataFrame, null: pd.DataFrame) -> list[str]:
     """That single slices are copies beyond doubt: too few of a large set to move its share."""
     if "evidence" not in slices:
         return []

@@ -1,11 +1,13 @@
 """A synthetic set against the training slices behind it: was anybody copied?"""
 
 import json
+import logging
 from typing import Any
 
 import numpy as np
 
 from analysis import memorization
+from analysis.contamination import contamination
 from analysis.memorization import Slices
 from analysis.neighbours import Rows
 from analysis.text import csv_frame
@@ -16,8 +18,9 @@ from benchmark.stages import Headline, RunningTask, Settings
 from benchmark.training import devices
 from benchmark.training.cohort import seen_by
 
-SCHEMA = 11  # 11: parts of several patients; what honest sets reach, for memorized as for copied shares
+SCHEMA = 12  # 12: modalities apart, blends, tumours in place; sent sets beside test patients
 PAIRS = 6  # kept for the report
+log = logging.getLogger(__name__)
 
 
 def settings(config: Config) -> Settings:
@@ -44,14 +47,17 @@ def run(task: RunningTask) -> Headline:
     made = synthetic.open_synthetic(config, config.audit.synthetic, task.folders)
     trained = seen_by(config, config.audit.synthetic, real)
     held_out = real.rows("test")  # validation subjects chose the snapshot
-    result = memorization.audit(
-        Slices(made.images, synthetic.people_of(made), made.labels[:, None]),
-        _real(real, trained),
-        _real(real, held_out),
-        seed=config.audit.seed,
-        device=devices.pick_device(config.common.device),
-        memory_gib=config.audit.memory_gib,
-    )
+    given, tested = Slices(made.images, synthetic.people_of(made), made.labels[:, None]), _real(real, held_out)
+    how = {
+        "seed": config.audit.seed,
+        "device": devices.pick_device(config.common.device),
+        "memory_gib": config.audit.memory_gib,
+    }
+    result = memorization.audit(given, _real(real, trained), tested, **how)
+    sent = synthetic.generator_of(config, config.audit.synthetic) is None
+    beside_test = contamination(given, tested, _real(real, trained), **how) if sent else None
+    if beside_test and beside_test["warning"]:
+        log.warning("%s: %s", synthetic.name_of(config, config.audit.synthetic), beside_test["warning"])
     if "evidence" in result.slices:
         closest, original = result.slices.nlargest(PAIRS, "evidence"), "copied_row"
         lies_alike = (closest["copied_row"] == closest["training_row"]) & (closest["similarity"] > result.tau95)
@@ -67,7 +73,7 @@ def run(task: RunningTask) -> Headline:
     )
     csv_frame(result.slices).to_csv(folder / "nearest.csv", index=False)
     csv_frame(result.null).to_csv(folder / "null.csv", index=False)
-    (folder / "audit.json").write_text(json.dumps(result.to_json(), indent=1))
+    (folder / "audit.json").write_text(json.dumps(result.to_json() | {"test_patients": beside_test}, indent=1))
     for name in ("audit.json", "nearest.csv", "null.csv"):
         tracked.log_artifact(folder / name)
     return {

@@ -33,7 +33,7 @@ from benchmark.stages.audit import PAIRS
 from benchmark.tracking import runs as tracking
 from benchmark.training.precision import resolve_model
 
-SCHEMA = 13  # 13: cards of demonstrations say so; budgets that teach at 32 px are none
+SCHEMA = 14  # 14: what the audit searches; sent sets that may know test patients
 SHOWN = 8  # slices of each set
 # Seen in training: fewer are called a demonstration. Ours, between the budgets of the presets demo and cpu.
 DEMO_GENERATOR, DEMO_SEGMENTER = 50_000, 12_000

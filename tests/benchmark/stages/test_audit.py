@@ -59,6 +59,7 @@ def test_slices_of_a_sent_volume_are_one_person_s(sent_as_volumes, tmp_path, mon
     assert found["copied_patients"]["count"] <= 6
     assert (found["copied_p_value"]["tau95"] < 0.01) != sent_as_volumes  # eight copies of one sent person prove little
     assert [path.name for path in logged] == ["audit.json", "nearest.csv", "null.csv"]
+    assert found["test_patients"]["warning"] is None
     table = pd.read_csv(folder / "nearest.csv")
     with np.load(folder / "pairs.npz", allow_pickle=False) as stored:
         assert stored["row"].tolist() == table["evidence"].nlargest(audit.PAIRS).index.tolist()
@@ -67,3 +68,20 @@ def test_slices_of_a_sent_volume_are_one_person_s(sent_as_volumes, tmp_path, mon
         assert known.sum() >= 4
         assert np.array_equal(stored["images"][known, 0], stored["images"][known, 1])
         assert stored["lies_alike"][known].all()
+
+
+def test_a_sent_set_that_knows_the_test_patients_is_warned_of(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(memorization, "PLANTED", 1)
+    split = np.repeat(["train", "test"], 24)
+    names = [f"{name}{row // 2}" for row, name in enumerate(split)]
+    real = write(tmp_path / "real", np.concatenate([slices(0, 12), slices(1, 12)]), split, names)
+    made = write(tmp_path / "theirs", np.concatenate([slices(1, 12)[:8], slices(9, 8)]), ["synthetic"] * 24, ["s"] * 24)
+    config = parse("audit", {"image_size": SIZE, "synthetic": str(made), "device": "cpu"})
+    folder = tmp_path / "audit"
+    folder.mkdir()
+    tracked = SimpleNamespace(log_artifact=lambda path: None)
+    audit.run(RunningTask(config, {"prepare": SimpleNamespace(path=real)}, folder, tracked, Team(), None))
+    found = json.loads((folder / "audit.json").read_text())["test_patients"]
+    assert found["copied_share"]["tau95"] >= 8 / 24
+    assert "of 12 patients" in found["warning"]
+    assert f"theirs: {found['warning']}" in caplog.messages

@@ -93,6 +93,13 @@ def receiver(prepared, tmp_path_factory):
     return called
 
 
+def test_what_no_audit_looks_at_does_not_leave(owner, selected):
+    whole = SliceSet.open(next((owner.folder / "work" / "sample").glob("*/meta.json")).parent)
+    pictures = {image.tobytes() for image in np.where((whole.images > 10).any(1, keepdims=True), whole.images, 0)}
+    assert {image.tobytes() for image in np.array(selected.images)} <= pictures
+    assert ((whole.images > 0) & (whole.images <= 10).all(1, keepdims=True)).any()  # there was something to take out
+
+
 # --- what is released ------------------------------------------------------------------------------------------------
 
 
