@@ -73,7 +73,7 @@ def run(task: RunningTask) -> Headline:
     used = {result.tags.get("generator") for result in finished}  # of others, every cell says why not
     ready = {name: folder for name, folder in given.items() if name in used and is_slice_set(folder)}
     made = ready
-    for stage in ("import_samples", "sample"):
+    for stage in ("import_samples", "sample", "select"):
         made |= {name: next(iter(paths.values())) for name, paths in _by_set(config, finished, stage, sets).items()}
     audits = _by_set(config, finished, "audit", sets)
     fidelity = _read(_by_set(config, finished, "fidelity", sets), "fidelity.json")

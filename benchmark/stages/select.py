@@ -41,7 +41,7 @@ def needs(config: Config) -> dict[str, Need]:
 
 
 def tags(config: Config) -> dict[str, Any]:
-    return synthetic.tags_of(config, config.select.synthetic)
+    return synthetic.tags_of(config, synthetic.selected(config, whole_set(config)))
 
 
 def whole_set(config: Config) -> str:

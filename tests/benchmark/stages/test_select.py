@@ -5,7 +5,7 @@ import pytest
 from benchmark.data import synthetic
 from benchmark.errors import UserError
 from benchmark.parsing import parse
-from benchmark.stages import fingerprint, needs
+from benchmark.stages import fingerprint, needs, select
 from benchmark.table.cells import jobs
 
 
@@ -53,6 +53,11 @@ def test_a_release_pulls_the_same_audits_as_a_call_for_them():
         for name, given in ((stage, "selected:stylegan2"), (f"whole_{stage}", "stylegan2")):
             called = configured(stage, synthetic=given)
             assert fingerprint(*pulled[name]) == fingerprint(stage, called)
+
+
+def test_what_it_makes_is_called_as_the_table_calls_it():
+    config = configured("select", synthetic="stylegan2")
+    assert select.tags(config)["model"] == synthetic.name_of(config, "selected:stylegan2")
 
 
 def test_what_was_filtered_is_not_filtered_again():
