@@ -38,7 +38,8 @@ def contamination(
     if any(each.labels is None for each in (synthetic, tested, others)):
         synthetic, tested, others = (replace(each, labels=None) for each in (synthetic, tested, others))
     smooth, _ = sharpness.matched(others.images, synthetic.images)
-    finder = Finder(tested, replace(others, images=smooth), device=device, memory_gib=memory_gib)
+    within = sharpness.within(smooth, others.images)
+    finder = Finder(tested, replace(others, images=smooth), within, device=device, memory_gib=memory_gib)
     slices = finder.compare(synthetic.images, synthetic.labels, "beside test patients")
     share, _, p, _, patients = verdict(finder, "copied", slices, np.asarray(synthetic.subjects).astype(str), rng)
     clear = few_clear_copies(slices, finder.null)

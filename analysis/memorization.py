@@ -206,13 +206,17 @@ class Slices:
 class Finder:
     """Both searches of any slices among the training slices, with thresholds from one null."""
 
-    def __init__(self, training: Slices, held_out: Slices, **search: object) -> None:
+    def __init__(self, training: Slices, held_out: Slices, within: np.ndarray | None = None, **search: object) -> None:
+        """within: the held-out slices that copies are judged by, where not by the same (`sharpness.within`)."""
         self.reference = Reference(training.images, training.subjects, held_out.images, held_out.subjects, **search)
         self.null, self.subjects, self.combined = self.reference.null, self.reference.subjects, None
         self.tau = {"memorized": self.reference.tau}
         if self.reference.n_subjects > 1:
             self.second = SecondStage(training.images, self.subjects, training.labels, search["device"])
-            found = self._searched(self.null, held_out.images, held_out.labels, "held-out slices")
+            alike, images = self.null, held_out.images
+            if within is not None:
+                alike, images = self.reference.compare(within, "held-out slices"), within
+            found = self._searched(alike, images, held_out.labels, "held-out slices")
             self.combined = Combined(found, self.null["subject"].to_numpy())
             self.null = self._with_evidence(self.null, found).assign(evidence=self.combined.null)
             self.tau["copied"] = {name: threshold(self.combined.null, level) for name, level in LEVELS.items()}
@@ -276,7 +280,8 @@ def audit(
             "have failed, and values of 0..1 can have been stored as integers"
         )
     smooth, gain = sharpness.matched(held_out.images, synthetic.images)
-    finder = Finder(training, replace(held_out, images=smooth), k=k, device=device, memory_gib=memory_gib)
+    within, how = sharpness.within(smooth, held_out.images), {"k": k, "device": device, "memory_gib": memory_gib}
+    finder = Finder(training, replace(held_out, images=smooth), within, **how)
     reference, null = finder.reference, finder.null
     slices = finder.compare(synthetic.images, synthetic.labels, "synthetic slices")
     result = {

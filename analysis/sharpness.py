@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from analysis.neighbours import Rows, masked
+from analysis.neighbours import BRAIN_THRESHOLD, Rows, masked
 
 BANDS = 32  # of spatial frequency, from 0 to Nyquist's along an axis
 CHUNK = 256  # slices transformed at once
@@ -31,6 +31,21 @@ def filtered(images: np.ndarray | Rows, gain: np.ndarray) -> np.ndarray:
         smooth = np.fft.irfft2(spectra * by_frequency, images.shape[2:])
         out[start : start + CHUNK] = np.clip(np.rint(smooth), 0, 255)
     return out
+
+
+def within(smooth: np.ndarray, images: np.ndarray | Rows) -> np.ndarray:
+    """Filtered slices uint8 [N, C, H, W], black again outside the brains of the `images` that they were made of.
+
+    Blur spreads a faint rim around a brain. A blurred set has it, too, so for *how similar* slices are it has to stay.
+    A set that only lacks contrast has none, and in the null the rim hides *whom* a slice resembles: of 72 unseen
+    people's slices with 0.6 of their contrast 22 % counted as copied at τ95, and 1 % without the rim (blurred by 1 of
+    32 px: 7 % and 4 %).
+    """
+    smooth = smooth.copy()
+    for start in range(0, len(images), CHUNK):
+        outside = (np.asarray(images[start : start + CHUNK]) <= BRAIN_THRESHOLD).all(1, keepdims=True)
+        np.copyto(smooth[start : start + CHUNK], 0, where=outside)
+    return smooth
 
 
 def power(images: np.ndarray | Rows) -> np.ndarray:

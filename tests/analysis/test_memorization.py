@@ -167,6 +167,17 @@ class TestAudit:
         assert (copies["similarity"] > result.tau95).mean() > 0.9
         assert (copies["evidence"] > result.evidence["tau99"]).mean() > 0.9
 
+    def test_strangers_without_contrast_pass_and_copies_without_contrast_do_not(self, cohort, few_controls):
+        def flat(images):
+            return np.where((images > 10).any(1, keepdims=True), 0.4 * images + 0.6 * 110, images).astype(np.uint8)
+
+        both = flat(np.concatenate([cohort["others"], cohort["training"][0][:20]]))
+        result = audit(alone(both), *(Slices(*cohort[part]) for part in ("training", "held_out")))
+        above = result.slices["evidence"] > result.evidence["tau95"]
+        assert result.sharpness < 0.9
+        assert above[:60].mean() < 0.15
+        assert above[60:].mean() > 0.9
+
     def test_copies_are_found(self, cohort, few_controls):
         training, subjects = cohort["training"]
         rows = np.arange(40) % 20  # of the first ten subjects

@@ -14,6 +14,15 @@ def test_a_gain_of_one_changes_nothing_and_a_gaussian_s_blurs(patients):
     assert sharpness.filtered(images, gain) == pytest.approx(blurred, abs=4)
 
 
+def test_within_is_black_outside_the_brains_and_as_smooth_inside(patients):
+    images = patients(33, 3)[0]
+    smooth = ndimage.gaussian_filter(images, (0, 0, 2, 2))
+    made, brain = sharpness.within(smooth, images), np.broadcast_to((images > 10).any(1, keepdims=True), images.shape)
+    assert (smooth[~brain] > 10).any()
+    assert not made[~brain].any()
+    assert np.array_equal(made[brain], smooth[brain])
+
+
 def test_slices_become_as_smooth_as_the_model_and_never_sharper(patients):
     sharp, others = patients(31, 30)[0], patients(32, 30)[0]
     smooth = ndimage.gaussian_filter(others.astype(float), (0, 0, 1, 1)).astype(np.uint8)
