@@ -280,8 +280,9 @@ def audit(
             "have failed, and values of 0..1 can have been stored as integers"
         )
     smooth, gain = sharpness.matched(held_out.images, synthetic.images)
-    within, how = sharpness.within(smooth, held_out.images), {"k": k, "device": device, "memory_gib": memory_gib}
-    finder = Finder(training, replace(held_out, images=smooth), within, **how)
+    planted = min(PLANTED, max(PLANTED_LEAST, len(synthetic.images) // PLANTED_SHARE))
+    how = {"k": k, "device": device, "memory_gib": memory_gib}
+    finder, controls = _calibrated(training, held_out, smooth, gain, planted, seed, how)
     reference, null = finder.reference, finder.null
     slices = finder.compare(synthetic.images, synthetic.labels, "synthetic slices")
     result = {
@@ -305,13 +306,12 @@ def audit(
             nobody = dict.fromkeys(result["leaked_patients"])
             shown = [*[dict.fromkeys(LEVELS)] * 3, result["honest_memorized_share"], nobody]
         result |= dict(zip(names, shown, strict=True))
-    planted = min(PLANTED, max(PLANTED_LEAST, len(synthetic.images) // PLANTED_SHARE))
     result |= {
         "searches": {},
         "counts_above": {f"{fixed:.2f}": int((slices["correlation"] > fixed).sum()) for fixed in FIXED_CORRELATIONS},
         "c_t": data_copying(slices, null, synthetic.images, smooth, training.images, seed),
         "authenticity": None,
-        "controls": _controls(finder, training, replace(held_out, images=smooth), gain, planted, rng),
+        "controls": controls,
     }
     if finder.combined is not None:
         copied = slices.loc[finder.above(slices, "copied", "tau99"), "search"]
@@ -353,6 +353,27 @@ def _authenticity(slices: pd.DataFrame, reference: Reference) -> float:
     # A training slice's nearest is itself, so that the second subject's is that of another.
     others = reference.nearest(Rows.of(reference.training)[rows], "training slices")["second_similarity"].to_numpy()
     return float((slices["similarity"].to_numpy() < others[inverse]).mean())
+
+
+def _calibrated(
+    training: Slices, held_out: Slices, smooth: np.ndarray, gain: np.ndarray, planted: int, seed: int, how: dict
+) -> tuple[Finder, dict[str, dict]]:
+    """The searches with their thresholds, and what they make of the controls.
+
+    Copies are judged by held-out slices without the rim that a filter leaves (`sharpness.within`), unless that loses
+    exact copies in a set as smooth as this one: then by those with it, where they lose fewer.
+    """
+    null, rimless = replace(held_out, images=smooth), sharpness.within(smooth, held_out.images)
+    best = None
+    for within in (rimless, None):
+        finder = Finder(training, null, within, **how)
+        controls = _controls(finder, training, null, gain, planted, np.random.default_rng(seed))
+        found = controls["exact"]["copied"]["tau99"]
+        if best is None or found > best[1]["exact"]["copied"]["tau99"]:
+            best = finder, controls
+        if found is None or found >= OVERLOOKED:
+            break
+    return best
 
 
 def _controls(

@@ -178,6 +178,20 @@ class TestAudit:
         assert above[:60].mean() < 0.15
         assert above[60:].mean() > 0.9
 
+    def test_where_exact_copies_would_be_lost_the_null_keeps_its_rim(self, cohort, monkeypatch):
+        monkeypatch.setattr(memorization, "PLANTED", 4)
+        both = np.concatenate([cohort["others"][:40], cohort["training"][0][:20]]).astype(float)
+        both = ndimage.gaussian_filter(both, (0, 0, 2, 2)).astype(np.uint8)
+        shares = {}
+        for enough in (0, memorization.OVERLOOKED):  # with 0 nothing counts as lost
+            monkeypatch.setattr(memorization, "OVERLOOKED", enough)
+            result = audit(alone(both), *(Slices(*cohort[part]) for part in ("training", "held_out")))
+            above = result.slices["evidence"] > result.evidence["tau95"]
+            shares[enough] = above[:40].mean(), above[40:].mean()
+        assert shares[0][1] < 0.2
+        assert shares[0.8][1] > 0.6
+        assert shares[0.8][0] < 0.15
+
     def test_copies_are_found(self, cohort, few_controls):
         training, subjects = cohort["training"]
         rows = np.arange(40) % 20  # of the first ten subjects
