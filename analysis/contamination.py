@@ -46,7 +46,8 @@ def contamination(
     warning = None
     if clear or min(p.values()) <= FOUND:
         warning = (
-            f"{share['tau95']:.0%} of its slices count as copies of test patients at τ95, {share['tau99']:.0%} at τ99 "
+            f"{100 * share['tau95']:.0f} % of its slices count as copies of test patients at τ95, "
+            f"{100 * share['tau99']:.0f} % at τ99 "
             f"(by chance 5 % and 1 %), of {patients['count']} of {len(set(tested.subjects))} patients "
             f"({patients['count_by_chance']:.0f} by chance). If its generator learned from them, Dice on test patients "
             "flatters this set: with split=FILE, test on patients it cannot know"

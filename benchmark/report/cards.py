@@ -40,6 +40,7 @@ def build_cards(
             {
                 "name": name,
                 "verdict": verdict(name, ratios),
+                "doubt": _tested_on_known([*audits.get(name, {}).values()]),
                 "lines": lines[:SHOWN],
                 "more": lines[SHOWN:],
                 "n": "; ".join(dict.fromkeys(_size(row) for _, row in rows.iterrows())),
@@ -52,6 +53,12 @@ def build_cards(
             }
         )
     return cards
+
+
+def _tested_on_known(audits: list[dict]) -> str:
+    """That the Dice of a sent set may flatter it, which holds copies of test patients; else nothing."""
+    found = [audit.get("test_patients") for audit in audits]
+    return next((each["warning"] for each in found if each and each["warning"]), "")
 
 
 def verdict(name: str, ratios: pd.DataFrame) -> str:

@@ -144,16 +144,7 @@ def build_report(out: Path, inputs: ReportInputs) -> dict:
         cards=build_cards(inputs.sets, inputs.ratios, inputs.audits, inputs.fidelity, inputs.attacks, inputs.costs),
         tables=sections,
         pictures=pictures,
-        warnings=list(
-            dict.fromkeys(
-                [
-                    *caveats(inputs.ratios),
-                    *_tested_on_known(inputs.audits),
-                    *_truncated(inputs.truncation)[1],
-                    *inputs.warnings,
-                ]
-            )
-        ),
+        warnings=list(dict.fromkeys([*caveats(inputs.ratios), *_truncated(inputs.truncation)[1], *inputs.warnings])),
         audit_warnings=_audit_warnings(inputs.audits),
         margins=MARGINS,
         versions={"commit": inputs.commit, **inputs.versions},
@@ -164,12 +155,6 @@ def build_report(out: Path, inputs: ReportInputs) -> dict:
         kind: sorted(str(path.relative_to(out)) for path in (out / kind).iterdir()) for kind in ("tables", "figures")
     }
     return {"index": "index.html"} | written
-
-
-def _tested_on_known(audits: Audits) -> list[str]:
-    """Which sent sets hold copies of test patients, so that their Dice may flatter them."""
-    beside = {name: audit.get("test_patients") for name, sets in audits.items() for audit in sets.values()}
-    return [f"{label(name)}: {found['warning']}." for name, found in beside.items() if found and found["warning"]]
 
 
 def _audit_warnings(audits: Audits) -> dict[str, list[str]]:

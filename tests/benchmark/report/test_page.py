@@ -423,6 +423,16 @@ def test_a_single_training_subject_has_no_copied_share_and_the_card_says_so(tmp_
     assert table.count("not measured") == 9  # patients and by chance, share, interval and p at two levels, evidence
 
 
+def test_a_set_that_knows_test_patients_says_so_below_its_verdict(tmp_path):
+    inputs = report_inputs(("diffusion",))
+    for doubt, times in (("40 % of its slices count as copies of test patients", 1), (None, 0)):
+        changed = inputs.audits["diffusion"]["0"] | {"test_patients": {"warning": doubt}}
+        build_report(tmp_path, ReportInputs(**{**inputs.__dict__, "audits": {"diffusion": {"0": changed}}}))
+        words = Page((tmp_path / "index.html").read_text()).words
+        assert words.count("Too good to trust? 40 % of its slices count as copies of test patients.") == times
+        assert ("Too good to trust?" in words) == bool(times)
+
+
 def test_a_patient_cohort_is_not_called_simulated(tmp_path):
     cohort = CohortFacts("clinic", False, {"test": 12}, {"test": 300}, 0, 64, 256)
     build_report(tmp_path, report_inputs(cohort=cohort, demo_notice=None))
