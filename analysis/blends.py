@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from analysis.alignment import best_rows
-from analysis.mixtures import SIDE
-from analysis.neighbours import Rows, masked
+from analysis.mixtures import vectors
+from analysis.neighbours import Rows
 
 RIDGE = 0.2  # λ: directions in which training slices hardly vary count for little
 
@@ -24,28 +24,22 @@ class Blends:
     def __init__(self, images: np.ndarray | Rows, codes: np.ndarray, device: torch.device, chunk: int = 256) -> None:
         """images uint8 [N, C, H, W]; codes [N]: subjects 0 … S − 1."""
         self.device, self.codes = device, torch.from_numpy(np.asarray(codes, np.int64)).to(device)
-        vectors = torch.cat([_vectors(images[s : s + chunk], device) for s in range(0, len(images), chunk)])
-        self.mean = vectors.mean(0)
-        centred = (vectors - self.mean).double()
+        slices = torch.cat([vectors(images[s : s + chunk], device) for s in range(0, len(images), chunk)])
+        self.mean = slices.mean(0)
+        centred = (slices - self.mean).double()
         values, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
         values = values.clamp(min=0)
         weights = (values + RIDGE * values.mean()).clamp(min=1e-6).rsqrt()
         self.whitening = (directions * weights @ directions.T).float()
-        self.vectors = self._whitened(vectors)
+        self.references = self._whitened(slices)
 
     def nearest(self, images: np.ndarray) -> tuple[Tensor, Tensor]:
         """Likeness [M, 2] to the nearest subject and to the nearest other, and the first one's row [M]."""
         ways = (images, np.ascontiguousarray(images[..., ::-1]))
-        plain, mirrored = (self._whitened(_vectors(way, self.device)) @ self.vectors.T for way in ways)
+        plain, mirrored = (self._whitened(vectors(way, self.device)) @ self.references.T for way in ways)
         likeness = torch.maximum(plain, mirrored)
         rows = best_rows(likeness, self.codes, 2)
         return likeness.gather(1, rows), rows[:, 0]
 
-    def _whitened(self, vectors: Tensor) -> Tensor:
-        return F.normalize((vectors - self.mean) @ self.whitening)
-
-
-def _vectors(images: np.ndarray | Rows, device: torch.device) -> Tensor:
-    """Values inside the brain, averaged to few pixels [N, C·SIDE²]."""
-    values, _ = masked(np.asarray(images), device)
-    return F.adaptive_avg_pool2d(values, SIDE).flatten(1)
+    def _whitened(self, slices: Tensor) -> Tensor:
+        return F.normalize((slices - self.mean) @ self.whitening)

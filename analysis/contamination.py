@@ -13,7 +13,7 @@ import numpy as np
 from analysis import sharpness
 from analysis.memorization import Finder, Slices, few_clear_copies, verdict
 
-FOUND = 0.005  # p at either level, so that 1 % of honest sets are accused at most
+FOUND = 0.005  # p at either of two levels: 1 % of honest sets at most
 
 
 def contamination(
@@ -26,7 +26,7 @@ def contamination(
     memory_gib: float = 2.0,
 ) -> dict | None:
     """What a set holds of the people it is to be `tested` on; `others`: further real people, of whom so many are drawn
-    as have about as many slices. None with fewer than two people on either side.
+    as have about as many slices. All have labels, or none. None with fewer than two people on either side.
 
     Returns copied_share, copied_p_value and copied_patients as in `memorization.Audit`, and `warning`: a sentence, or
     None where nothing was found.
@@ -35,8 +35,6 @@ def contamination(
     others = _drawn(others, len(tested.images), rng)
     if min(len(set(part.subjects)) for part in (tested, others)) < 2:
         return None
-    if any(each.labels is None for each in (synthetic, tested, others)):
-        synthetic, tested, others = (replace(each, labels=None) for each in (synthetic, tested, others))
     smooth, _ = sharpness.matched(others.images, synthetic.images)
     within = sharpness.within(smooth, others.images)
     finder = Finder(tested, replace(others, images=smooth), within, device=device, memory_gib=memory_gib)
@@ -47,8 +45,8 @@ def contamination(
     if clear or min(p.values()) <= FOUND:
         warning = (
             f"{100 * share['tau95']:.0f} % of its slices count as copies of test patients at τ95, "
-            f"{100 * share['tau99']:.0f} % at τ99 "
-            f"(by chance 5 % and 1 %), of {patients['count']} of {len(set(tested.subjects))} patients "
+            f"{100 * share['tau99']:.0f} % at τ99 (by chance 5 % and 1 %), "
+            f"of {patients['count']} of {len(set(tested.subjects))} patients "
             f"({patients['count_by_chance']:.0f} by chance). If its generator learned from them, Dice on test patients "
             "flatters this set: with split=FILE, test on patients it cannot know"
         )

@@ -100,10 +100,15 @@ def _small(images: np.ndarray, device: torch.device) -> Tensor:
     return F.adaptive_avg_pool2d(torch.cat([values * mask, mask], 1), SIDE)
 
 
-def _whole(images: np.ndarray, device: torch.device) -> Tensor:
-    """Slices as vectors [N, C·SIDE²] of mean zero and unit norm, with their outlines: those are averaged, too."""
+def vectors(images: np.ndarray | Rows, device: torch.device) -> Tensor:
+    """Values inside the brain, averaged to few pixels [N, C·SIDE²]."""
     values, _ = masked(images, device)
-    values = F.adaptive_avg_pool2d(values, SIDE).flatten(1)
+    return F.adaptive_avg_pool2d(values, SIDE).flatten(1)
+
+
+def _whole(images: np.ndarray, device: torch.device) -> Tensor:
+    """`vectors` of mean zero and unit norm, with their outlines: those are averaged, too."""
+    values = vectors(images, device)
     return F.normalize(values - values.mean(1, keepdim=True))
 
 

@@ -47,10 +47,10 @@ class SecondStage:
         self.brains = Poses(images, codes, None, alignment.brains, device)
         self.lesions = None if labels is None else Poses(images, codes, labels, alignment.lesions, device)
         self.mixtures = Mixtures(images, codes, device)
-        self.others = {"single": SingleModalities(images, codes, device), "blend": Blends(images, codes, device)}
+        self.alone = {"single": SingleModalities(images, codes, device), "blend": Blends(images, codes, device)}
         if labels is not None:
             tumours = Tumours(images, codes, labels, device)
-            self.others |= {"tumour": tumours} if tumours.known else {}
+            self.alone |= {"tumour": tumours} if tumours.known else {}
 
     def search(
         self, images: np.ndarray | Rows, labels: np.ndarray | Rows | None = None, name: str = "second stage"
@@ -79,8 +79,8 @@ class SecondStage:
             table[f"{search}_row"] = rows.gather(1, order)[:, 0]
             if search == "lesion":
                 table[search] = torch.where(values[:, 0] > 0, table[search], torch.nan)
-        others = {search: prepared.nearest(images) for search, prepared in self.others.items()}
-        for search, (values, row) in (self.mixtures.nearest(images) | others).items():
+        alone = {search: prepared.nearest(images) for search, prepared in self.alone.items()}
+        for search, (values, row) in (self.mixtures.nearest(images) | alone).items():
             table |= {search: evidence(values), f"{search}_row": row}
         return pd.DataFrame({column: values.cpu().numpy() for column, values in table.items()})
 
